@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A packet is a small descriptor beside its buffer.  AF_XDP frames, DPDK mbufs, TUN reads and
+// memory all become such descriptors without a copy.
+//
+//   buffer   [ headroom ][ data ... length ][ tailroom ]
+//
+// On rx `data` is the Ethernet frame; parse moves it to the IP header (`l2_length` says by how
+// much), and everything up to tx sees IP packets.
+//
+// Ownership: a packet owns its buffer through `owner`.  It ends in exactly one of: sent (the port
+// gives it back), punted, dropped, held, absorbed.
+// Threads: the worker that received it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "lib/ipsec/address.h"
+#include "lib/wire/headers.h"
+
+namespace esplane::fastpath {
+
+class buffer_owner;
+struct sa_in;
+struct sa_out;
+
+inline constexpr unsigned max_burst = 64;
+
+/// What parse found; see parse.h.
+namespace packet_flag {
+inline constexpr std::uint16_t fragment = 1;        ///< not the whole of an IP packet
+inline constexpr std::uint16_t dont_fragment = 2;   ///< IPv4 DF; always set for IPv6
+inline constexpr std::uint16_t unfinished_l4 = 4;   ///< checksum field holds the pseudo-header sum
+inline constexpr std::uint16_t for_machine = 8;     ///< destination is an address of ours
+inline constexpr std::uint16_t decapsulated = 16;   ///< came out of `inbound_sa`
+inline constexpr std::uint16_t created = 32;        ///< made by us (ICMP)
+} // namespace packet_flag
+
+struct alignas(64) packet {
+    // First line: what every stage touches.
+    std::uint8_t* data = nullptr;  ///< first byte of the current header
+    std::uint32_t length = 0;      ///< bytes from data on
+    std::uint16_t headroom = 0;    ///< bytes that may be written before data
+    std::uint16_t tailroom = 0;    ///< bytes that may be written after data + length
+    buffer_owner* owner = nullptr;
+    std::uint64_t handle = 0;      ///< the owner's: frame address, mbuf pointer
+    std::uint16_t flags = 0;       ///< packet_flag
+    std::uint16_t port = 0;        ///< index of the rx port; after next_hop of the tx port
+    ipsec::family family = ipsec::family::unspecified;
+    std::uint8_t protocol = 0;     ///< last header: what selectors compare
+    std::uint8_t l2_length = 0;    ///< bytes of Ethernet before data, still in the headroom
+    std::uint8_t tos = 0;          ///< DSCP and ECN
+    std::uint16_t l4_offset = 0;   ///< from data to the upper-layer header
+    wire::be16 source_port;        ///< as in ipsec::flow
+    wire::be16 destination_port;
+    std::uint16_t drop = 0;        ///< drop_reason once it is lost
+    const sa_in* inbound_sa = nullptr; ///< SA it came out of; nullptr = clear
+
+    [[nodiscard]] const wire::ipv4_header& ipv4() const noexcept {
+        return *reinterpret_cast<const wire::ipv4_header*>(data);
+    }
+    [[nodiscard]] const wire::ipv6_header& ipv6() const noexcept {
+        return *reinterpret_cast<const wire::ipv6_header*>(data);
+    }
+    [[nodiscard]] wire::ipv4_header& ipv4() noexcept {
+        return *reinterpret_cast<wire::ipv4_header*>(data);
+    }
+    [[nodiscard]] wire::ipv6_header& ipv6() noexcept {
+        return *reinterpret_cast<wire::ipv6_header*>(data);
+    }
+
+    /// Moves the front by `bytes` towards the end (decap) or, negative, into the headroom (encap).
+    /// The caller has checked the room.
+    void pull(int bytes) noexcept {
+        data += bytes;
+        length = static_cast<std::uint32_t>(static_cast<int>(length) - bytes);
+        headroom = static_cast<std::uint16_t>(headroom + bytes);
+    }
+    /// Moves the end by `bytes`; negative shortens.
+    void extend(int bytes) noexcept {
+        length = static_cast<std::uint32_t>(static_cast<int>(length) + bytes);
+        tailroom = static_cast<std::uint16_t>(tailroom - bytes);
+    }
+};
+static_assert(sizeof(packet) == 64, "one cache line a packet");
+
+/// Where buffers come from and go back to.
+class buffer_owner {
+  public:
+    virtual ~buffer_owner() = default;
+    /// Takes back the buffers of packets that are at their end.  Never fails.
+    virtual void release(std::span<packet* const> packets) noexcept = 0;
+    /// A fresh buffer with at least 256 bytes of headroom and `room` bytes after data, length 0.
+    /// False where none is left.
+    [[nodiscard]] virtual bool allocate(packet& into, std::uint32_t room) noexcept = 0;
+};
+
+} // namespace esplane::fastpath

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Who does the work: user space (fastpath/), the kernel, or a fake for tests.
+//
+// The control layer owns all rules and all descriptions; a backend carries them out.  Calls come
+// from the control thread alone.  When a call returns, its effect is there: an SA that was added
+// accepts the very next packet, a deleted one touches none.
+#pragma once
+
+#include <cstdint>
+
+#include "lib/base/clock.h"
+#include "lib/base/result.h"
+#include "lib/ipsec/policy.h"
+#include "lib/ipsec/sa.h"
+
+namespace esplane::control {
+
+/// What only the data path knows of an SA.
+struct sa_usage {
+    ipsec::lifetime_current current; ///< bytes, packets; use_time; add_time is not looked at
+    std::uint64_t last_used = 0;     ///< CLOCK_REALTIME seconds; 0 = never
+    ipsec::replay_state replay;
+    ipsec::sa_statistics statistics;
+};
+
+/// What a backend tells control, at most once per cause and object.
+class backend_listener {
+  public:
+    virtual ~backend_listener() = default;
+    /// A byte or packet limit was reached.  After hard the SA passes no packet.
+    virtual void on_lifetime(const ipsec::sa_id& id, bool hard) = 0;
+    /// The first packet used the SA: limits since first use start now.
+    virtual void on_first_use(const ipsec::sa_id& id) = 0;
+    /// As above, for policies.
+    virtual void on_policy_lifetime(std::uint32_t index, bool hard) = 0;
+};
+
+class backend {
+  public:
+    virtual ~backend() = default;
+
+    /// Where events go; set once, before any SA.
+    virtual void set_listener(backend_listener* l) = 0;
+
+    /// A valid (never larval) SA.  Errors: ENOSYS, EINVAL with the field that cannot be carried;
+    /// ENOMEM.  Nothing has changed then.
+    [[nodiscard]] virtual result<void> add_sa(const ipsec::sa& s) = 0;
+    /// The lifetimes, encapsulation or limits of an SA changed; keys, id and counters did not.
+    [[nodiscard]] virtual result<void> update_sa(const ipsec::sa& s) = 0;
+    /// Cannot fail; an SA that is not there is ignored.  Counters are final: query first.
+    virtual void delete_sa(const ipsec::sa_id& id) = 0;
+    /// Writes what the data path counted into `into`.  False where it has no such SA.
+    virtual bool query_sa(const ipsec::sa_id& id, sa_usage& into) = 0;
+
+    [[nodiscard]] virtual result<void> add_policy(const ipsec::policy& p) = 0;
+    /// Same direction, selector and index; anything else may differ.  Atomic for packets.
+    [[nodiscard]] virtual result<void> update_policy(const ipsec::policy& p) = 0;
+    virtual void delete_policy(const ipsec::policy& p) = 0;
+    /// False where it has no such policy.
+    virtual bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) = 0;
+
+    /// Many deletions follow / have come: they may be made good together.  Calls do not nest.
+    virtual void begin_batch() = 0;
+    virtual void end_batch() = 0;
+};
+
+} // namespace esplane::control

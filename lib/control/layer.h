@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The control layer: owns the SAD and the SPD, SPI allocation, lifetimes and events.  One place
+// for the rules, whatever front asked; they are the Linux kernel's (net/xfrm), written down in
+// doc/decisions/ where they differ from RFC 4301.
+//
+// Threads: all calls from one thread.  Time: the caller's, through tick() and `now`.
+// Does not: speak a protocol (fronts do), touch a packet (backends do), log.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "lib/control/backend.h"
+#include "lib/ipsec/event.h"
+
+namespace esplane::control {
+
+/// Fills a buffer with random bytes fit for SPIs and IVs (getrandom in the daemon, a fixed seed
+/// in tests).
+using random_source = std::function<void(std::span<std::uint8_t>)>;
+
+/// What XFRM_MSG_ALLOCSPI asks for.
+struct spi_request {
+    ipsec::address source;
+    ipsec::address destination;
+    std::uint8_t protocol = 50;
+    ipsec::mode run_mode = ipsec::mode::tunnel;
+    std::uint32_t reqid = 0;
+    std::uint32_t seq = 0;
+    ipsec::direction dir = ipsec::direction::unknown;
+    std::uint32_t min = 0; ///< host order, inclusive
+    std::uint32_t max = 0;
+};
+
+/// A place in a walk over all SAs or policies.  Whatever is there during the whole walk comes
+/// exactly once, whatever comes and goes meanwhile.
+struct cursor {
+    std::uint64_t next = ~std::uint64_t{0}; ///< serial numbers are walked from the newest down
+};
+
+struct spd_hash_thresholds {
+    std::uint8_t local_v4 = 32, remote_v4 = 32, local_v6 = 128, remote_v6 = 128;
+};
+
+/// GETSPDINFO's counters, as the kernel numbers them.
+struct spd_counts {
+    std::uint32_t in = 0, out = 0, fwd = 0;
+};
+
+class layer final : private backend_listener {
+  public:
+    /// `b` outlives the layer.
+    layer(backend& b, random_source random);
+    ~layer() override;
+
+    /// Listeners are called in order of subscription, during the call that caused the event.
+    void subscribe(ipsec::listener* l);
+    void unsubscribe(ipsec::listener* l);
+
+    /// Seconds a larval SA lives (net.core.xfrm_acq_expires); 30 as in the kernel.
+    void set_acquire_expires(std::uint32_t seconds);
+
+    // SAs.  Every error leaves everything as it was.
+
+    /// XFRM_MSG_NEWSA.  `s.algs` is resolved already (ipsec::resolve).
+    /// Errors: EEXIST; what the backend says.
+    [[nodiscard]] result<void> add_sa(ipsec::sa s, ipsec::originator by, moment now);
+    /// XFRM_MSG_UPDSA: fills a larval SA, or changes lifetimes and encapsulation of a valid one.
+    /// Errors: ESRCH; EINVAL; what the backend says.
+    [[nodiscard]] result<void> update_sa(ipsec::sa s, ipsec::originator by, moment now);
+    /// Errors: ESRCH.
+    [[nodiscard]] result<void> delete_sa(const ipsec::sa_id& id, ipsec::originator by);
+    /// protocol 0 or 255: all.  Errors: none; ESRCH is what the kernel says of an empty flush and
+    /// xfrm_user turns into success, so success it is; nothing is announced then.
+    void flush_sas(std::uint8_t protocol, ipsec::originator by);
+    /// XFRM_MSG_ALLOCSPI: a larval SA with a free SPI in [min, max].  The reference is valid until
+    /// the next call.  Errors: EINVAL (min > max); ENOENT (none free).
+    [[nodiscard]] result<std::reference_wrapper<const ipsec::sa>>
+    allocate_spi(const spi_request& r, moment now);
+    /// With counters as of now; nullptr where there is none.  Valid until the next call.
+    [[nodiscard]] const ipsec::sa* get_sa(const ipsec::sa_id& id);
+    /// The next SA of a walk, with counters as of now; nullptr at the end.
+    [[nodiscard]] const ipsec::sa* next_sa(cursor& c);
+    [[nodiscard]] std::size_t sa_count() const noexcept;
+
+    // Policies.
+
+    /// XFRM_MSG_NEWPOLICY.  Errors: EEXIST (same direction and selector); what the backend says.
+    [[nodiscard]] result<void> add_policy(ipsec::policy p, ipsec::originator by, moment now);
+    /// XFRM_MSG_UPDPOLICY: replaces or adds.
+    [[nodiscard]] result<void> update_policy(ipsec::policy p, ipsec::originator by, moment now);
+    /// Errors: ENOENT.
+    [[nodiscard]] result<void> delete_policy(const ipsec::policy_key& k, ipsec::originator by);
+    void flush_policies(ipsec::originator by);
+    [[nodiscard]] const ipsec::policy* get_policy(const ipsec::policy_key& k);
+    [[nodiscard]] const ipsec::policy* next_policy(cursor& c);
+    [[nodiscard]] spd_counts policy_counts() const noexcept;
+
+    [[nodiscard]] spd_hash_thresholds& hash_thresholds() noexcept;
+
+    /// Runs all timers that are due.
+    void tick(moment now);
+    /// Monotonic nanoseconds at which tick() has something to do; nullopt where nothing is timed.
+    [[nodiscard]] std::optional<std::uint64_t> next_deadline_ns() const;
+
+  private:
+    void on_lifetime(const ipsec::sa_id& id, bool hard) override;
+    void on_first_use(const ipsec::sa_id& id) override;
+    void on_policy_lifetime(std::uint32_t index, bool hard) override;
+
+    struct state;
+    std::unique_ptr<state> state_;
+};
+
+} // namespace esplane::control

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What happened to SAs and policies: control tells fronts, fronts tell their listeners.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "lib/ipsec/policy.h"
+#include "lib/ipsec/sa.h"
+
+namespace esplane::ipsec {
+
+/// Who asked: XFRM events carry the port id and sequence number of the request; 0 and 0 where
+/// nobody did (a timer, the data path).
+struct originator {
+    std::uint32_t port_id = 0;
+    std::uint32_t sequence = 0;
+};
+
+/// References in events are valid during the call that delivers them.
+struct sa_added {
+    const sa& what;
+    originator by;
+};
+struct sa_updated {
+    const sa& what;
+    originator by;
+};
+struct sa_deleted {
+    const sa& what;
+    originator by;
+};
+struct sa_flushed {
+    std::uint8_t protocol; ///< 0 or 255: all
+    originator by;
+};
+struct sa_expired {
+    const sa& what;
+    bool hard;
+    originator by;
+};
+struct policy_added {
+    const policy& what;
+    originator by;
+};
+struct policy_updated {
+    const policy& what;
+    originator by;
+};
+struct policy_deleted {
+    const policy& what;
+    bool by_index;
+    originator by;
+};
+struct policy_flushed {
+    originator by;
+};
+struct policy_expired {
+    const policy& what;
+    bool hard;
+    originator by;
+};
+
+using event = std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, policy_added,
+                           policy_updated, policy_deleted, policy_flushed, policy_expired>;
+
+/// Receives events on the control thread.
+class listener {
+  public:
+    virtual ~listener() = default;
+    virtual void on_event(const event& e) = 0;
+};
+
+} // namespace esplane::ipsec

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/ipsec/sa.h"
+
+namespace esplane::ipsec {
+
+sa sa::clone() const {
+    sa copy;
+    copy.id = id;
+    copy.source = source;
+    copy.sel = sel;
+    copy.run_mode = run_mode;
+    copy.reqid = reqid;
+    copy.seq = seq;
+    copy.flags = flags;
+    copy.extra_flags = extra_flags;
+    copy.dir = dir;
+    copy.state = state;
+    copy.dying = dying;
+    copy.algs = algs.clone();
+    copy.encap = encap;
+    copy.care_of = care_of;
+    copy.replay_window = replay_window;
+    copy.replay_esn_form = replay_esn_form;
+    copy.replay = replay;
+    copy.limits = limits;
+    copy.current = current;
+    copy.last_used = last_used;
+    copy.statistics = statistics;
+    return copy;
+}
+
+} // namespace esplane::ipsec

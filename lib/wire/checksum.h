@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "lib/wire/endian.h"
+
+namespace esplane::wire {
+
+/// Adds the bytes, as 16-bit words in memory order, to an unfolded sum.  An odd last byte is
+/// padded with zero, so only the last piece of a message may have odd length.
+[[nodiscard]] std::uint64_t checksum_add(std::uint64_t sum, const void* data,
+                                         std::size_t length) noexcept;
+
+/// Folds a sum to 16 bits, not complemented, in memory order.
+[[nodiscard]] constexpr std::uint16_t checksum_fold(std::uint64_t sum) noexcept {
+    sum = (sum & 0xffffffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return static_cast<std::uint16_t>(sum);
+}
+
+/// The checksum field for a message whose checksum field was zero when summed.
+[[nodiscard]] constexpr be16 checksum_finish(std::uint64_t sum) noexcept {
+    return be16::from_network(static_cast<std::uint16_t>(~checksum_fold(sum)));
+}
+
+/// The sum over the pseudo-header of IPv4 (addresses of 4 bytes) or IPv6 (16 bytes).
+///
+/// length   of the upper-layer packet, host order
+[[nodiscard]] std::uint64_t checksum_pseudo(const void* source, const void* destination,
+                                            std::size_t address_length, std::uint8_t protocol,
+                                            std::uint32_t length) noexcept;
+
+/// Corrects `checksum` for a 16-bit word that changed from `before` to `after` (RFC 1624, eq. 3).
+[[nodiscard]] constexpr be16 checksum_update(be16 checksum, be16 before, be16 after) noexcept {
+    std::uint32_t sum = static_cast<std::uint16_t>(~checksum.network());
+    sum += static_cast<std::uint16_t>(~before.network());
+    sum += after.network();
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return be16::from_network(static_cast<std::uint16_t>(~sum));
+}
+
+} // namespace esplane::wire
