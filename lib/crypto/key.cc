@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+#include <cstring>
+#include <new>
+
+#include "lib/base/secret.h"
+#include "lib/crypto/library.h"
+#include "lib/crypto/schedule.h"
+
+namespace esplane::crypto {
+namespace {
+
+using bytes = std::span<const std::uint8_t>;
+
+constexpr std::size_t salt_length = 4;
+constexpr std::size_t sha256_block = 64;
+
+constexpr std::size_t size_of(ipsec::suite s) noexcept {
+    return is_aead(s) ? sizeof(gcm_schedule) : sizeof(hmac_schedule);
+}
+
+/// Expands keys for all threads: what it calls takes the manager for a table of functions.
+const result<manager>& expander() {
+    static const result<manager> made = make_manager();
+    return made;
+}
+
+void expand_gcm(IMB_MGR* library, bytes aes_key, gcm_key_data& into) noexcept {
+    switch (aes_key.size()) {
+    case 16:
+        IMB_AES128_GCM_PRE(library, aes_key.data(), &into);
+        break;
+    case 24:
+        IMB_AES192_GCM_PRE(library, aes_key.data(), &into);
+        break;
+    default:
+        IMB_AES256_GCM_PRE(library, aes_key.data(), &into);
+    }
+}
+
+void expand_cbc(IMB_MGR* library, bytes aes_key, hmac_schedule& into) noexcept {
+    switch (aes_key.size()) {
+    case 0:
+        break;
+    case 16:
+        IMB_AES_KEYEXP_128(library, aes_key.data(), into.encrypt, into.decrypt);
+        break;
+    case 24:
+        IMB_AES_KEYEXP_192(library, aes_key.data(), into.encrypt, into.decrypt);
+        break;
+    default:
+        IMB_AES_KEYEXP_256(library, aes_key.data(), into.encrypt, into.decrypt);
+    }
+}
+
+/// The state of SHA-256 after one block: the key's, each byte xor `pad`.
+void hash_key_block(IMB_MGR* library, const std::array<std::uint8_t, sha256_block>& key_block,
+                    std::uint8_t pad, std::uint8_t* state) noexcept {
+    std::array<std::uint8_t, sha256_block> padded;
+    for (std::size_t i = 0; i < sha256_block; ++i)
+        padded[i] = key_block[i] ^ pad;
+    IMB_SHA256_ONE_BLOCK(library, padded.data(), state);
+    wipe(padded.data(), padded.size());
+}
+
+/// RFC 2104: a key longer than a block is hashed first, a shorter one is followed by zeros.
+void expand_hmac(IMB_MGR* library, bytes auth_key, hmac_schedule& into) noexcept {
+    std::array<std::uint8_t, sha256_block> key_block{};
+    if (auth_key.size() > sha256_block)
+        IMB_SHA256(library, auth_key.data(), auth_key.size(), key_block.data());
+    else if (!auth_key.empty())
+        std::memcpy(key_block.data(), auth_key.data(), auth_key.size());
+    hash_key_block(library, key_block, 0x36, into.inner);
+    hash_key_block(library, key_block, 0x5c, into.outer);
+    wipe(key_block.data(), key_block.size());
+}
+
+result<void> check_lengths(const ipsec::algorithms& a) {
+    const std::size_t aes = aes_key_length(a.run);
+    if (is_aead(a.run) && a.aead.key.size() != aes + salt_length)
+        return fail(EINVAL, "an AES-GCM key is 16, 24 or 32 bytes and 4 bytes of salt", "aead");
+    if (!is_aead(a.run) && a.cipher.key.size() != aes)
+        return fail(EINVAL, "an AES key is 16, 24 or 32 bytes, and NULL has none", "cipher");
+    return {};
+}
+
+key::schedule* expand_aead(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
+    auto* keys = new (memory) gcm_schedule{};
+    const bytes given = a.aead.key.bytes();
+    std::memcpy(&keys->salt, given.last(salt_length).data(), salt_length);
+    expand_gcm(library, given.first(given.size() - salt_length), keys->keys);
+    return keys;
+}
+
+key::schedule* expand_pair(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
+    auto* keys = new (memory) hmac_schedule{};
+    expand_cbc(library, a.cipher.key.bytes(), *keys);
+    expand_hmac(library, a.auth.key.bytes(), *keys);
+    return keys;
+}
+
+} // namespace
+
+result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
+    if (static_cast<unsigned>(a.run) >= ipsec::suite_count) return fail(ENOSYS);
+    if (auto right = check_lengths(a); !right) return tl::unexpected(right.error());
+    const result<manager>& library = expander();
+    if (!library) return tl::unexpected(library.error());
+
+    void* memory = allocate_lines(size_of(a.run));
+    if (memory == nullptr) return fail(ENOMEM);
+    schedule* keys = is_aead(a.run) ? expand_aead(library->get(), a, memory)
+                                    : expand_pair(library->get(), a, memory);
+    const ipsec::suite_layout layout = ipsec::layout_of(a.run);
+    keys->run = a.run;
+    keys->iv_length = layout.iv_length;
+    keys->block_length = layout.block_length;
+    keys->aes_key_length = aes_key_length(a.run);
+    return std::shared_ptr<const key>(new key(keys));
+}
+
+key::~key() {
+    free_lines(schedule_, size_of(schedule_->run));
+}
+
+ipsec::suite key::run() const noexcept {
+    return schedule_->run;
+}
+
+} // namespace esplane::crypto

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// intel-ipsec-mb's manager as esplane makes it: in memory of our own, which is wiped, and only on
+// a processor that it can trust.
+//
+// Threads: a manager belongs to one thread, except for key expansion, which leaves it untouched.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include <intel-ipsec-mb.h>
+
+#include "lib/base/result.h"
+
+namespace esplane::crypto {
+
+/// `size` zeroed bytes that start on a cache line; nullptr where there is no memory.
+[[nodiscard]] void* allocate_lines(std::size_t size) noexcept;
+/// Wipes and frees what allocate_lines() gave.  nullptr is fine.
+void free_lines(void* memory, std::size_t size) noexcept;
+
+struct manager_deleter {
+    void operator()(IMB_MGR* manager) const noexcept;
+};
+using manager = std::unique_ptr<IMB_MGR, manager_deleter>;
+
+/// A manager for the best instructions that this processor has.
+///
+/// Errors: ENOTSUP where AES-NI is missing or the library's self test failed; ENOMEM.
+[[nodiscard]] result<manager> make_manager();
+
+} // namespace esplane::crypto

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How the expanded keys of an SA lie in memory.
+//
+// The first line is all that choosing the call and building the nonce needs; what the chosen call
+// reads follows.  A schedule is as large as its suite needs: many SAs must fit the cache.
+#pragma once
+
+#include <cstdint>
+
+#include <intel-ipsec-mb.h>
+
+#include "lib/crypto/engine.h"
+
+namespace esplane::crypto {
+
+struct alignas(64) key::schedule {
+    ipsec::suite run;
+    std::uint8_t iv_length;
+    std::uint8_t block_length;
+    std::uint8_t aes_key_length; ///< bytes; 0 without a cipher
+    std::uint32_t salt;          ///< as it stands in the nonce
+};
+
+/// For the AES-GCM suites.
+struct gcm_schedule : key::schedule {
+    alignas(64) gcm_key_data keys;
+};
+static_assert(sizeof(gcm_schedule) == 17 * 64);
+
+/// For the suites that authenticate with HMAC-SHA-256.
+struct hmac_schedule : key::schedule {
+    static constexpr std::size_t hash_length = 32;
+    static constexpr std::size_t aes_length = 15 * 16; ///< the round keys of AES-256
+
+    std::uint8_t inner[hash_length]; ///< the hash's state after the key's block, RFC 2104
+    std::uint8_t outer[hash_length];
+    alignas(16) std::uint8_t encrypt[aes_length];
+    alignas(16) std::uint8_t decrypt[aes_length];
+};
+static_assert(sizeof(hmac_schedule) == 10 * 64);
+
+/// Bytes of the AES key, without salt; 0 where the suite has no cipher.
+[[nodiscard]] constexpr std::uint8_t aes_key_length(ipsec::suite s) noexcept {
+    switch (s) {
+    case ipsec::suite::aes128_gcm16:
+    case ipsec::suite::aes128_cbc_sha256_128:
+        return 16;
+    case ipsec::suite::aes192_gcm16:
+    case ipsec::suite::aes192_cbc_sha256_128:
+        return 24;
+    case ipsec::suite::aes256_gcm16:
+    case ipsec::suite::aes256_cbc_sha256_128:
+        return 32;
+    case ipsec::suite::null_sha256_128:
+        return 0;
+    }
+    return 0;
+}
+
+[[nodiscard]] constexpr bool is_aead(ipsec::suite s) noexcept {
+    return s <= ipsec::suite::aes256_gcm16;
+}
+
+} // namespace esplane::crypto
