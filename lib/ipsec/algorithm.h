@@ -64,12 +64,13 @@ struct algorithms {
 
 /// Checks what a client asked for, puts canonical names in, sets `run`.
 ///
-/// `icv_bits` of `auth` is 0 where the client sent only XFRMA_ALG_AUTH; it becomes the kernel's
-/// default truncation then.
+/// `icv_bits` of `auth` is 0 where the client sent only XFRMA_ALG_AUTH: the kernel's default of 96
+/// for hmac(sha256) is then meant, which is not built here.  The key of an HMAC may have any
+/// length, as in the kernel.
 ///
-/// Errors: ENOSYS with the kernel's text ("Requested AEAD algorithm not found.", ...) for an
-/// algorithm that is not known or not built here; EINVAL where a key or ICV length is wrong or the
-/// combination makes no ESP.
+/// Errors: ENOSYS with the kernel's text ("Requested AEAD algorithm not found", ...) for an
+/// algorithm or ICV length that is not known or not built here; EINVAL where a cipher's key length
+/// is wrong or the combination makes no ESP.  `a` is unchanged then.
 [[nodiscard]] result<void> resolve(algorithms& a);
 
 } // namespace esplane::ipsec

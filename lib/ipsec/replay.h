@@ -11,7 +11,11 @@
 // it then sees each word as it was at some moment.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 namespace esplane::ipsec {
@@ -50,7 +54,7 @@ class replay_window {
     /// Takes an authenticated number.  Anything but fresh: nothing has changed, drop the packet.
     [[nodiscard]] replay_verdict commit(std::uint64_t seq) noexcept;
 
-    [[nodiscard]] std::uint64_t highest() const noexcept;
+    [[nodiscard]] std::uint64_t highest() const noexcept { return load(highest_); }
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
 
     /// As in replay_state: bit i of the result is number highest - i.
@@ -59,12 +63,67 @@ class replay_window {
     void restore(std::uint64_t highest, const std::vector<std::uint32_t>& bitmap);
 
   private:
-    [[nodiscard]] bool seen(std::uint64_t seq) const noexcept;
+    /// A window of 64 packets fits beside the numbers: no second cache line for most SAs.
+    static constexpr std::uint32_t small_words = 2;
+
+    // One writer, and readers that take each word for itself: plain loads and stores on x86-64.
+    // The const_cast is what C++20's atomic_ref asks for; a load writes nothing.
+    [[nodiscard]] static std::uint64_t load(const std::uint64_t& from) noexcept {
+        return std::atomic_ref(const_cast<std::uint64_t&>(from)).load(std::memory_order_relaxed);
+    }
+    static void store(std::uint64_t& to, std::uint64_t value) noexcept {
+        std::atomic_ref(to).store(value, std::memory_order_relaxed);
+    }
+
+    [[nodiscard]] const std::uint64_t& word_of(std::uint64_t seq) const noexcept {
+        const std::uint64_t* words = large_ ? large_.get() : small_.data();
+        return words[(seq / 64) & mask_];
+    }
+    [[nodiscard]] std::uint64_t& word_of(std::uint64_t seq) noexcept {
+        return const_cast<std::uint64_t&>(std::as_const(*this).word_of(seq));
+    }
+    [[nodiscard]] bool seen(std::uint64_t seq) const noexcept {
+        return ((load(word_of(seq)) >> (seq % 64)) & 1) != 0;
+    }
+    void mark(std::uint64_t seq) noexcept {
+        std::uint64_t& word = word_of(seq);
+        store(word, load(word) | (std::uint64_t{1} << (seq % 64)));
+    }
+    void advance(std::uint64_t seq) noexcept;
 
     std::uint64_t highest_ = 0;
     std::uint32_t size_ = 0;
-    std::uint32_t mask_ = 0;           ///< words_.size() - 1; a power of two minus 1
-    std::vector<std::uint64_t> words_; ///< a ring: number n is bit n % 64 of word n / 64 % size
+    std::uint32_t mask_ = small_words - 1; ///< words in the ring, a power of two, minus 1
+    /// The ring: number n is bit n % 64 of word (n / 64) % words.  At least one word more than the
+    /// window needs, so that the word being entered can be cleared whole.
+    std::array<std::uint64_t, small_words> small_{};
+    std::unique_ptr<std::uint64_t[]> large_; ///< instead of small_, for more than 64 packets
 };
+
+inline replay_verdict replay_window::check(std::uint64_t seq) const noexcept {
+    if (seq == 0) return replay_verdict::zero;
+    const std::uint64_t top = highest();
+    if (size_ == 0 || seq > top) return replay_verdict::fresh;
+    if (top - seq >= size_) return replay_verdict::too_old;
+    return seen(seq) ? replay_verdict::duplicate : replay_verdict::fresh;
+}
+
+inline replay_verdict replay_window::commit(std::uint64_t seq) noexcept {
+    const replay_verdict verdict = check(seq);
+    if (verdict != replay_verdict::fresh || size_ == 0) return verdict;
+    if (seq > highest()) advance(seq);
+    mark(seq);
+    return verdict;
+}
+
+/// Clears the words that the window enters; those it only leaves keep stale bits that no number in
+/// the window maps to.
+inline void replay_window::advance(std::uint64_t seq) noexcept {
+    const std::uint64_t entered = seq / 64 - highest() / 64;
+    const std::uint64_t ring = std::uint64_t{mask_} + 1;
+    for (std::uint64_t i = 0; i < entered && i < ring; ++i)
+        store(word_of(seq - i * 64), 0);
+    store(highest_, seq);
+}
 
 } // namespace esplane::ipsec
