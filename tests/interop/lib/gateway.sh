@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# esplaned on the gateways of topology.sh, and stock `ip xfrm` to program it.
+#
+# Stands on topology.sh; ESPLANE_BUILD names the build directory.
+
+ESPLANED=$ESPLANE_BUILD/tools/esplaned
+ESPLANE=$ESPLANE_BUILD/tools/esplane
+
+need_esplane() {
+    [[ -x $ESPLANED && -x $ESPLANE ]] ||
+        skip "needs esplaned and esplane in $ESPLANE_BUILD/tools: ninja -C $ESPLANE_BUILD"
+}
+
+run_dir() {
+    echo "$SANDBOX/$1"
+}
+
+# esplaned_start NODE: in the background, until it says that it is ready.
+declare -A ESPLANED_PID
+esplaned_start() {
+    local log=$SANDBOX/$1.log
+    ip netns exec "$1" "$ESPLANED" --run-dir "$(run_dir "$1")" \
+        --port lan=xdp:lan,role=plain --port wan=xdp:wan,role=secure >"$log" 2>&1 &
+    ESPLANED_PID[$1]=$!
+    if ! await 10 esplaned_ready "$1"; then
+        echo "esplaned of $1 did not become ready:"
+        tail -n 20 "$log"
+        return 1
+    fi
+}
+
+esplaned_ready() {
+    esplane "$1" status
+}
+
+# esplaned_stop NODE [SIGNAL]: returns esplaned's status.
+esplaned_stop() {
+    local pid=${ESPLANED_PID[$1]}
+    kill "-${2:-TERM}" "$pid"
+    unset "ESPLANED_PID[$1]"
+    wait "$pid"
+}
+
+# esplane NODE ARGUMENT...
+esplane() {
+    in_ns "$1" "$ESPLANE" --run-dir "$(run_dir "$1")" "${@:2}"
+}
+
+# ip_xfrm NODE: stock iproute2 against that node's esplaned, commands from stdin, one a line.
+ip_xfrm() {
+    esplane "$1" run -- ip -batch -
+}
+
+random_hex() {
+    od -An -v -tx1 -N "$1" /dev/urandom | tr -d ' \n'
+}
+
+# tunnels_up SPI: both families, both directions, AES-128-GCM with ESN under fresh keys, on both
+# gateways.  SPIs are SPI, +1, +2 and +3.  Called again it replaces SAs and policies;
+# a policy is there all the time, so nothing passes in clear between.
+tunnels_up() {
+    local spi=$(($1)) states
+    states=$(
+        echo "xfrm state flush"
+        state 192.168.77.1 192.168.77.2 "$spi" 4
+        state 192.168.77.2 192.168.77.1 "$((spi + 1))" 4
+        state fd77::1 fd77::2 "$((spi + 2))" 6
+        state fd77::2 fd77::1 "$((spi + 3))" 6
+    )
+    {
+        echo "$states"
+        policies 10.1.0.0/24 10.2.0.0/24 192.168.77.1 192.168.77.2 4
+        policies fd01::/64 fd02::/64 fd77::1 fd77::2 6
+    } | ip_xfrm g1
+    {
+        echo "$states"
+        policies 10.2.0.0/24 10.1.0.0/24 192.168.77.2 192.168.77.1 4
+        policies fd02::/64 fd01::/64 fd77::2 fd77::1 6
+    } | ip_xfrm g2
+}
+
+# state SRC DST SPI REQID: one line of `ip xfrm`.
+state() {
+    echo "xfrm state add src $1 dst $2 proto esp spi $3 reqid $4 mode tunnel" \
+        "replay-window 128 flag esn aead rfc4106(gcm(aes)) 0x$(random_hex 20) 128"
+}
+
+# policies NET PEER_NET GATEWAY PEER_GATEWAY REQID: what a gateway sends to the peer's network, and
+# lets in from there.
+policies() {
+    policy out "$1" "$2" "$3" "$4" "$5"
+    policy in "$2" "$1" "$4" "$3" "$5"
+    policy fwd "$2" "$1" "$4" "$3" "$5"
+}
+
+# policy DIRECTION FROM TO OUTER_FROM OUTER_TO REQID: one line of `ip xfrm`.
+policy() {
+    echo "xfrm policy update src $2 dst $3 dir $1 priority 1000" \
+        "tmpl src $4 dst $5 proto esp reqid $6 mode tunnel"
+}
+
+# json_sum KEY: the sum of all numbers named KEY anywhere in the JSON on stdin.
+json_sum() {
+    /usr/bin/python3 -c '
+import json, sys
+def total(node, key):
+    if isinstance(node, dict):
+        return sum(v if k == key and isinstance(v, int) else total(v, key) for k, v in node.items())
+    return sum(total(child, key) for child in node) if isinstance(node, list) else 0
+print(total(json.load(sys.stdin), sys.argv[1]))' "$1"
+}
