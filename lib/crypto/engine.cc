@@ -130,9 +130,11 @@ void run_gcm(aes_gcm_enc_dec_t call, gcm_context_data& context, const job& j,
          tag, icv_length);
 }
 
-/// Says whether the library can run `j` as a job.
-bool fits(const job& j) noexcept {
-    return j.text_length % j.keys->block_length == 0 && j.text_length <= longest_job_text;
+/// Says whether the library can run `j` as a job of `suite`.
+bool fits(const calls& suite, const job& j) noexcept {
+    const bool whole_blocks =
+        suite.cipher == IMB_CIPHER_NULL || j.text_length % IMB_AES_BLOCK_SIZE == 0;
+    return whole_blocks && j.text_length <= longest_job_text;
 }
 
 /// Tells the library everything: jobs are reused and keep what the last user said.
@@ -270,7 +272,7 @@ void engine::state::run(std::span<job> jobs) noexcept {
             run_direct<Direction>(suite, j);
             continue;
         }
-        if (!fits(j)) {
+        if (!fits(suite, j)) {
             refuse<Direction>(j);
             continue;
         }

@@ -111,10 +111,8 @@ result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
     if (memory == nullptr) return fail(ENOMEM);
     schedule* keys = is_aead(a.run) ? expand_aead(library->get(), a, memory)
                                     : expand_pair(library->get(), a, memory);
-    const ipsec::suite_layout layout = ipsec::layout_of(a.run);
     keys->run = a.run;
-    keys->iv_length = layout.iv_length;
-    keys->block_length = layout.block_length;
+    keys->iv_length = ipsec::layout_of(a.run).iv_length;
     keys->aes_key_length = aes_key_length(a.run);
     return std::shared_ptr<const key>(new key(keys));
 }

@@ -17,7 +17,6 @@ namespace esplane::crypto {
 struct alignas(64) key::schedule {
     ipsec::suite run;
     std::uint8_t iv_length;
-    std::uint8_t block_length;
     std::uint8_t aes_key_length; ///< bytes; 0 without a cipher
     std::uint32_t salt;          ///< as it stands in the nonce
 };
