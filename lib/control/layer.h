@@ -56,7 +56,8 @@ class layer final : private backend_listener {
     layer(backend& b, random_source random);
     ~layer() override;
 
-    /// Listeners are called in order of subscription, during the call that caused the event.
+    /// Listeners are called in order of subscription, during the call that caused the event.  They
+    /// may read the layer then, not change it.
     void subscribe(ipsec::listener* l);
     void unsubscribe(ipsec::listener* l);
 
@@ -69,7 +70,8 @@ class layer final : private backend_listener {
     /// Errors: EEXIST; what the backend says.
     [[nodiscard]] result<void> add_sa(ipsec::sa s, ipsec::originator by, moment now);
     /// XFRM_MSG_UPDSA: fills a larval SA, or changes lifetimes and encapsulation of a valid one.
-    /// Errors: ESRCH; EINVAL; what the backend says.
+    /// The event carries `s` as given.  Errors: ESRCH (none, or of another direction); EINVAL
+    /// (encapsulation added or taken away); what the backend says.
     [[nodiscard]] result<void> update_sa(ipsec::sa s, ipsec::originator by, moment now);
     /// Errors: ESRCH.
     [[nodiscard]] result<void> delete_sa(const ipsec::sa_id& id, ipsec::originator by);
@@ -78,8 +80,8 @@ class layer final : private backend_listener {
     void flush_sas(std::uint8_t protocol, ipsec::originator by);
     /// XFRM_MSG_ALLOCSPI: a larval SA with a free SPI in [min, max].  The reference is valid until
     /// the next call.  Errors: EINVAL (min > max); ENOENT (none free).
-    [[nodiscard]] result<std::reference_wrapper<const ipsec::sa>>
-    allocate_spi(const spi_request& r, moment now);
+    [[nodiscard]] result<std::reference_wrapper<const ipsec::sa>> allocate_spi(const spi_request& r,
+                                                                               moment now);
     /// With counters as of now; nullptr where there is none.  Valid until the next call.
     [[nodiscard]] const ipsec::sa* get_sa(const ipsec::sa_id& id);
     /// The next SA of a walk, with counters as of now; nullptr at the end.
@@ -88,9 +90,11 @@ class layer final : private backend_listener {
 
     // Policies.
 
-    /// XFRM_MSG_NEWPOLICY.  Errors: EEXIST (same direction and selector); what the backend says.
+    /// XFRM_MSG_NEWPOLICY.  Errors: EEXIST (same direction and selector); EINVAL (an index of
+    /// another direction); what the backend says.
     [[nodiscard]] result<void> add_policy(ipsec::policy p, ipsec::originator by, moment now);
-    /// XFRM_MSG_UPDPOLICY: replaces or adds.
+    /// XFRM_MSG_UPDPOLICY: replaces or adds.  A policy that is replaced keeps its index and becomes
+    /// the newest among equal priorities.  Errors: EINVAL as above; what the backend says.
     [[nodiscard]] result<void> update_policy(ipsec::policy p, ipsec::originator by, moment now);
     /// Errors: ENOENT.
     [[nodiscard]] result<void> delete_policy(const ipsec::policy_key& k, ipsec::originator by);
@@ -101,7 +105,8 @@ class layer final : private backend_listener {
 
     [[nodiscard]] spd_hash_thresholds& hash_thresholds() noexcept;
 
-    /// Runs all timers that are due.
+    /// Runs all timers that are due.  To be called before the backend is polled, too: the events
+    /// that it reports are dated with the latest `now`.
     void tick(moment now);
     /// Monotonic nanoseconds at which tick() has something to do; nullopt where nothing is timed.
     [[nodiscard]] std::optional<std::uint64_t> next_deadline_ns() const;

@@ -46,7 +46,9 @@ constexpr bool rows_stand_in_enum_order() {
 }
 static_assert(rows_stand_in_enum_order());
 
-const suite_row& row_of(suite s) noexcept { return suites[static_cast<std::size_t>(s)]; }
+const suite_row& row_of(suite s) noexcept {
+    return suites[static_cast<std::size_t>(s)];
+}
 
 /// The name that stands in the table for one that a client gave: net/xfrm/xfrm_algo.c's `compat`.
 std::string_view canonical(std::string_view name) noexcept {
@@ -108,9 +110,13 @@ const suite_row* find_row(const algorithms& a) noexcept {
 
 } // namespace
 
-suite_layout layout_of(suite s) noexcept { return row_of(s).layout; }
+suite_layout layout_of(suite s) noexcept {
+    return row_of(s).layout;
+}
 
-std::string_view name_of(suite s) noexcept { return row_of(s).name; }
+std::string_view name_of(suite s) noexcept {
+    return row_of(s).name;
+}
 
 result<void> resolve(algorithms& a) {
     if (auto r = check_combination(a); !r) return r;

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/control/layer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "lib/control/policy_keeper.h"
+#include "lib/control/sa_keeper.h"
+
+namespace esplane::control {
+
+struct layer::state {
+    state(backend& b, random_source random)
+        : work(b)
+        , sas(b, out, std::move(random))
+        , policies(b, out) {}
+
+    /// Remembers `now` for the backend's events, which come without a time.
+    moment note(moment now) { return latest = now; }
+
+    backend& work;
+    announcer out;
+    sa_keeper sas;
+    policy_keeper policies;
+    spd_hash_thresholds thresholds;
+    moment latest;
+};
+
+layer::layer(backend& b, random_source random)
+    : state_(std::make_unique<state>(b, std::move(random))) {
+    b.set_listener(this);
+}
+
+layer::~layer() {
+    state_->work.set_listener(nullptr);
+}
+
+void layer::subscribe(ipsec::listener* l) {
+    state_->out.subscribe(l);
+}
+
+void layer::unsubscribe(ipsec::listener* l) {
+    state_->out.unsubscribe(l);
+}
+
+void layer::set_acquire_expires(std::uint32_t seconds) {
+    state_->sas.set_acquire_expires(seconds);
+}
+
+result<void> layer::add_sa(ipsec::sa s, ipsec::originator by, moment now) {
+    return state_->sas.add(std::move(s), by, state_->note(now));
+}
+
+result<void> layer::update_sa(ipsec::sa s, ipsec::originator by, moment now) {
+    return state_->sas.update(std::move(s), by, state_->note(now));
+}
+
+result<void> layer::delete_sa(const ipsec::sa_id& id, ipsec::originator by) {
+    return state_->sas.remove(id, by);
+}
+
+void layer::flush_sas(std::uint8_t protocol, ipsec::originator by) {
+    state_->sas.flush(protocol, by);
+}
+
+result<std::reference_wrapper<const ipsec::sa>> layer::allocate_spi(const spi_request& r,
+                                                                    moment now) {
+    return state_->sas.allocate_spi(r, state_->note(now));
+}
+
+const ipsec::sa* layer::get_sa(const ipsec::sa_id& id) {
+    return state_->sas.get(id);
+}
+
+const ipsec::sa* layer::next_sa(cursor& c) {
+    return state_->sas.next(c);
+}
+
+std::size_t layer::sa_count() const noexcept {
+    return state_->sas.count();
+}
+
+result<void> layer::add_policy(ipsec::policy p, ipsec::originator by, moment now) {
+    return state_->policies.add(std::move(p), by, state_->note(now));
+}
+
+result<void> layer::update_policy(ipsec::policy p, ipsec::originator by, moment now) {
+    return state_->policies.update(std::move(p), by, state_->note(now));
+}
+
+result<void> layer::delete_policy(const ipsec::policy_key& k, ipsec::originator by) {
+    return state_->policies.remove(k, by);
+}
+
+void layer::flush_policies(ipsec::originator by) {
+    state_->policies.flush(by);
+}
+
+const ipsec::policy* layer::get_policy(const ipsec::policy_key& k) {
+    return state_->policies.get(k);
+}
+
+const ipsec::policy* layer::next_policy(cursor& c) {
+    return state_->policies.next(c);
+}
+
+spd_counts layer::policy_counts() const noexcept {
+    return state_->policies.counts();
+}
+
+spd_hash_thresholds& layer::hash_thresholds() noexcept {
+    return state_->thresholds;
+}
+
+void layer::tick(moment now) {
+    state_->note(now);
+    state_->sas.tick(now);
+    state_->policies.tick(now);
+}
+
+std::optional<std::uint64_t> layer::next_deadline_ns() const {
+    const auto sa = state_->sas.next_deadline_ns();
+    const auto policy = state_->policies.next_deadline_ns();
+    if (!sa && !policy) return std::nullopt;
+    const auto first = std::min(sa.value_or(INT64_MAX), policy.value_or(INT64_MAX));
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(first, 0));
+}
+
+void layer::on_lifetime(const ipsec::sa_id& id, bool hard) {
+    state_->sas.on_lifetime(id, hard);
+}
+
+void layer::on_first_use(const ipsec::sa_id& id) {
+    state_->sas.on_first_use(id, state_->latest);
+}
+
+void layer::on_policy_lifetime(std::uint32_t index, bool hard) {
+    state_->policies.on_lifetime(index, hard);
+}
+
+} // namespace esplane::control

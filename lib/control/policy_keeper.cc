@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/control/policy_keeper.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "lib/control/batch.h"
+
+namespace esplane::control {
+
+namespace {
+
+using ipsec::lifetime_verdict;
+
+constexpr std::int64_t ns_per_s = 1'000'000'000;
+
+/// A soft limit of a policy is announced again so often while it is passed: XFRM_KM_TIMEOUT.
+constexpr std::int64_t soft_repeat_ns = 30 * ns_per_s;
+
+/// The kernel hangs "use" on the last use, and on the addition before the first.
+std::int64_t used_ns(const ipsec::spd::entry& e, moment now) noexcept {
+    const std::uint64_t used = e.what.current.use_time;
+    return used == 0 ? e.origin.added_ns : ipsec::monotonic_of(used, now);
+}
+
+result<void> check_index(const ipsec::policy& p) {
+    constexpr std::uint32_t direction_bits = 7;
+    if (p.index != 0 && (p.index & direction_bits) != static_cast<std::uint32_t>(p.dir))
+        return fail(EINVAL, "Policy index doesn't match direction", "index");
+    return {};
+}
+
+void start_life(ipsec::policy& p, moment now) {
+    p.current = {};
+    p.current.add_time = now.realtime_s;
+    p.dying = false;
+}
+
+} // namespace
+
+policy_keeper::policy_keeper(backend& b, const announcer& out)
+    : backend_(b)
+    , out_(out) {}
+
+result<void> policy_keeper::add(ipsec::policy p, ipsec::originator by, moment now) {
+    if (auto r = check_index(p); !r) return r;
+    if (spd_.find({p.dir, p.sel}) != nullptr) return fail(EEXIST);
+    const auto e = put_new(std::move(p), now);
+    if (!e) return tl::unexpected(e.error());
+    out_.announce(ipsec::policy_added{(*e)->what, by});
+    return {};
+}
+
+result<void> policy_keeper::update(ipsec::policy p, ipsec::originator by, moment now) {
+    if (auto r = check_index(p); !r) return r;
+    entry* old = spd_.find({p.dir, p.sel});
+    const auto e = old == nullptr ? put_new(std::move(p), now) : put_over(*old, std::move(p), now);
+    if (!e) return tl::unexpected(e.error());
+    out_.announce(ipsec::policy_updated{(*e)->what, by});
+    return {};
+}
+
+result<policy_keeper::entry*> policy_keeper::put_new(ipsec::policy p, moment now) {
+    p.index = spd_.choose_index(p.dir, p.index);
+    p.position = spd_.next_position();
+    start_life(p, now);
+    if (auto r = backend_.add_policy(p); !r) return tl::unexpected(r.error());
+    entry& e = spd_.insert(std::move(p));
+    start_timer(e, now);
+    return &e;
+}
+
+/// The index stays, whatever the client gave.
+result<policy_keeper::entry*> policy_keeper::put_over(entry& e, ipsec::policy p, moment now) {
+    p.index = e.what.index;
+    p.position = spd_.next_position();
+    start_life(p, now);
+    if (auto r = backend_.update_policy(p); !r) return tl::unexpected(r.error());
+    timers_.disarm(e.serial());
+    spd_.replace(e, std::move(p));
+    start_timer(e, now);
+    return &e;
+}
+
+/// As in the kernel the first look at a limit comes a second after it was set.
+void policy_keeper::start_timer(entry& e, moment now) {
+    const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
+    e.origin = {now_ns, now_ns};
+    if (const auto due_ns = ipsec::first_time_limit(e.what.limits, e.origin))
+        timers_.arm(e.serial(), std::max(*due_ns, now_ns + ns_per_s));
+}
+
+result<void> policy_keeper::remove(const ipsec::policy_key& k, ipsec::originator by) {
+    entry* e = spd_.find(k);
+    if (e == nullptr) return fail(ENOENT);
+    const ipsec::policy gone = take(*e);
+    out_.announce(ipsec::policy_deleted{gone, k.index != 0, by});
+    return {};
+}
+
+void policy_keeper::flush(ipsec::originator by) {
+    if (spd_.size() == 0) return;
+    {
+        const batch together(backend_);
+        while (entry* e = spd_.newest_from(~std::uint64_t{0}))
+            take(*e);
+    }
+    out_.announce(ipsec::policy_flushed{by});
+}
+
+const ipsec::policy* policy_keeper::get(const ipsec::policy_key& k) {
+    entry* e = spd_.find(k);
+    if (e == nullptr) return nullptr;
+    refresh(*e);
+    return &e->what;
+}
+
+const ipsec::policy* policy_keeper::next(cursor& c) {
+    entry* e = spd_.newest_from(c.next);
+    if (e == nullptr) return nullptr;
+    c.next = e->serial() - 1;
+    refresh(*e);
+    return &e->what;
+}
+
+spd_counts policy_keeper::counts() const noexcept {
+    using ipsec::policy_direction;
+    return {spd_.count(policy_direction::in), spd_.count(policy_direction::out),
+            spd_.count(policy_direction::fwd)};
+}
+
+void policy_keeper::refresh(entry& e) const {
+    ipsec::lifetime_current counted;
+    if (!backend_.query_policy(e.what.index, counted)) return;
+    counted.add_time = e.what.current.add_time;
+    e.what.current = counted;
+}
+
+ipsec::policy policy_keeper::take(entry& e) {
+    refresh(e);
+    backend_.delete_policy(e.what);
+    timers_.disarm(e.serial());
+    return spd_.take(e);
+}
+
+void policy_keeper::expire(entry& e, lifetime_verdict verdict) {
+    if (verdict == lifetime_verdict::hard) {
+        const ipsec::policy gone = take(e);
+        out_.announce(ipsec::policy_expired{gone, true, {}});
+    } else if (verdict == lifetime_verdict::soft) {
+        e.what.dying = true;
+        out_.announce(ipsec::policy_expired{e.what, false, {}});
+    }
+}
+
+void policy_keeper::tick(moment now) {
+    const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
+    if (const auto first = timers_.next_ns(); !first || *first > now_ns) return;
+    const batch together(backend_);
+    while (const auto serial = timers_.take_due(now_ns))
+        check_time(*spd_.find_serial(*serial), now);
+}
+
+/// xfrm_policy_timer()
+void policy_keeper::check_time(entry& e, moment now) {
+    const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
+    refresh(e);
+    e.origin.used_ns = used_ns(e, now);
+    auto check = ipsec::check_time_limits(e.what.limits, e.origin, false, now_ns);
+    if (check.verdict == lifetime_verdict::soft) {
+        const std::int64_t repeat_ns = now_ns + soft_repeat_ns;
+        check.next_ns = std::min(check.next_ns.value_or(repeat_ns), repeat_ns);
+    }
+    if (check.next_ns) timers_.arm(e.serial(), *check.next_ns);
+    expire(e, check.verdict);
+}
+
+void policy_keeper::on_lifetime(std::uint32_t index, bool hard) {
+    entry* e = spd_.find_index(index);
+    if (e == nullptr) return;
+    refresh(*e);
+    expire(*e, hard ? lifetime_verdict::hard : lifetime_verdict::soft);
+}
+
+} // namespace esplane::control

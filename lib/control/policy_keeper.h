@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The rules for policies: net/xfrm/xfrm_policy.c over the SPD and a backend.
+//
+// Effects go to the backend first, then the database, then the listeners: where the backend
+// refuses, nothing has changed.  Contracts of the calls that layer.h has too stand there.
+#pragma once
+
+#include <optional>
+
+#include "lib/control/announcer.h"
+#include "lib/control/layer.h"
+#include "lib/control/timer_queue.h"
+#include "lib/ipsec/spd.h"
+
+namespace esplane::control {
+
+class policy_keeper {
+  public:
+    policy_keeper(backend& b, const announcer& out);
+
+    [[nodiscard]] result<void> add(ipsec::policy p, ipsec::originator by, moment now);
+    [[nodiscard]] result<void> update(ipsec::policy p, ipsec::originator by, moment now);
+    [[nodiscard]] result<void> remove(const ipsec::policy_key& k, ipsec::originator by);
+    void flush(ipsec::originator by);
+    [[nodiscard]] const ipsec::policy* get(const ipsec::policy_key& k);
+    [[nodiscard]] const ipsec::policy* next(cursor& c);
+    [[nodiscard]] spd_counts counts() const noexcept;
+
+    void tick(moment now);
+    [[nodiscard]] std::optional<std::int64_t> next_deadline_ns() const { return timers_.next_ns(); }
+
+    void on_lifetime(std::uint32_t index, bool hard);
+
+  private:
+    using entry = ipsec::spd::entry;
+
+    [[nodiscard]] result<entry*> put_new(ipsec::policy p, moment now);
+    [[nodiscard]] result<entry*> put_over(entry& e, ipsec::policy p, moment now);
+    void start_timer(entry& e, moment now);
+    void refresh(entry& e) const;
+    /// Out of the backend and the database; what it was, with final counters.
+    ipsec::policy take(entry& e);
+    void expire(entry& e, ipsec::lifetime_verdict verdict);
+    void check_time(entry& e, moment now);
+
+    backend& backend_;
+    const announcer& out_;
+    ipsec::spd spd_;
+    timer_queue timers_; ///< by serial
+};
+
+} // namespace esplane::control

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/control/sa_keeper.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "lib/control/batch.h"
+
+namespace esplane::control {
+
+namespace {
+
+using ipsec::lifetime_verdict;
+using ipsec::sa_state;
+
+constexpr std::int64_t ns_per_s = 1'000'000'000;
+
+constexpr std::uint8_t protocol_any = 255; ///< IPSEC_PROTO_ANY
+
+/// xfrm_id_proto_match()
+bool protocol_matches(std::uint8_t protocol, std::uint8_t wanted) noexcept {
+    return wanted == 0 || wanted == protocol_any || wanted == protocol;
+}
+
+/// The first look at a limit comes a second after it was set, even at one that has passed: the
+/// client hears of its SA before it hears that the SA is gone.
+std::int64_t first_check_ns(std::int64_t due_ns, moment now) noexcept {
+    return std::max(due_ns, static_cast<std::int64_t>(now.monotonic_ns) + ns_per_s);
+}
+
+/// A selector for the pair of hosts, without a family, as the kernel's __find_acq_core() makes it.
+ipsec::selector host_pair(const ipsec::address& source, const ipsec::address& destination) {
+    ipsec::selector sel;
+    sel.source = source;
+    sel.destination = destination;
+    sel.source_prefix = ipsec::address_bits(source.fam);
+    sel.destination_prefix = ipsec::address_bits(destination.fam);
+    return sel;
+}
+
+ipsec::sa make_larval(const spi_request& r, wire::be32 spi, std::uint32_t expires_s) {
+    ipsec::sa s;
+    s.id = {r.destination, spi, r.protocol};
+    s.source = r.source;
+    s.sel = host_pair(r.source, r.destination);
+    s.run_mode = r.run_mode;
+    s.reqid = r.reqid;
+    s.dir = r.dir;
+    s.state = sa_state::larval;
+    s.limits.hard_add_s = expires_s;
+    return s;
+}
+
+/// What an update may change of a valid SA.
+void merge(ipsec::sa& into, const ipsec::sa& from) {
+    into.encap = from.encap;
+    if (into.care_of && from.care_of) into.care_of = from.care_of;
+    into.limits = from.limits;
+    into.dying = false;
+}
+
+} // namespace
+
+sa_keeper::sa_keeper(backend& b, const announcer& out, random_source random)
+    : backend_(b)
+    , out_(out)
+    , random_(std::move(random)) {}
+
+result<void> sa_keeper::add(ipsec::sa s, ipsec::originator by, moment now) {
+    if (sad_.find(s.id) != nullptr) return fail(EEXIST);
+    if (auto r = admit(s, now); !r) return r;
+    out_.announce(ipsec::sa_added{insert(std::move(s), now).what, by});
+    return {};
+}
+
+/// Makes `s` a valid SA of the backend.
+result<void> sa_keeper::admit(ipsec::sa& s, moment now) const {
+    s.state = sa_state::valid;
+    s.dying = false;
+    if (s.current.add_time == 0) s.current.add_time = now.realtime_s;
+    return backend_.add_sa(s);
+}
+
+sa_keeper::entry& sa_keeper::insert(ipsec::sa s, moment now) {
+    entry& e = sad_.insert(std::move(s));
+    e.origin.added_ns = ipsec::monotonic_of(e.what.current.add_time, now);
+    if (e.what.current.use_time != 0)
+        e.origin.used_ns = ipsec::monotonic_of(e.what.current.use_time, now);
+    start_timer(e, now);
+    return e;
+}
+
+void sa_keeper::start_timer(const entry& e, moment now) {
+    if (const auto due_ns = ipsec::first_time_limit(e.what.limits, e.origin))
+        timers_.arm(e.serial, first_check_ns(*due_ns, now));
+}
+
+result<void> sa_keeper::update(ipsec::sa s, ipsec::originator by, moment now) {
+    entry* e = sad_.find(s.id);
+    if (e == nullptr) return fail(ESRCH);
+    if (e->what.state == sa_state::larval) return fill_larval(*e, std::move(s), by, now);
+    return change_valid(*e, std::move(s), by, now);
+}
+
+result<void> sa_keeper::fill_larval(entry& larval, ipsec::sa s, ipsec::originator by, moment now) {
+    if (s.dir != ipsec::direction::unknown && s.dir != larval.what.dir) return fail(ESRCH);
+    if (auto r = admit(s, now); !r) return r;
+    take(larval);
+    out_.announce(ipsec::sa_updated{insert(std::move(s), now).what, by});
+    return {};
+}
+
+/// The event carries what the client sent, not what came of it: so does the kernel's.
+result<void> sa_keeper::change_valid(entry& e, ipsec::sa s, ipsec::originator by, moment now) {
+    if (s.dir != e.what.dir) return fail(ESRCH);
+    if (s.encap.has_value() != e.what.encap.has_value())
+        return fail(EINVAL, "UDP encapsulation cannot be added to or taken from an SA in use",
+                    "XFRMA_ENCAP");
+    refresh(e);
+    ipsec::sa merged = e.what.clone();
+    merge(merged, s);
+    if (auto r = backend_.update_sa(merged); !r) return r;
+    e.what = std::move(merged);
+    timers_.disarm(e.serial);
+    start_timer(e, now);
+    if (s.current.add_time == 0) s.current.add_time = now.realtime_s;
+    out_.announce(ipsec::sa_updated{s, by});
+    expire(e, ipsec::check_count_limits(e.what.limits, e.what.current, e.what.dying));
+    return {};
+}
+
+result<void> sa_keeper::remove(const ipsec::sa_id& id, ipsec::originator by) {
+    entry* e = sad_.find(id);
+    if (e == nullptr) return fail(ESRCH);
+    const ipsec::sa gone = take(*e);
+    out_.announce(ipsec::sa_deleted{gone, by});
+    return {};
+}
+
+void sa_keeper::flush(std::uint8_t protocol, ipsec::originator by) {
+    bool any = false;
+    {
+        const batch together(backend_);
+        entry* e = sad_.newest_from(~std::uint64_t{0});
+        while (e != nullptr) {
+            const std::uint64_t serial = e->serial;
+            if (protocol_matches(e->what.id.protocol, protocol)) {
+                take(*e);
+                any = true;
+            }
+            e = sad_.newest_from(serial - 1);
+        }
+    }
+    if (any) out_.announce(ipsec::sa_flushed{protocol, by});
+}
+
+/// A request's `seq` finds the larval SA of an ACQUIRE and is not kept otherwise, as in the kernel.
+result<std::reference_wrapper<const ipsec::sa>> sa_keeper::allocate_spi(const spi_request& r,
+                                                                        moment now) {
+    if (r.min > r.max) return fail(EINVAL, "Invalid SPI range: min > max");
+    const auto spi = free_spi(r);
+    if (!spi)
+        return fail(ENOENT, r.min == r.max ? "Requested SPI is already in use"
+                                           : "No SPI available in the requested range");
+    ipsec::sa larval = make_larval(r, *spi, acquire_expires_s_);
+    larval.current.add_time = now.realtime_s;
+    return insert(std::move(larval), now).what;
+}
+
+/// From a random start upwards.  Of more candidates than there are SAs one is free.
+std::optional<wire::be32> sa_keeper::free_spi(const spi_request& r) {
+    std::array<std::uint8_t, 8> bytes{};
+    random_(bytes);
+    const std::uint64_t span = std::uint64_t{r.max} - r.min + 1;
+    const std::uint64_t start = wire::load<std::uint64_t>(bytes.data()) % span;
+    const std::uint64_t candidates = std::min<std::uint64_t>(span, sad_.size() + 2); // 0 is none
+    for (std::uint64_t i = 0; i < candidates; ++i) {
+        const auto value = static_cast<std::uint32_t>(r.min + (start + i) % span);
+        const wire::be32 spi(value);
+        if (value != 0 && sad_.find({r.destination, spi, r.protocol}) == nullptr) return spi;
+    }
+    return std::nullopt;
+}
+
+const ipsec::sa* sa_keeper::get(const ipsec::sa_id& id) {
+    entry* e = sad_.find(id);
+    if (e == nullptr) return nullptr;
+    refresh(*e);
+    return &e->what;
+}
+
+const ipsec::sa* sa_keeper::next(cursor& c) {
+    entry* e = sad_.newest_from(c.next);
+    if (e == nullptr) return nullptr;
+    c.next = e->serial - 1;
+    refresh(*e);
+    return &e->what;
+}
+
+void sa_keeper::refresh(entry& e) const {
+    if (e.what.state == sa_state::larval) return;
+    sa_usage usage;
+    if (!backend_.query_sa(e.what.id, usage)) return;
+    usage.current.add_time = e.what.current.add_time;
+    e.what.current = usage.current;
+    e.what.last_used = usage.last_used;
+    e.what.replay = std::move(usage.replay);
+    e.what.statistics = usage.statistics;
+}
+
+ipsec::sa sa_keeper::take(entry& e) {
+    if (e.what.state != sa_state::larval) {
+        refresh(e);
+        backend_.delete_sa(e.what.id);
+    }
+    timers_.disarm(e.serial);
+    return sad_.take(e);
+}
+
+void sa_keeper::expire(entry& e, lifetime_verdict verdict) {
+    if (verdict == lifetime_verdict::hard) {
+        const ipsec::sa gone = take(e);
+        out_.announce(ipsec::sa_expired{gone, true, {}});
+    } else if (verdict == lifetime_verdict::soft) {
+        e.what.dying = true;
+        refresh(e);
+        out_.announce(ipsec::sa_expired{e.what, false, {}});
+    }
+}
+
+void sa_keeper::tick(moment now) {
+    const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
+    if (const auto first = timers_.next_ns(); !first || *first > now_ns) return;
+    const batch together(backend_);
+    while (const auto serial = timers_.take_due(now_ns))
+        check_time(*sad_.find_serial(*serial), now_ns);
+}
+
+void sa_keeper::check_time(entry& e, std::int64_t now_ns) {
+    const auto check = ipsec::check_time_limits(e.what.limits, e.origin, e.what.dying, now_ns);
+    if (check.next_ns) timers_.arm(e.serial, *check.next_ns);
+    expire(e, check.verdict);
+}
+
+void sa_keeper::on_lifetime(const ipsec::sa_id& id, bool hard) {
+    entry* e = sad_.find(id);
+    if (e == nullptr || (!hard && e->what.dying)) return;
+    expire(*e, hard ? lifetime_verdict::hard : lifetime_verdict::soft);
+}
+
+void sa_keeper::on_first_use(const ipsec::sa_id& id, moment now) {
+    entry* e = sad_.find(id);
+    if (e == nullptr || e->origin.used_ns) return;
+    refresh(*e);
+    const std::uint64_t used = e->what.current.use_time;
+    e->origin.used_ns = ipsec::monotonic_of(used != 0 ? used : now.realtime_s, now);
+    check_time(*e, static_cast<std::int64_t>(now.monotonic_ns));
+}
+
+} // namespace esplane::control

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The rules for SAs: net/xfrm/xfrm_state.c over the SAD and a backend.
+//
+// Effects go to the backend first, then the database, then the listeners: where the backend
+// refuses, nothing has changed.  Larval SAs never reach the backend.  Contracts of the calls that
+// layer.h has too stand there.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "lib/control/announcer.h"
+#include "lib/control/layer.h"
+#include "lib/control/timer_queue.h"
+#include "lib/ipsec/sad.h"
+
+namespace esplane::control {
+
+class sa_keeper {
+  public:
+    sa_keeper(backend& b, const announcer& out, random_source random);
+
+    void set_acquire_expires(std::uint32_t seconds) { acquire_expires_s_ = seconds; }
+
+    [[nodiscard]] result<void> add(ipsec::sa s, ipsec::originator by, moment now);
+    [[nodiscard]] result<void> update(ipsec::sa s, ipsec::originator by, moment now);
+    [[nodiscard]] result<void> remove(const ipsec::sa_id& id, ipsec::originator by);
+    void flush(std::uint8_t protocol, ipsec::originator by);
+    [[nodiscard]] result<std::reference_wrapper<const ipsec::sa>> allocate_spi(const spi_request& r,
+                                                                               moment now);
+    [[nodiscard]] const ipsec::sa* get(const ipsec::sa_id& id);
+    [[nodiscard]] const ipsec::sa* next(cursor& c);
+    [[nodiscard]] std::size_t count() const noexcept { return sad_.size(); }
+
+    void tick(moment now);
+    [[nodiscard]] std::optional<std::int64_t> next_deadline_ns() const { return timers_.next_ns(); }
+
+    void on_lifetime(const ipsec::sa_id& id, bool hard);
+    /// `now` may be a little old: limits since first use then start a little early.
+    void on_first_use(const ipsec::sa_id& id, moment now);
+
+  private:
+    using entry = ipsec::sad::entry;
+
+    [[nodiscard]] result<void> admit(ipsec::sa& s, moment now) const;
+    entry& insert(ipsec::sa s, moment now);
+    void start_timer(const entry& e, moment now);
+    [[nodiscard]] result<void> fill_larval(entry& larval, ipsec::sa s, ipsec::originator by,
+                                           moment now);
+    [[nodiscard]] result<void> change_valid(entry& e, ipsec::sa s, ipsec::originator by,
+                                            moment now);
+    [[nodiscard]] std::optional<wire::be32> free_spi(const spi_request& r);
+    void refresh(entry& e) const;
+    /// Out of the backend and the database; what it was, with final counters.
+    ipsec::sa take(entry& e);
+    void expire(entry& e, ipsec::lifetime_verdict verdict);
+    void check_time(entry& e, std::int64_t now_ns);
+
+    backend& backend_;
+    const announcer& out_;
+    random_source random_;
+    ipsec::sad sad_;
+    timer_queue timers_; ///< by serial
+    std::uint32_t acquire_expires_s_ = 30;
+};
+
+} // namespace esplane::control
