@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/tools/temporary_directory.h"
+
+namespace esplane::tools {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::string port_error(const std::string& text) {
+    const auto port = parse_port(text);
+    return port ? "" : port.error().text;
+}
+
+result<std::variant<daemon_options, text_answer>> parse(std::vector<const char*> arguments) {
+    arguments.insert(arguments.begin(), "esplaned");
+    return parse_daemon_options(static_cast<int>(arguments.size()), arguments.data());
+}
+
+daemon_options options_of(std::vector<const char*> arguments) {
+    const auto parsed = parse(std::move(arguments));
+    EXPECT_TRUE(parsed) << parsed.error().text;
+    return parsed ? std::get<daemon_options>(*parsed) : daemon_options{};
+}
+
+std::string error_of(std::vector<const char*> arguments) {
+    const auto parsed = parse(std::move(arguments));
+    return parsed ? "" : parsed.error().text;
+}
+
+TEST(PortSpec, NamesKindDeviceAndRole) {
+    const auto port = parse_port("wan=xdp:veth2,role=secure");
+    ASSERT_TRUE(port) << port.error().text;
+    EXPECT_EQ(port->name, "wan");
+    EXPECT_EQ(port->kind, "xdp");
+    EXPECT_EQ(port->device, "veth2");
+    EXPECT_EQ(port->role, fastpath::port_role::secure);
+}
+
+TEST(PortSpec, IsPlainUnlessToldOtherwise) {
+    EXPECT_EQ(parse_port("a=xdp:b")->role, fastpath::port_role::plain);
+    EXPECT_EQ(parse_port("a=xdp:b,role=host")->role, fastpath::port_role::host);
+    EXPECT_EQ(parse_port("a=xdp:b,role=host,role=secure")->role, fastpath::port_role::secure);
+}
+
+TEST(PortSpec, KeepsEqualsSignsAndColonsOfTheDevice) {
+    EXPECT_EQ(parse_port("a=xdp:eth0:1")->device, "eth0:1");
+    EXPECT_EQ(parse_port("a=xdp:x=y")->device, "x=y");
+}
+
+TEST(PortSpec, EveryFaultHasALineThatNamesThePort) {
+    for (const char* text : {"", "wan", "wan=", "wan=xdp", "xdp:veth2", "xdp:eth=0"})
+        EXPECT_EQ(port_error(text),
+                  std::string("--port ") + text +
+                      ": not of the form NAME=KIND:DEVICE[,role=plain|secure|host]");
+    EXPECT_EQ(port_error("=xdp:veth2"),
+              "--port =xdp:veth2: bad name \"\": use up to 32 letters, digits, '-', '_' and '.'");
+    EXPECT_THAT(port_error("w/n=xdp:veth2"), HasSubstr("bad name \"w/n\""));
+    EXPECT_THAT(port_error(std::string(33, 'a') + "=xdp:veth2"), HasSubstr("bad name"));
+    EXPECT_EQ(port_error("wan=dpdk:0"),
+              "--port wan=dpdk:0: no port kind \"dpdk\": this build has xdp");
+    EXPECT_THAT(port_error("wan=:veth2"), HasSubstr("no port kind \"\""));
+    EXPECT_EQ(port_error("wan=xdp:"),
+              "--port wan=xdp:: bad device \"\": a device has 1 to 15 characters (ip link)");
+    EXPECT_THAT(port_error("wan=xdp:sixteencharacter"), HasSubstr("bad device"));
+    EXPECT_EQ(port_error("wan=xdp:veth2,role=outer"),
+              "--port wan=xdp:veth2,role=outer: no role \"outer\": choose plain, secure or host");
+    for (const char* option : {"", "speed=10", "role"})
+        EXPECT_EQ(port_error(std::string("wan=xdp:veth2,") + option),
+                  std::string("--port wan=xdp:veth2,") + option + ": unknown option \"" + option +
+                      "\": there is role=plain|secure|host");
+}
+
+TEST(CpuList, TakesNumbersAndRanges) {
+    EXPECT_THAT(*parse_cpus("3"), ElementsAre(3));
+    EXPECT_THAT(*parse_cpus("0,4-6,2"), ElementsAre(0, 4, 5, 6, 2));
+    for (const char* text : {"", ",", "1,", "-1", "2-1", "1-", "a", "1 2", "1024", "99999999999"})
+        EXPECT_FALSE(parse_cpus(text)) << text;
+}
+
+TEST(DaemonOptions, DefaultsHoldWhereNothingIsSaid) {
+    const daemon_options o = options_of({"--port", "lan=xdp:veth1"});
+    EXPECT_EQ(o.run_dir, "/run/esplane");
+    EXPECT_TRUE(o.serve_xfrm);
+    EXPECT_EQ(o.workers, 1u);
+    EXPECT_TRUE(o.cpus.empty());
+    ASSERT_EQ(o.ports.size(), 1u);
+}
+
+TEST(DaemonOptions, TakesPortsInOrder) {
+    const daemon_options o =
+        options_of({"--run-dir", "/run/a", "--port", "lan=xdp:veth1,role=plain", "--port",
+                    "wan=xdp:veth2,role=secure", "--xfrm", "off", "--cpus", "1"});
+    EXPECT_EQ(o.run_dir, "/run/a");
+    EXPECT_FALSE(o.serve_xfrm);
+    EXPECT_THAT(o.cpus, ElementsAre(1));
+    ASSERT_EQ(o.ports.size(), 2u);
+    EXPECT_EQ(o.ports[0].name, "lan");
+    EXPECT_EQ(o.ports[1].name, "wan");
+}
+
+TEST(DaemonOptions, EveryFaultHasALine) {
+    EXPECT_EQ(error_of({}), "no port: give at least one, as in --port wan=xdp:eth0,role=secure");
+    EXPECT_EQ(error_of({"--xfrm", "mirror", "--port", "a=xdp:b"}),
+              "--xfrm mirror: not in this version: choose serve or off");
+    EXPECT_EQ(error_of({"--xfrm", "x", "--port", "a=xdp:b"}), "--xfrm x: choose serve or off");
+    EXPECT_EQ(error_of({"--workers", "2", "--port", "a=xdp:b"}),
+              "--workers 2: this version has one worker: use 1");
+    EXPECT_EQ(error_of({"--cpus", "1,2", "--port", "a=xdp:b"}),
+              "--cpus 1,2: name one CPU for each of the 1 workers");
+    EXPECT_THAT(error_of({"--run-dir", "", "--port", "a=xdp:b"}), HasSubstr("--run-dir"));
+    EXPECT_THAT(error_of({"--port", "a=xdp:b", "--port", "a=xdp:c"}),
+                HasSubstr("there is a port \"a\" already"));
+    EXPECT_THAT(error_of({"--port", "a=xdp:b", "--port", "c=xdp:b"}),
+                HasSubstr("device b is another port's"));
+    EXPECT_THAT(error_of({"--colour"}), HasSubstr("see esplaned --help"));
+    EXPECT_THAT(error_of({"--workers", "many"}), HasSubstr("see esplaned --help"));
+}
+
+TEST(DaemonOptions, HelpAndVersionAskForTextAlone) {
+    EXPECT_EQ(std::get<text_answer>(*parse({"--version"})).text, "esplaned " ESPLANE_VERSION "\n");
+    EXPECT_THAT(std::get<text_answer>(*parse({"--help"})).text,
+                HasSubstr("NAME=KIND:DEVICE[,role=plain|secure|host]"));
+}
+
+class ConfigFile : public ::testing::Test {
+  protected:
+    const char* write(const std::string& text) {
+        path_ = directory_.write("esplaned.toml", text);
+        return path_.c_str();
+    }
+    std::string error_in(const std::string& text) {
+        const std::string line = error_of({"--config", write(text)});
+        const std::string start = "--config " + path_ + ": ";
+        EXPECT_EQ(line.substr(0, start.size()), start);
+        return line.substr(std::min(line.size(), start.size()));
+    }
+
+  private:
+    temporary_directory directory_;
+    std::string path_;
+};
+
+TEST_F(ConfigFile, UsesTheNamesOfTheCommandLine) {
+    const daemon_options o = options_of({"--config", write("run-dir = \"/run/b\"\n"
+                                                           "xfrm = \"off\"\n"
+                                                           "workers = 1\n"
+                                                           "cpus = \"0\"\n"
+                                                           "port = [\"lan=xdp:veth1\",\n"
+                                                           "  \"wan=xdp:veth2,role=secure\"]\n")});
+    EXPECT_EQ(o.run_dir, "/run/b");
+    EXPECT_FALSE(o.serve_xfrm);
+    EXPECT_THAT(o.cpus, ElementsAre(0));
+    ASSERT_EQ(o.ports.size(), 2u);
+    EXPECT_EQ(o.ports[1].device, "veth2");
+}
+
+TEST_F(ConfigFile, YieldsToTheCommandLine) {
+    const daemon_options o =
+        options_of({"--run-dir", "/run/c", "--port", "only=xdp:veth3", "--config",
+                    write("run-dir = \"/run/b\"\nxfrm = \"off\"\nport = [\"lan=xdp:veth1\"]\n")});
+    EXPECT_EQ(o.run_dir, "/run/c");
+    EXPECT_FALSE(o.serve_xfrm);
+    ASSERT_EQ(o.ports.size(), 1u);
+    EXPECT_EQ(o.ports[0].name, "only");
+}
+
+TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
+    EXPECT_EQ(error_in("colour = 1\n"),
+              "unknown key \"colour\": there are run-dir, xfrm, workers, cpus and port");
+    EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
+    EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
+    EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
+    EXPECT_EQ(error_in("cpus = 2\n"), "cpus: must be a text, as in cpus = \"2\"");
+    for (const char* text : {"port = \"lan=xdp:veth1\"\n", "port = [1]\n"})
+        EXPECT_THAT(error_in(text), HasSubstr("port: must be an array of texts"));
+    EXPECT_THAT(error_in("xfrm = \n"), HasSubstr("line 1: "));
+    EXPECT_THAT(error_of({"--config", "/nonexistent.toml"}),
+                HasSubstr("--config /nonexistent.toml"));
+}
+
+} // namespace
+} // namespace esplane::tools

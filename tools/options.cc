@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/options.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <set>
+
+#include <CLI/CLI.hpp>
+#include <net/if.h>
+#include <toml++/toml.h>
+
+#include "tools/version.h"
+
+namespace esplane::tools {
+
+namespace {
+
+constexpr std::size_t name_limit = 32;
+constexpr unsigned cpu_limit = 1024; ///< CPU_SETSIZE
+
+constexpr std::pair<std::string_view, fastpath::port_role> roles[] = {
+    {"plain", fastpath::port_role::plain},
+    {"secure", fastpath::port_role::secure},
+    {"host", fastpath::port_role::host},
+};
+
+tl::unexpected<error> bad_port(const std::string& text, const std::string& what) {
+    return fail(EINVAL, "--port " + text + ": " + what, "port");
+}
+
+bool good_name(const std::string& name) {
+    const auto good = [](unsigned char c) {
+        return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+    };
+    return !name.empty() && name.size() <= name_limit &&
+           std::all_of(name.begin(), name.end(), good);
+}
+
+std::optional<fastpath::port_role> role_named(const std::string& name) {
+    for (const auto& [text, role] : roles)
+        if (name == text) return role;
+    return std::nullopt;
+}
+
+/// One ",key=value" of a port.
+result<void> apply_port_option(port_spec& spec, const std::string& option) {
+    const auto equals = option.find('=');
+    const std::string key = option.substr(0, equals);
+    if (equals == std::string::npos || key != "role")
+        return bad_port(spec.text,
+                        "unknown option \"" + option + "\": there is role=plain|secure|host");
+    const std::string value = option.substr(equals + 1);
+    const auto role = role_named(value);
+    if (!role)
+        return bad_port(spec.text, "no role \"" + value + "\": choose plain, secure or host");
+    spec.role = *role;
+    return {};
+}
+
+result<void> check_kind(const port_spec& spec) {
+    const std::string kinds = port_kinds();
+    if (kinds.empty())
+        return bad_port(spec.text, "this build has no ports: install libxdp-dev, libbpf-dev and "
+                                   "clang, then configure it again");
+    if (spec.kind != kinds)
+        return bad_port(spec.text, "no port kind \"" + spec.kind + "\": this build has " + kinds);
+    return {};
+}
+
+/// Everything the two sources can say; what is absent was not said.
+struct stated {
+    std::optional<std::string> run_dir;
+    std::optional<std::string> xfrm;
+    std::optional<unsigned> workers;
+    std::optional<std::string> cpus;
+    std::optional<std::vector<std::string>> ports;
+};
+
+stated overlay(stated over, const stated& under) {
+    if (!over.run_dir) over.run_dir = under.run_dir;
+    if (!over.xfrm) over.xfrm = under.xfrm;
+    if (!over.workers) over.workers = under.workers;
+    if (!over.cpus) over.cpus = under.cpus;
+    if (!over.ports) over.ports = under.ports;
+    return over;
+}
+
+tl::unexpected<error> bad_file(const std::string& path, const std::string& what) {
+    return fail(EINVAL, "--config " + path + ": " + what, "config");
+}
+
+template <typename T>
+result<void> read_value(const std::string& path, std::string_view key, const toml::node& node,
+                        const char* wanted, std::optional<T>& into) {
+    const auto value =
+        node.value_exact<std::conditional_t<std::is_unsigned_v<T>, std::int64_t, T>>();
+    if constexpr (std::is_unsigned_v<T>) {
+        if (value && (*value < 0 || *value > std::numeric_limits<int>::max()))
+            return bad_file(path, std::string(key) + ": out of range");
+    }
+    if (!value) return bad_file(path, std::string(key) + ": must be " + wanted);
+    into = static_cast<T>(*value);
+    return {};
+}
+
+result<void> read_ports(const std::string& path, const toml::node& node,
+                        std::optional<std::vector<std::string>>& into) {
+    static const std::string wanted =
+        "port: must be an array of texts, as in port = [\"wan=xdp:eth0,role=secure\"]";
+    const toml::array* array = node.as_array();
+    if (array == nullptr) return bad_file(path, wanted);
+    into.emplace();
+    for (const toml::node& entry : *array) {
+        const auto text = entry.value_exact<std::string>();
+        if (!text) return bad_file(path, wanted);
+        into->push_back(*text);
+    }
+    return {};
+}
+
+result<stated> read_file(const std::string& path) {
+    toml::table table;
+    try {
+        table = toml::parse_file(path);
+    } catch (const toml::parse_error& e) {
+        const auto line = e.source().begin.line;
+        const std::string where = line != 0 ? "line " + std::to_string(line) + ": " : "";
+        return bad_file(path, where + std::string(e.description()));
+    }
+    stated s;
+    for (const auto& [key, node] : table) {
+        result<void> read;
+        if (key == "run-dir")
+            read = read_value(path, key, node, "a text", s.run_dir);
+        else if (key == "xfrm")
+            read = read_value(path, key, node, "a text", s.xfrm);
+        else if (key == "workers")
+            read = read_value(path, key, node, "a number", s.workers);
+        else if (key == "cpus")
+            read = read_value(path, key, node, "a text, as in cpus = \"2\"", s.cpus);
+        else if (key == "port")
+            read = read_ports(path, node, s.ports);
+        else
+            read = bad_file(path, "unknown key \"" + std::string(key) +
+                                      "\": there are run-dir, xfrm, workers, cpus and port");
+        if (!read) return tl::unexpected(read.error());
+    }
+    return s;
+}
+
+/// Names and devices are each used once.
+result<void> check_distinct(const std::vector<port_spec>& ports) {
+    std::set<std::string> names, devices;
+    for (const port_spec& p : ports) {
+        if (!names.insert(p.name).second)
+            return bad_port(p.text, "there is a port \"" + p.name + "\" already: name each once");
+        if (!devices.insert(p.device).second)
+            return bad_port(p.text, "device " + p.device + " is another port's: use each once");
+    }
+    return {};
+}
+
+result<std::vector<port_spec>> parse_ports(const std::vector<std::string>& texts) {
+    std::vector<port_spec> ports;
+    for (const std::string& text : texts) {
+        auto spec = parse_port(text);
+        if (!spec) return tl::unexpected(spec.error());
+        ports.push_back(std::move(*spec));
+    }
+    if (ports.empty())
+        return fail(EINVAL, "no port: give at least one, as in --port wan=xdp:eth0,role=secure",
+                    "port");
+    if (auto distinct = check_distinct(ports); !distinct) return tl::unexpected(distinct.error());
+    return ports;
+}
+
+result<bool> parse_xfrm(const std::string& text) {
+    if (text == "serve") return true;
+    if (text == "off") return false;
+    if (text == "mirror")
+        return fail(EINVAL, "--xfrm mirror: not in this version: choose serve or off", "xfrm");
+    return fail(EINVAL, "--xfrm " + text + ": choose serve or off", "xfrm");
+}
+
+result<daemon_options> interpret(const stated& s) {
+    daemon_options o;
+    if (s.run_dir) o.run_dir = *s.run_dir;
+    if (o.run_dir.empty())
+        return fail(EINVAL, "--run-dir: must not be empty: name a directory", "run-dir");
+    const auto xfrm = parse_xfrm(s.xfrm.value_or("serve"));
+    if (!xfrm) return tl::unexpected(xfrm.error());
+    o.serve_xfrm = *xfrm;
+    o.workers = s.workers.value_or(1);
+    if (o.workers != 1)
+        return fail(EINVAL,
+                    "--workers " + std::to_string(o.workers) +
+                        ": this version has one worker: use 1",
+                    "workers");
+    if (s.cpus) {
+        auto cpus = parse_cpus(*s.cpus);
+        if (!cpus) return tl::unexpected(cpus.error());
+        o.cpus = std::move(*cpus);
+        if (o.cpus.size() != o.workers)
+            return fail(EINVAL,
+                        "--cpus " + *s.cpus + ": name one CPU for each of the " +
+                            std::to_string(o.workers) + " workers",
+                        "cpus");
+    }
+    auto ports = parse_ports(s.ports.value_or(std::vector<std::string>{}));
+    if (!ports) return tl::unexpected(ports.error());
+    o.ports = std::move(*ports);
+    return o;
+}
+
+} // namespace
+
+std::string port_kinds() {
+#ifdef ESPLANE_HAVE_XDP
+    return "xdp";
+#else
+    return {};
+#endif
+}
+
+std::string_view name_of(fastpath::port_role role) noexcept {
+    for (const auto& [text, r] : roles)
+        if (r == role) return text;
+    return "?";
+}
+
+result<port_spec> parse_port(const std::string& text) {
+    port_spec spec;
+    spec.text = text;
+    const auto equals = text.find('=');
+    const auto colon = text.find(':', equals == std::string::npos ? 0 : equals);
+    if (equals == std::string::npos || colon == std::string::npos)
+        return bad_port(text, "not of the form NAME=KIND:DEVICE[,role=plain|secure|host]");
+    spec.name = text.substr(0, equals);
+    if (!good_name(spec.name))
+        return bad_port(text, "bad name \"" + spec.name +
+                                  "\": use up to 32 letters, digits, '-', '_' and '.'");
+    spec.kind = text.substr(equals + 1, colon - equals - 1);
+    if (auto kind = check_kind(spec); !kind) return tl::unexpected(kind.error());
+    auto comma = text.find(',', colon);
+    spec.device = text.substr(colon + 1, comma - colon - 1);
+    if (spec.device.empty() || spec.device.size() >= IF_NAMESIZE)
+        return bad_port(text, "bad device \"" + spec.device +
+                                  "\": a device has 1 to 15 characters (ip link)");
+    while (comma != std::string::npos) {
+        const auto next = text.find(',', comma + 1);
+        if (auto applied = apply_port_option(spec, text.substr(comma + 1, next - comma - 1));
+            !applied)
+            return tl::unexpected(applied.error());
+        comma = next;
+    }
+    return spec;
+}
+
+result<std::vector<unsigned>> parse_cpus(const std::string& text) {
+    const auto bad = [&] {
+        return fail(EINVAL, "--cpus " + text + ": not a list of CPUs, as in 2 or 2,4-5", "cpus");
+    };
+    std::vector<unsigned> cpus;
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    const auto number = [&](unsigned& into) {
+        const auto [stop, code] = std::from_chars(at, end, into);
+        at = stop;
+        return code == std::errc() && into < cpu_limit;
+    };
+    while (true) {
+        unsigned first = 0;
+        if (!number(first)) return bad();
+        unsigned last = first;
+        if (at != end && *at == '-' && (++at, !number(last) || last < first)) return bad();
+        for (unsigned cpu = first; cpu <= last; ++cpu)
+            cpus.push_back(cpu);
+        if (at == end) return cpus;
+        if (*at++ != ',') return bad();
+    }
+}
+
+result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
+                                                                       const char* const* argv) {
+    CLI::App app{"esplaned: the user-space IPsec ESP data plane", "esplaned"};
+    stated given;
+    std::string config;
+    app.set_version_flag("--version", version_line("esplaned"));
+    app.add_option("--config", config, "TOML file with the same names; the command line wins")
+        ->option_text("FILE");
+    app.add_option("--run-dir", given.run_dir, "sockets and state, for the owner alone")
+        ->option_text("DIR [" + std::string(default_run_dir) + "]");
+    app.add_option("--xfrm", given.xfrm, "answer XFRM netlink clients at DIR/xfrm.sock")
+        ->option_text("serve|off [serve]");
+    app.add_option("--workers", given.workers, "packet threads: 1 in this version")
+        ->option_text("N [1]");
+    app.add_option("--cpus", given.cpus, "the CPU to pin each worker to")->option_text("LIST");
+    std::vector<std::string> ports;
+    CLI::Option* port_option = app.add_option("--port", ports, "a port; give it once for each")
+                                   ->option_text("NAME=KIND:DEVICE[,role=plain|secure|host]")
+                                   ->expected(1)
+                                   ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::CallForHelp&) {
+        return text_answer{app.help()};
+    } catch (const CLI::CallForVersion&) {
+        return text_answer{version_line("esplaned") + "\n"};
+    } catch (const CLI::ParseError& e) {
+        return fail(EINVAL, std::string(e.what()) + ": see esplaned --help");
+    }
+    if (port_option->count() != 0) given.ports = ports;
+    if (!config.empty()) {
+        auto file = read_file(config);
+        if (!file) return tl::unexpected(file.error());
+        given = overlay(std::move(given), *file);
+    }
+    auto options = interpret(given);
+    if (!options) return tl::unexpected(options.error());
+    return std::move(*options);
+}
+
+} // namespace esplane::tools

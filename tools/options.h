@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What esplaned was asked to do: the command line over the configuration file over the defaults.
+//
+// The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
+// and `port`, an array of the same texts.  An option on the command line replaces the file's.
+// Does not: look at the machine.  Whether a device exists is found out when it is opened.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "fastpath/port.h"
+#include "lib/base/result.h"
+
+namespace esplane::tools {
+
+inline constexpr const char* default_run_dir = "/run/esplane";
+
+/// NAME=KIND:DEVICE[,role=plain|secure|host]
+struct port_spec {
+    std::string name;   ///< letters, digits, '-', '_', '.'; at most 32
+    std::string kind;   ///< one of port_kinds()
+    std::string device; ///< at most 15 bytes, as the kernel has it
+    fastpath::port_role role = fastpath::port_role::plain;
+    std::string text; ///< as the user gave it: for errors
+};
+
+/// The kinds of port this build has, as "xdp" or "dpdk, xdp"; empty where it has none.
+[[nodiscard]] std::string port_kinds();
+
+/// Errors: EINVAL, with a line that names the port as given and says what to do.
+[[nodiscard]] result<port_spec> parse_port(const std::string& text);
+
+[[nodiscard]] std::string_view name_of(fastpath::port_role role) noexcept;
+
+struct daemon_options {
+    std::string run_dir = default_run_dir;
+    bool serve_xfrm = true;
+    unsigned workers = 1;
+    std::vector<unsigned> cpus; ///< one for each worker; empty: wherever the kernel puts them
+    std::vector<port_spec> ports;
+};
+
+/// The command line asked for text and nothing else: --help, --version.
+struct text_answer {
+    std::string text;
+};
+
+/// Errors: EINVAL and what reading the file gives; one line each.
+[[nodiscard]] result<std::variant<daemon_options, text_answer>>
+parse_daemon_options(int argc, const char* const* argv);
+
+/// "2,4-5" as {2, 4, 5}.  Errors: EINVAL.
+[[nodiscard]] result<std::vector<unsigned>> parse_cpus(const std::string& text);
+
+} // namespace esplane::tools

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What `esplane` shows, as JSON: one shape for the control socket and for --json.
+//
+// Keys are stable names; numbers are numbers; what does not apply is null.  No report holds a key
+// or a salt.
+#pragma once
+
+#include <span>
+
+#include <nlohmann/json.hpp>
+
+#include "fastpath/counters.h"
+#include "fastpath/port.h"
+#include "lib/control/layer.h"
+
+namespace esplane::tools {
+
+/// SAs or policies in one reply: with the longest of them it stays within a socket buffer.
+inline constexpr unsigned page_size = 64;
+
+[[nodiscard]] nlohmann::json report_sa(const ipsec::sa& s);
+[[nodiscard]] nlohmann::json report_policy(const ipsec::policy& p);
+[[nodiscard]] nlohmann::json report_port(const fastpath::port& p);
+
+/// {"sas": [up to page_size], "next": where the next page starts, or null}
+[[nodiscard]] nlohmann::json report_sas(control::layer& l, control::cursor from);
+/// {"policies": [...], "next": ...}
+[[nodiscard]] nlohmann::json report_policies(control::layer& l, control::cursor from);
+
+/// {"received", "created", "sent", "punted", "dropped", "held", "absorbed", "encrypted",
+/// "decrypted", "bypassed"}: the accounts of a worker.
+[[nodiscard]] nlohmann::json report_packets(const fastpath::worker_counters& c);
+/// [{"reason", "packets", "text"}]: every reason, also those with no packets.
+[[nodiscard]] nlohmann::json report_drops(const fastpath::worker_counters& c);
+
+} // namespace esplane::tools

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The shim: how an unmodified XFRM client is brought to talk to esplane.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/base/result.h"
+
+namespace esplane::tools {
+
+/// Where libesplane-preload.so lies: beside this binary, or where it is installed.
+/// Errors: ENOENT; EINVAL where its path cannot be written in LD_PRELOAD.
+[[nodiscard]] result<std::string> find_shim();
+
+/// Sets LD_PRELOAD (what stands there stays, after the shim) and ESPLANE_XFRM_SOCKET for the
+/// programs this process starts.  Errors: those of find_shim; ENOENT where the socket is missing.
+[[nodiscard]] result<void> use_shim(const std::string& xfrm_socket);
+
+/// Says whether a program, looked up as execvp does, ignores LD_PRELOAD because it is statically
+/// linked.
+[[nodiscard]] bool is_static(const std::string& program);
+
+/// `esplane run`: becomes COMMAND under the shim of the daemon in `run_dir`.
+/// Returns only where that failed.
+[[nodiscard]] error run_command(const std::string& run_dir,
+                                const std::vector<std::string>& command);
+
+} // namespace esplane::tools

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/text.h"
+
+#include <algorithm>
+
+#include "tools/table.h"
+
+namespace esplane::tools {
+
+using nlohmann::json;
+
+namespace {
+
+/// A text as it is, a number in digits, null as a dash.
+std::string cell(const json& value) {
+    if (value.is_null()) return "-";
+    return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+std::string duration(std::uint64_t seconds) {
+    const auto days = seconds / 86400, hours = seconds / 3600 % 24, minutes = seconds / 60 % 60;
+    if (days != 0) return std::to_string(days) + "d " + std::to_string(hours) + "h";
+    if (hours != 0) return std::to_string(hours) + "h " + std::to_string(minutes) + "m";
+    if (minutes != 0) return std::to_string(minutes) + "m " + std::to_string(seconds % 60) + "s";
+    return std::to_string(seconds) + "s";
+}
+
+std::string status_text(const json& reply) {
+    const json& policies = reply.at("policies");
+    std::string text = "esplaned " + cell(reply.at("version")) + ", process " +
+                       cell(reply.at("pid")) + ", up " +
+                       duration(reply.at("uptime_s").get<std::uint64_t>()) + "\n";
+    text += "xfrm      " + cell(reply.at("xfrm")) + "\n";
+    text += "crypto    " + cell(reply.at("crypto")) + "\n";
+    text += "ports     " + cell(reply.at("ports")) + "\n";
+    text += "SAs       " + cell(reply.at("sas")) + "\n";
+    text += "policies  in " + cell(policies.at("in")) + ", fwd " + cell(policies.at("fwd")) +
+            ", out " + cell(policies.at("out")) + "\n";
+    text += "packets   " + text_of_packets(reply.at("packets")) + "\n";
+    return text;
+}
+
+std::string sa_flags(const json& sa) {
+    std::string flags;
+    if (sa.at("esn").get<bool>()) flags += "esn ";
+    if (const json& e = sa.at("encapsulation"); !e.is_null())
+        flags += "udp:" + cell(e.at("source_port")) + ">" + cell(e.at("destination_port")) + " ";
+    if (sa.at("dying").get<bool>()) flags += "dying ";
+    if (flags.empty()) return "-";
+    flags.pop_back();
+    return flags;
+}
+
+std::uint64_t errors_of(const json& sa) {
+    std::uint64_t total = 0;
+    for (const json& count : sa.at("errors"))
+        total += count.get<std::uint64_t>();
+    return total;
+}
+
+std::string sa_text(const json& reply) {
+    table t({{"SOURCE"},
+             {"DESTINATION"},
+             {"SPI"},
+             {"REQID", align::right},
+             {"STATE"},
+             {"ALGORITHM"},
+             {"WINDOW", align::right},
+             {"PACKETS", align::right},
+             {"BYTES", align::right},
+             {"ERRORS", align::right},
+             {"FLAGS"}});
+    for (const json& sa : reply.at("sas"))
+        t.add({cell(sa.at("source")), cell(sa.at("destination")), cell(sa.at("spi")),
+               cell(sa.at("reqid")), cell(sa.at("state")), cell(sa.at("algorithm")),
+               cell(sa.at("replay_window")), cell(sa.at("packets")), cell(sa.at("bytes")),
+               std::to_string(errors_of(sa)), sa_flags(sa)});
+    return t.empty() ? "no SAs\n" : t.to_string();
+}
+
+std::string template_text(const json& policy) {
+    std::string text;
+    for (const json& t : policy.at("templates")) {
+        if (!text.empty()) text += ", ";
+        text += cell(t.at("protocol")) + " " + cell(t.at("mode")) + " " + cell(t.at("source")) +
+                " > " + cell(t.at("destination")) + " reqid " + cell(t.at("reqid"));
+        if (!t.at("spi").is_null()) text += " spi " + cell(t.at("spi"));
+        if (t.at("optional").get<bool>()) text += " optional";
+    }
+    return text.empty() ? "-" : text;
+}
+
+/// "tcp 80 > any": what of the upper layer matters.
+std::string upper_layer(const json& selector) {
+    std::string text = selector.at("protocol").is_null() ? "any" : cell(selector.at("protocol"));
+    const json &source = selector.at("source_port"), &destination = selector.at("destination_port");
+    if (source.is_null() && destination.is_null()) return text;
+    return text + " " + (source.is_null() ? "any" : cell(source)) + " > " +
+           (destination.is_null() ? "any" : cell(destination));
+}
+
+std::string policy_text(const json& reply) {
+    table t({{"DIR"},
+             {"PRIORITY", align::right},
+             {"INDEX", align::right},
+             {"ACTION"},
+             {"SOURCE"},
+             {"DESTINATION"},
+             {"PROTOCOL"},
+             {"TEMPLATE"}});
+    for (const json& p : reply.at("policies")) {
+        const json& s = p.at("selector");
+        t.add({cell(p.at("direction")), cell(p.at("priority")), cell(p.at("index")),
+               cell(p.at("action")), cell(s.at("source")), cell(s.at("destination")),
+               upper_layer(s), template_text(p)});
+    }
+    return t.empty() ? "no policies\n" : t.to_string();
+}
+
+std::string ports_text(const json& reply) {
+    table t({{"PORT"},
+             {"KIND"},
+             {"DEVICE"},
+             {"ROLE"},
+             {"RX PACKETS", align::right},
+             {"RX BYTES", align::right},
+             {"TX PACKETS", align::right},
+             {"TX BYTES", align::right},
+             {"TX FULL", align::right},
+             {"NO BUFFER", align::right},
+             {"PUNTED", align::right},
+             {"KERNEL DENIED", align::right}});
+    for (const json& p : reply.at("ports"))
+        t.add({cell(p.at("name")), cell(p.at("kind")), cell(p.at("device")), cell(p.at("role")),
+               cell(p.at("rx_packets")), cell(p.at("rx_bytes")), cell(p.at("tx_packets")),
+               cell(p.at("tx_bytes")), cell(p.at("tx_full")), cell(p.at("rx_no_buffer")),
+               cell(p.at("punted")), cell(p.at("kernel_denied"))});
+    return t.to_string();
+}
+
+} // namespace
+
+std::string text_of_reply(const std::string& command, const json& reply) {
+    if (command == "status") return status_text(reply);
+    if (command == "sa") return sa_text(reply);
+    if (command == "policy") return policy_text(reply);
+    if (command == "ports") return ports_text(reply);
+    const std::string drops = text_of_drops(reply.at("drops"));
+    return drops.empty() ? "no drops\n" : drops;
+}
+
+std::string text_of_packets(const json& packets) {
+    std::string text;
+    for (const char* key : {"received", "created", "sent", "punted", "dropped", "held", "absorbed",
+                            "encrypted", "decrypted", "bypassed"}) {
+        const auto count = packets.at(key).get<std::uint64_t>();
+        if (count == 0) continue;
+        if (!text.empty()) text += ", ";
+        text += std::string(key) + " " + std::to_string(count);
+    }
+    return text.empty() ? "none" : text;
+}
+
+std::string text_of_drops(const json& drops) {
+    std::vector<const json*> happened;
+    for (const json& d : drops)
+        if (d.at("packets").get<std::uint64_t>() != 0) happened.push_back(&d);
+    if (happened.empty()) return {};
+    std::stable_sort(happened.begin(), happened.end(), [](const json* a, const json* b) {
+        return a->at("packets").get<std::uint64_t>() > b->at("packets").get<std::uint64_t>();
+    });
+    table t({{"REASON"}, {"PACKETS", align::right}, {"MEANING"}});
+    for (const json* d : happened)
+        t.add({cell(d->at("reason")), cell(d->at("packets")), cell(d->at("text"))});
+    return t.to_string();
+}
+
+} // namespace esplane::tools
