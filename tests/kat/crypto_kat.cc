@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The crypto engine against published vectors.
+//
+//   kat_crypto packets FILE    whole ESP packets: gcm_packets.txt beside this file
+//   kat_crypto nist            NIST's and RFC 4231's, from Debian's python3-cryptography-vectors,
+//                              or the directory that ESPLANE_VECTORS names
+//   kat_crypto wycheproof      Wycheproof's, from the directory that ESPLANE_WYCHEPROOF names
+//
+// Exit status: 0 all passed, 1 one failed or none ran, 77 the vectors are not here.
+//
+// Vectors of bare primitives are put into the shape of a packet:
+//
+//   GCM, AAD of 8 or 12 bytes    the AAD is the ESP header (with ESN: SPI, high half, low half);
+//                                nonce, ciphertext and tag must come out, tampered ones be refused
+//   GCM, any other AAD           the ciphertext does not depend on the AAD: it must come out; the
+//                                tag is OpenSSL's over the ESP header
+//   CBC                          the ciphertext must come out as the text
+//   HMAC                         the message's first 8 bytes are the ESP header, the rest is the
+//                                text under NULL; the ICV must be the first 16 bytes of the MAC
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "lib/crypto/engine.h"
+#include "tests/kat/vector_file.h"
+#include "tests/unit/crypto/openssl_esp.h"
+
+namespace esplane::test {
+namespace {
+
+constexpr int exit_skipped = 77;
+constexpr std::size_t nonce_length = 12;
+constexpr std::size_t salt_length = 4;
+
+/// Counts what ran, by group, and says what failed.
+class tally {
+  public:
+    void check(const std::string& group, const std::string& id, bool passed) {
+        ++ran_[group];
+        if (passed) return;
+        ++failed_;
+        std::printf("FAILED %s: %s\n", id.c_str(), group.c_str());
+    }
+    void does_not_fit(const std::string& file) { ++unfit_[file]; }
+
+    [[nodiscard]] int report() const {
+        for (const auto& [group, count] : ran_)
+            std::printf("%6u ran: %s\n", count, group.c_str());
+        for (const auto& [file, count] : unfit_)
+            std::printf("%6u of %s have not the shape of an ESP packet\n", count, file.c_str());
+        if (ran_.empty()) std::printf("no vector ran\n");
+        std::printf("%u failed\n", failed_);
+        return ran_.empty() || failed_ > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    }
+
+  private:
+    std::map<std::string, unsigned> ran_;
+    std::map<std::string, unsigned> unfit_;
+    unsigned failed_ = 0;
+};
+
+bytes joined(std::initializer_list<bytes> parts) {
+    bytes all;
+    for (const bytes& part : parts)
+        all.insert(all.end(), part.begin(), part.end());
+    return all;
+}
+
+bytes head(const bytes& b, std::size_t n) {
+    return {b.begin(), b.begin() + n};
+}
+bytes tail(const bytes& b, std::size_t from) {
+    return {b.begin() + from, b.end()};
+}
+
+std::uint32_t as_number(const bytes& b) {
+    std::uint32_t n = 0;
+    for (const std::uint8_t x : b)
+        n = n << 8 | x;
+    return n;
+}
+
+/// The engine, and one packet at a time through it.
+class subject {
+  public:
+    explicit subject(crypto::engine& e)
+        : engine_(e) {}
+
+    bytes seal(const sa_keys& keys, const bytes& clear, std::optional<std::uint32_t> seq_high) {
+        bytes packet = clear;
+        packet.resize(clear.size() + icv_length);
+        const auto expanded = expand(keys);
+        crypto::job todo = job_for(*expanded, packet, seq_high);
+        engine_.encrypt({&todo, 1});
+        return packet;
+    }
+
+    /// Header, IV and text in clear; nothing where the packet was refused.
+    std::optional<bytes> open(const sa_keys& keys, bytes packet,
+                              std::optional<std::uint32_t> seq_high) {
+        const auto expanded = expand(keys);
+        crypto::job todo = job_for(*expanded, packet, seq_high);
+        engine_.decrypt({&todo, 1});
+        if (!todo.ok) return std::nullopt;
+        packet.resize(packet.size() - icv_length);
+        return packet;
+    }
+
+    /// Encrypts to `sealed`, decrypts to `clear`, as they were published.
+    bool both_ways(const sa_keys& keys, const bytes& clear, const bytes& sealed,
+                   std::optional<std::uint32_t> seq_high = {}) {
+        return seal(keys, clear, seq_high) == sealed && open(keys, sealed, seq_high) == clear;
+    }
+
+  private:
+    static std::shared_ptr<const crypto::key> expand(const sa_keys& keys) {
+        auto made = crypto::key::make(algorithms_for(keys));
+        if (!made) throw std::runtime_error(made.error().text);
+        return *made;
+    }
+    static crypto::job job_for(const crypto::key& k, bytes& packet,
+                               std::optional<std::uint32_t> seq_high) {
+        const std::size_t around =
+            esp_header_length + ipsec::layout_of(k.run()).iv_length + icv_length;
+        return {.keys = &k.get(),
+                .esp = packet.data(),
+                .text_length = static_cast<std::uint32_t>(packet.size() - around),
+                .seq_high = seq_high.value_or(0),
+                .esn = seq_high.has_value()};
+    }
+
+    crypto::engine& engine_;
+};
+
+ipsec::suite gcm_suite(std::size_t key_length) {
+    return key_length == 16   ? ipsec::suite::aes128_gcm16
+           : key_length == 24 ? ipsec::suite::aes192_gcm16
+                              : ipsec::suite::aes256_gcm16;
+}
+
+ipsec::suite cbc_suite(std::size_t key_length) {
+    return key_length == 16   ? ipsec::suite::aes128_cbc_sha256_128
+           : key_length == 24 ? ipsec::suite::aes192_cbc_sha256_128
+                              : ipsec::suite::aes256_cbc_sha256_128;
+}
+
+sa_keys gcm_keys(const bytes& key, const bytes& salt) {
+    return {gcm_suite(key.size()), key, salt, {}};
+}
+
+struct gcm_vector {
+    bytes key, iv, aad, text, ciphertext, tag;
+    bool valid;
+};
+
+/// The AAD is the ESP header: everything must come out.
+void check_gcm_packet(subject& s, tally& t, const std::string& id, const gcm_vector& v) {
+    const sa_keys keys = gcm_keys(v.key, head(v.iv, salt_length));
+    const bool esn = v.aad.size() == 12;
+    const std::optional<std::uint32_t> seq_high =
+        esn ? std::optional(as_number(tail(head(v.aad, 8), 4))) : std::nullopt;
+    const bytes start =
+        joined({head(v.aad, 4), tail(v.aad, v.aad.size() - 4), tail(v.iv, salt_length)});
+    const bytes packet = joined({start, v.ciphertext, v.tag});
+    if (v.valid)
+        t.check("GCM, whole packet", id,
+                s.both_ways(keys, joined({start, v.text}), packet, seq_high));
+    else
+        t.check("GCM, refused", id, !s.open(keys, packet, seq_high));
+}
+
+/// The AAD is no ESP header: ciphertext from the vector, tag from OpenSSL.
+void check_gcm_ciphertext(subject& s, tally& t, const std::string& id, const gcm_vector& v) {
+    const sa_keys keys = gcm_keys(v.key, head(v.iv, salt_length));
+    const bytes start = joined({bytes(esp_header_length), tail(v.iv, salt_length)});
+    const bytes clear = joined({start, v.text});
+    const bytes packet = openssl_seal(keys, clear, std::nullopt);
+    const bool as_published = head(packet, clear.size()) == joined({start, v.ciphertext});
+    t.check("GCM, ciphertext", id, as_published && s.both_ways(keys, clear, packet));
+}
+
+void check_gcm(subject& s, tally& t, const std::string& file, const std::string& id,
+               const gcm_vector& v) {
+    const bool is_header = v.aad.size() == 8 || v.aad.size() == 12;
+    if (v.iv.size() != nonce_length)
+        t.does_not_fit(file);
+    else if (is_header && v.tag.size() == icv_length)
+        check_gcm_packet(s, t, id, v);
+    else if (v.valid)
+        check_gcm_ciphertext(s, t, id, v);
+    else
+        t.does_not_fit(file);
+}
+
+struct hmac_vector {
+    bytes key, message, mac;
+    bool valid;
+};
+
+void check_hmac(subject& s, tally& t, const std::string& file, const std::string& id,
+                const hmac_vector& v) {
+    // Of an invalid one with a longer MAC, the part that is wrong may be the part cut off.
+    const bool decided = v.valid || v.mac.size() == icv_length;
+    if (v.message.size() < esp_header_length || !decided) {
+        t.does_not_fit(file);
+        return;
+    }
+    const sa_keys keys{ipsec::suite::null_sha256_128, {}, {}, v.key};
+    const bytes packet = joined({v.message, head(v.mac, icv_length)});
+    if (v.valid)
+        t.check("HMAC-SHA-256", id, s.both_ways(keys, v.message, packet));
+    else
+        t.check("HMAC-SHA-256, refused", id, !s.open(keys, packet, std::nullopt));
+}
+
+void check_cbc(subject& s, tally& t, const vector_record& r) {
+    const bytes key = r.bytes("key");
+    const sa_keys keys{cbc_suite(key.size()), key, {}, bytes(32, 1)};
+    const bytes start = joined({bytes(esp_header_length), r.bytes("iv")});
+    const bytes clear = joined({start, r.bytes("plaintext")});
+    const bytes packet = openssl_seal(keys, clear, std::nullopt);
+    const bool as_published = head(packet, clear.size()) == joined({start, r.bytes("ciphertext")});
+    t.check("CBC", r.id, as_published && s.both_ways(keys, clear, packet));
+}
+
+int run_packets(subject& s, const std::filesystem::path& file) {
+    tally t;
+    for (const vector_record& r : read_vectors(file)) {
+        const bytes key = r.bytes("key");
+        const bytes packet = r.bytes("packet");
+        const std::size_t start = esp_header_length + nonce_length - salt_length;
+        const sa_keys keys =
+            gcm_keys(head(key, key.size() - salt_length), tail(key, key.size() - salt_length));
+        const std::optional<std::uint32_t> seq_high =
+            r.has("seq_high") ? std::optional(as_number(r.bytes("seq_high"))) : std::nullopt;
+        t.check(
+            "GCM, whole packet", file.filename().string() + " id " + r.text("id"),
+            s.both_ways(keys, joined({head(packet, start), r.bytes("text")}), packet, seq_high));
+    }
+    return t.report();
+}
+
+/// Calls `check` with each vector of the files in `directory` whose name starts with `prefix`.
+void for_each_vector(const std::filesystem::path& directory, const std::string& prefix,
+                     const std::function<void(const std::string&, const vector_record&)>& check) {
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+        const std::string name = entry.path().filename().string();
+        if (!name.starts_with(prefix)) continue;
+        for (const vector_record& r : read_vectors(entry.path()))
+            check(name, r);
+    }
+}
+
+int run_nist(subject& s, const std::filesystem::path& vectors) {
+    tally t;
+    for_each_vector(vectors / "ciphers/AES/GCM", "gcm", [&](const auto& file, const auto& r) {
+        const bytes text = r.must_fail ? bytes{} : r.bytes("pt");
+        check_gcm(s, t, file, r.id,
+                  {r.bytes("key"), r.bytes("iv"), r.bytes("aad"), text, r.bytes("ct"),
+                   r.bytes("tag"), !r.must_fail});
+    });
+    for_each_vector(vectors / "ciphers/AES/CBC", "CBC",
+                    [&](const auto&, const auto& r) { check_cbc(s, t, r); });
+    for_each_vector(vectors / "HMAC", "rfc-4231-sha256", [&](const auto& file, const auto& r) {
+        check_hmac(s, t, file, r.id, {r.bytes("key"), r.bytes("msg"), r.bytes("md"), true});
+    });
+    return t.report();
+}
+
+/// Calls `check` with each test of a Wycheproof file.
+void for_each_test(const std::filesystem::path& file,
+                   const std::function<void(const std::string&, const nlohmann::json&)>& check) {
+    std::ifstream in(file);
+    if (!in) throw std::runtime_error("cannot read " + file.string());
+    const nlohmann::json all = nlohmann::json::parse(in);
+    for (const auto& group : all.at("testGroups"))
+        for (const auto& test : group.at("tests"))
+            check(file.filename().string() + " tcId " + test.at("tcId").dump(), test);
+}
+
+int run_wycheproof(subject& s, const std::filesystem::path& vectors) {
+    tally t;
+    const auto hex = [](const nlohmann::json& test, const char* name) {
+        return from_hex(test.at(name).template get<std::string>());
+    };
+    const auto valid = [](const nlohmann::json& test) { return test.at("result") == "valid"; };
+    for_each_test(vectors / "aes_gcm_test.json", [&](const auto& id, const auto& test) {
+        check_gcm(s, t, "aes_gcm_test.json", id,
+                  {hex(test, "key"), hex(test, "iv"), hex(test, "aad"), hex(test, "msg"),
+                   hex(test, "ct"), hex(test, "tag"), valid(test)});
+    });
+    for_each_test(vectors / "hmac_sha256_test.json", [&](const auto& id, const auto& test) {
+        check_hmac(s, t, "hmac_sha256_test.json", id,
+                   {hex(test, "key"), hex(test, "msg"), hex(test, "tag"), valid(test)});
+    });
+    return t.report();
+}
+
+/// The directory that `variable` names, or else `fallback`; nothing where it does not exist.
+std::optional<std::filesystem::path> directory_from(const char* variable, const char* fallback) {
+    const char* named = std::getenv(variable);
+    const std::filesystem::path directory = named != nullptr ? named : fallback;
+    if (std::filesystem::is_directory(directory)) return directory;
+    std::printf("skipped: no vectors at '%s': set %s to their directory\n", directory.c_str(),
+                variable);
+    return std::nullopt;
+}
+
+int run(const std::vector<std::string>& arguments) {
+    const auto engine = crypto::engine::make();
+    if (!engine) throw std::runtime_error(engine.error().text);
+    subject s(**engine);
+    if (arguments.size() == 2 && arguments[0] == "packets") return run_packets(s, arguments[1]);
+    if (arguments == std::vector<std::string>{"nist"}) {
+        const auto vectors = directory_from("ESPLANE_VECTORS",
+                                            "/usr/lib/python3/dist-packages/cryptography_vectors");
+        return vectors ? run_nist(s, *vectors) : exit_skipped;
+    }
+    if (arguments == std::vector<std::string>{"wycheproof"}) {
+        const auto vectors = directory_from("ESPLANE_WYCHEPROOF", "");
+        return vectors ? run_wycheproof(s, *vectors) : exit_skipped;
+    }
+    throw std::runtime_error("use: kat_crypto packets FILE | nist | wycheproof");
+}
+
+} // namespace
+} // namespace esplane::test
+
+int main(int argc, char** argv) {
+    try {
+        return esplane::test::run({argv + 1, argv + argc});
+    } catch (const std::exception& e) {
+        std::printf("FAILED: %s\n", e.what());
+        return EXIT_FAILURE;
+    }
+}
