@@ -141,6 +141,7 @@ bool fits(const calls& suite, const job& j) noexcept {
 template <IMB_CIPHER_DIRECTION Direction>
 void describe(IMB_JOB& to, job& j, slot& scratch) noexcept {
     const auto& keys = *static_cast<const hmac_schedule*>(j.keys);
+    // Only NULL may have nothing to do.
     to.cipher_mode = j.text_length == 0 ? IMB_CIPHER_NULL : calls_for(keys.run).cipher;
     to.cipher_direction = Direction;
     to.chain_order = Direction == IMB_DIR_ENCRYPT ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;

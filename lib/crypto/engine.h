@@ -50,12 +50,15 @@ class key {
 struct job {
     const key::schedule* keys = nullptr;
     std::uint8_t* esp = nullptr;
-    std::uint32_t text_length = 0; ///< bytes; a multiple of the suite's block
+    std::uint32_t text_length = 0; ///< bytes; with CBC a multiple of 16 (see engine); 0 is fine
     std::uint32_t seq_high = 0;    ///< host order; looked at only with esn
     bool esn = false;
     bool ok = false; ///< out, decrypt only: the ICV was right
 };
 
+/// A job that it cannot run (CBC over part of a block, HMAC over more than an IP packet holds) is
+/// refused: `ok` is false; decrypt leaves the packet alone, encrypt overwrites the text with zeros,
+/// so that it cannot leave in clear.
 class engine {
   public:
     /// Errors: ENOTSUP where the processor lacks what the library needs (AES-NI), or the
