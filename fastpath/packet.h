@@ -23,8 +23,8 @@
 namespace esplane::fastpath {
 
 class buffer_owner;
+struct adjacency;
 struct sa_in;
-struct sa_out;
 
 inline constexpr unsigned max_burst = 64;
 
@@ -32,10 +32,8 @@ inline constexpr unsigned max_burst = 64;
 namespace packet_flag {
 inline constexpr std::uint16_t fragment = 1;        ///< not the whole of an IP packet
 inline constexpr std::uint16_t dont_fragment = 2;   ///< IPv4 DF; always set for IPv6
-inline constexpr std::uint16_t unfinished_l4 = 4;   ///< checksum field holds the pseudo-header sum
-inline constexpr std::uint16_t for_machine = 8;     ///< destination is an address of ours
-inline constexpr std::uint16_t decapsulated = 16;   ///< came out of `inbound_sa`
-inline constexpr std::uint16_t created = 32;        ///< made by us (ICMP)
+inline constexpr std::uint16_t for_machine = 4;     ///< destination is an address of ours
+inline constexpr std::uint16_t created = 8;         ///< made by us (ICMP)
 } // namespace packet_flag
 
 struct alignas(64) packet {
@@ -57,6 +55,7 @@ struct alignas(64) packet {
     wire::be16 destination_port;
     std::uint16_t drop = 0;        ///< drop_reason once it is lost
     const sa_in* inbound_sa = nullptr; ///< SA it came out of; nullptr = clear
+    const adjacency* next = nullptr;   ///< how it leaves; valid within one burst
 
     [[nodiscard]] const wire::ipv4_header& ipv4() const noexcept {
         return *reinterpret_cast<const wire::ipv4_header*>(data);

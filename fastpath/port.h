@@ -46,6 +46,9 @@ class port {
     /// Returns how many were taken (copied: buffers remain the caller's).
     [[nodiscard]] virtual std::size_t punt(std::span<packet* const> frames) noexcept = 0;
 
+    /// Whether frames begin with an Ethernet header; else with the IP header.
+    [[nodiscard]] virtual bool ethernet() const noexcept { return true; }
+
     /// After each loop: system calls that make sends and fills visible, where needed.
     virtual void flush() noexcept = 0;
 

@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/backend.h"
+
+#include <algorithm>
+
+#include "lib/wire/checksum.h"
+
+namespace esplane::fastpath {
+
+namespace {
+
+using ipsec::family;
+
+constexpr std::uint8_t outer_hop_limit = 64;
+
+bool is_counter_mode(ipsec::suite s) noexcept {
+    return s == ipsec::suite::aes128_gcm16 || s == ipsec::suite::aes192_gcm16 ||
+           s == ipsec::suite::aes256_gcm16;
+}
+
+bool narrows(const ipsec::selector& s) noexcept {
+    return s.source_prefix != 0 || s.destination_prefix != 0 || s.protocol != 0 ||
+           s.source_port_mask != wire::be16() || s.destination_port_mask != wire::be16();
+}
+
+void write_limits(sa_limits& to, sa_account& account, const ipsec::lifetime_limits& from) noexcept {
+    constexpr auto relaxed = std::memory_order_relaxed;
+    to.soft_packets.store(from.soft_packets, relaxed);
+    to.hard_packets.store(from.hard_packets, relaxed);
+    to.soft_bytes.store(from.soft_bytes, relaxed);
+    to.hard_bytes.store(from.hard_bytes, relaxed);
+    account.look_at_packets.store(0, relaxed);
+    account.look_at_bytes.store(0, relaxed);
+}
+
+/// Outer header, UDP header and ESP header with everything that never changes.
+std::uint8_t write_template(std::array<std::uint8_t, 64>& into, const ipsec::sa& s) noexcept {
+    into.fill(0);
+    std::size_t at = 0;
+    const std::uint8_t protocol = s.encap ? wire::proto_udp : wire::proto_esp;
+    if (s.id.destination.fam == family::ipv4) {
+        wire::ipv4_header ip{};
+        ip.version_ihl = 0x45;
+        ip.ttl = outer_hop_limit;
+        ip.protocol = protocol;
+        ip.source = s.source.as_v4();
+        ip.destination = s.id.destination.as_v4();
+        ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
+        wire::store(into.data(), ip);
+        at = sizeof ip;
+    } else {
+        wire::ipv6_header ip{};
+        ip.next_header = protocol;
+        ip.hop_limit = outer_hop_limit;
+        ip.source = s.source.bytes;
+        ip.destination = s.id.destination.bytes;
+        wire::store(into.data(), ip);
+        at = sizeof ip;
+    }
+    if (s.encap) {
+        wire::udp_header udp{};
+        udp.source = s.encap->source_port;
+        udp.destination = s.encap->destination_port;
+        wire::store(into.data() + at, udp);
+        at += sizeof udp;
+    }
+    wire::esp_header esp{};
+    esp.spi = s.id.spi;
+    wire::store(into.data() + at, esp);
+    return static_cast<std::uint8_t>(at + sizeof esp);
+}
+
+} // namespace
+
+// --- records ---------------------------------------------------------------------------------
+
+struct user_backend::sa_record {
+    ipsec::sa described;
+    std::uint64_t serial = 0;
+    std::shared_ptr<const crypto::key> key;
+    std::shared_ptr<nonce_space> nonces;
+    std::unique_ptr<sa_in> in;
+    std::unique_ptr<sa_out> out;
+
+    [[nodiscard]] endpoint where() const { return {described.id.destination, described.reqid}; }
+};
+
+struct user_backend::group_record {
+    sa_group run;
+    ipsec::template_ wanted;
+    std::vector<sa_out*> all; ///< what run.all points to; ends with nullptr
+    unsigned users = 0;
+
+    /// xfrm_state_find: which SAs a template takes.
+    [[nodiscard]] bool takes(const ipsec::sa& s) const {
+        return s.dir != ipsec::direction::in && s.run_mode == wanted.run_mode &&
+               s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid &&
+               s.id.destination == wanted.id.destination &&
+               (wanted.source.is_any() || s.source == wanted.source) &&
+               (wanted.id.spi == wire::be32() || s.id.spi == wanted.id.spi) &&
+               (s.flags & ipsec::sa_flag::wildcard_receive) == 0;
+    }
+};
+
+struct user_backend::policy_record {
+    ipsec::policy_direction dir;
+    policy_entry entry;
+    group_record* group = nullptr;
+};
+
+// --- nonces ----------------------------------------------------------------------------------
+
+nonce_registry::nonce_registry(control::random_source random, std::size_t limit)
+    : random_(std::move(random)), limit_(limit) {
+    random_(hash_key_);
+}
+
+/// SipHash-2-4 twice: 128 bits that say nothing of the key to who lacks hash_key_.
+auto nonce_registry::fingerprint_of(const secret& key) const -> fingerprint {
+    const auto half = [&](std::uint8_t tweak) {
+        const auto k0 = wire::load<std::uint64_t>(hash_key_.data()) ^ tweak;
+        const auto k1 = wire::load<std::uint64_t>(hash_key_.data() + 8);
+        std::uint64_t v0 = k0 ^ 0x736f6d6570736575, v1 = k1 ^ 0x646f72616e646f6d;
+        std::uint64_t v2 = k0 ^ 0x6c7967656e657261, v3 = k1 ^ 0x7465646279746573;
+        const auto round = [&] {
+            v0 += v1, v1 = std::rotl(v1, 13) ^ v0, v0 = std::rotl(v0, 32);
+            v2 += v3, v3 = std::rotl(v3, 16) ^ v2;
+            v0 += v3, v3 = std::rotl(v3, 21) ^ v0;
+            v2 += v1, v1 = std::rotl(v1, 17) ^ v2, v2 = std::rotl(v2, 32);
+        };
+        const auto absorb = [&](std::uint64_t m) {
+            v3 ^= m;
+            round(), round();
+            v0 ^= m;
+        };
+        const auto bytes = key.bytes();
+        std::size_t i = 0;
+        for (; i + 8 <= bytes.size(); i += 8)
+            absorb(wire::load<std::uint64_t>(bytes.data() + i));
+        std::uint64_t last = std::uint64_t{bytes.size()} << 56;
+        for (unsigned shift = 0; i < bytes.size(); ++i, shift += 8)
+            last |= std::uint64_t{bytes[i]} << shift;
+        absorb(last);
+        v2 ^= 0xff;
+        round(), round(), round(), round();
+        return v0 ^ v1 ^ v2 ^ v3;
+    };
+    fingerprint f;
+    wire::store(f.data(), half(0));
+    wire::store(f.data() + 8, half(1));
+    return f;
+}
+
+std::shared_ptr<nonce_space> nonce_registry::space_for(const secret& key) {
+    const fingerprint f = fingerprint_of(key);
+    if (const auto known = by_key_.find(f); known != by_key_.end()) {
+        oldest_first_.splice(oldest_first_.end(), oldest_first_, known->second.age);
+        return known->second.space;
+    }
+    for (auto old = oldest_first_.begin(); by_key_.size() >= limit_ && old != oldest_first_.end();) {
+        const auto candidate = by_key_.find(*old);
+        if (candidate->second.space.use_count() > 1) { // an SA still runs on it
+            ++old;
+            continue;
+        }
+        by_key_.erase(candidate);
+        old = oldest_first_.erase(old);
+    }
+    std::array<std::uint8_t, 8> start;
+    random_(start);
+    auto space = std::make_shared<nonce_space>(wire::load<std::uint64_t>(start.data()));
+    oldest_first_.push_back(f);
+    by_key_.emplace(f, entry{space, std::prev(oldest_first_.end())});
+    return space;
+}
+
+// --- SAs -------------------------------------------------------------------------------------
+
+user_backend::user_backend(tables& shared, control::random_source random)
+    : shared_(shared), nonces_(std::move(random)) {}
+
+user_backend::~user_backend() {
+    begin_batch();
+    while (!policies_.empty()) {
+        auto first = policies_.begin();
+        publish(*first->second, false);
+        retire(std::move(first->second));
+        policies_.erase(first);
+    }
+    while (!sas_.empty())
+        delete_sa(ipsec::sa_id(sas_.begin()->first));
+    end_batch();
+}
+
+result<void> user_backend::add_sa(const ipsec::sa& s) {
+    if (s.run_mode != ipsec::mode::tunnel || s.id.protocol != wire::proto_esp)
+        return fail(EOPNOTSUPP, "only ESP in tunnel mode is carried", "mode");
+    if (s.encap && s.id.destination.fam != family::ipv4)
+        return fail(EOPNOTSUPP, "UDP encapsulation is carried over IPv4 only", "XFRMA_ENCAP");
+    auto key = crypto::key::make(s.algs);
+    if (!key) return tl::unexpected(key.error());
+    auto r = std::make_unique<sa_record>();
+    r->described = s.clone();
+    r->serial = ++serial_;
+    r->key = std::move(*key);
+    if (is_counter_mode(s.algs.run)) r->nonces = nonces_.space_for(s.algs.aead.key);
+    r->described.algs = {}; // keys live in the schedule alone
+    r->described.algs.run = s.algs.run;
+    if (s.dir != ipsec::direction::out) {
+        r->in = make_in(*r);
+        shared_.inbound().insert(r->in.get());
+    }
+    count_encap(*r, 1);
+    sas_by_endpoint_[r->where()].push_back(r.get());
+    const endpoint where = r->where();
+    sas_.emplace(s.id, std::move(r));
+    resolve_all(where);
+    settle();
+    return {};
+}
+
+std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
+    const ipsec::sa& s = r.described;
+    auto in = std::make_unique<sa_in>();
+    in->spi = s.id.spi;
+    in->hash = hash_of_spi(s.id.spi, s.id.destination.bytes.data(), s.id.destination.fam);
+    in->destination = s.id.destination;
+    in->flags = s.flags;
+    in->layout = layout_of(s.algs.run);
+    in->inner_family = s.sel.fam;
+    in->has_selector = narrows(s.sel);
+    in->selector = s.sel;
+    in->encapsulated = s.encap.has_value();
+    if (s.encap) {
+        in->encap_source = s.encap->source_port;
+        in->encap_destination = s.encap->destination_port;
+    }
+    in->key = r.key;
+    in->keys = &r.key->get();
+    in->window = ipsec::replay_window(s.replay_window);
+    in->window.restore(s.replay.received, s.replay.bitmap);
+    in->source = s.source;
+    in->reqid = s.reqid;
+    in->run_mode = s.run_mode;
+    in->account.packets.set(s.current.packets);
+    in->account.bytes.set(s.current.bytes);
+    in->account.last_used.set(s.last_used);
+    in->limits.use_time.set(s.current.use_time);
+    write_limits(in->limits, in->account, s.limits);
+    return in;
+}
+
+std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
+    const ipsec::sa& s = r.described;
+    auto out = std::make_unique<sa_out>();
+    out->header_length = write_template(out->header, s);
+    out->key = r.key;
+    out->keys = &r.key->get();
+    out->sequence = s.replay.sent;
+    out->sequence_sent.set(s.replay.sent);
+    if (s.esn() || (s.extra_flags & ipsec::sa_extra_flag::oseq_may_wrap) != 0)
+        out->last_sequence = ~std::uint64_t{0};
+    out->nonce_owner = r.nonces;
+    out->nonces = r.nonces.get();
+    out->counter_mode = r.nonces != nullptr;
+    out->flags = s.flags;
+    out->layout = layout_of(s.algs.run);
+    out->outer_family = s.id.destination.fam;
+    out->inner_family = s.sel.fam;
+    out->has_selector = narrows(s.sel);
+    out->selector = s.sel;
+    out->encapsulated = s.encap.has_value();
+    out->dont_copy_dscp = (s.extra_flags & ipsec::sa_extra_flag::dont_encap_dscp) != 0;
+    out->id = s.id;
+    out->account.last_used.set(s.last_used);
+    out->limits.use_time.set(s.current.use_time);
+    write_limits(out->limits, out->account, s.limits);
+    if (r.in == nullptr) { // what was counted before goes on in one of the two
+        out->account.packets.set(s.current.packets);
+        out->account.bytes.set(s.current.bytes);
+    }
+    return out;
+}
+
+result<void> user_backend::update_sa(const ipsec::sa& s) {
+    const auto found = sas_.find(s.id);
+    if (found == sas_.end()) return fail(ESRCH);
+    sa_record& r = *found->second;
+    r.described.limits = s.limits;
+    r.described.dying = s.dying;
+    if (r.in) write_limits(r.in->limits, r.in->account, s.limits);
+    if (r.out) write_limits(r.out->limits, r.out->account, s.limits);
+    if (s.encap != r.described.encap && s.encap && r.described.encap) {
+        // Workers must not see half a header: the SA rests until none of them can.
+        count_encap(r, -1);
+        r.described.encap = s.encap;
+        r.described.dir = ipsec::direction::in; // not to be chosen
+        resolve_all(r.where());
+        shared_.graveyard().add([] {});
+        shared_.graveyard().reclaim();
+        if (r.out) (void)write_template(r.out->header, r.described);
+        r.described.dir = s.dir;
+        count_encap(r, 1);
+    }
+    resolve_all(r.where());
+    settle();
+    return {};
+}
+
+void user_backend::delete_sa(const ipsec::sa_id& id) {
+    const auto found = sas_.find(id);
+    if (found == sas_.end()) return;
+    std::shared_ptr<sa_record> r = std::move(found->second);
+    sas_.erase(found);
+    const auto peers = sas_by_endpoint_.find(r->where());
+    std::erase(peers->second, r.get());
+    if (peers->second.empty()) sas_by_endpoint_.erase(peers);
+    if (r->in) shared_.inbound().erase(r->in.get());
+    resolve_all(r->where());
+    count_encap(*r, -1);
+    shared_.graveyard().add([r] {});
+    settle();
+}
+
+bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
+    const auto found = sas_.find(id);
+    if (found == sas_.end()) return false;
+    const sa_record& r = *found->second;
+    into.current = {};
+    into.last_used = 0;
+    into.replay = r.described.replay;
+    into.statistics = r.described.statistics;
+    const auto add = [&](const sa_account& a, const sa_limits& l) {
+        into.current.packets += a.packets.get();
+        into.current.bytes += a.bytes.get();
+        into.last_used = std::max(into.last_used, a.last_used.get());
+        const std::uint64_t first = l.use_time.get();
+        if (first != 0 && (into.current.use_time == 0 || first < into.current.use_time))
+            into.current.use_time = first;
+    };
+    if (r.in) {
+        add(r.in->account, r.in->limits);
+        into.replay.received = r.in->window.highest();
+        into.replay.bitmap = r.in->window.snapshot();
+        into.statistics.integrity_failed += static_cast<std::uint32_t>(r.in->integrity_failed.get());
+        into.statistics.replay += static_cast<std::uint32_t>(r.in->replay.get());
+        into.statistics.replay_window += static_cast<std::uint32_t>(r.in->replay_too_old.get());
+    }
+    if (r.out) {
+        add(r.out->account, r.out->limits);
+        into.replay.sent = r.out->sequence_sent.get();
+    }
+    return true;
+}
+
+/// The port a peer sends ESP to: ours, of an SA that may be inbound; the source port of one that is
+/// outbound.
+void user_backend::count_encap(const sa_record& r, int by) {
+    if (!r.described.encap) return;
+    const wire::be16 port = r.out ? r.described.encap->source_port
+                                  : r.described.encap->destination_port;
+    int& users = encap_users_[port];
+    const bool before = users != 0;
+    users += by;
+    if (before == (users != 0)) return;
+    shared_.set_encap_port(port, users != 0);
+    if (users == 0) encap_users_.erase(port);
+    if (encap_changed_) encap_changed_();
+}
+
+std::vector<wire::be16> user_backend::encap_ports() const {
+    std::vector<wire::be16> ports;
+    for (const auto& [port, users] : encap_users_)
+        ports.push_back(port);
+    return ports;
+}
+
+// --- templates to SAs ------------------------------------------------------------------------
+
+void user_backend::resolve_all(const endpoint& e) {
+    const auto wanting = groups_.find(e);
+    if (wanting == groups_.end()) return;
+    for (const auto& g : wanting->second)
+        resolve(*g);
+}
+
+/// Newest first, those whose soft limit has passed last: xfrm_state_look_at.
+void user_backend::resolve(group_record& g) {
+    std::vector<sa_record*> found;
+    if (const auto there = sas_by_endpoint_.find({g.wanted.id.destination, g.wanted.reqid});
+        there != sas_by_endpoint_.end())
+        std::copy_if(there->second.begin(), there->second.end(), std::back_inserter(found),
+                     [&](const sa_record* r) { return g.takes(r->described); });
+    std::sort(found.begin(), found.end(), [](const sa_record* a, const sa_record* b) {
+        return std::pair(a->described.dying, b->serial) < std::pair(b->described.dying, a->serial);
+    });
+    std::vector<sa_out*> all;
+    for (sa_record* r : found) {
+        if (!r->out) {
+            count_encap(*r, -1);
+            r->out = make_out(*r);
+            count_encap(*r, 1);
+        }
+        all.push_back(r->out.get());
+    }
+    all.push_back(nullptr);
+    if (all == g.all) return;
+    g.run.best.store(all.front(), std::memory_order_release);
+    g.run.all.store(all.data(), std::memory_order_release);
+    g.all.swap(all);
+    shared_.graveyard().add([old = std::move(all)] {});
+}
+
+auto user_backend::acquire_group(const ipsec::template_& t) -> group_record* {
+    auto& there = groups_[{t.id.destination, t.reqid}];
+    for (const auto& g : there) {
+        if (!(g->wanted == t)) continue;
+        ++g->users;
+        return g.get();
+    }
+    group_record* g = there.emplace_back(std::make_unique<group_record>()).get();
+    g->wanted = t;
+    g->users = 1;
+    resolve(*g);
+    return g;
+}
+
+void user_backend::release_group(group_record* g) {
+    if (--g->users != 0) return;
+    const auto there = groups_.find({g->wanted.id.destination, g->wanted.reqid});
+    const auto it = std::find_if(there->second.begin(), there->second.end(),
+                                 [&](const auto& one) { return one.get() == g; });
+    std::shared_ptr<group_record> gone = std::move(*it);
+    there->second.erase(it);
+    if (there->second.empty()) groups_.erase(there);
+    shared_.graveyard().add([gone] {});
+}
+
+// --- policies --------------------------------------------------------------------------------
+
+auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
+    auto r = std::make_unique<policy_record>();
+    r->dir = p.dir;
+    policy_entry& e = r->entry;
+    e.rank = std::uint64_t{p.priority} << 32 | static_cast<std::uint32_t>(p.position);
+    e.index = p.index;
+    e.action = p.action;
+    e.protects = p.protects();
+    e.selector = p.sel;
+    e.use_time.set(p.current.use_time);
+    if (!e.protects) return r;
+    e.required = p.templates.front();
+    e.check_optional = e.required.optional;
+    if (p.dir == ipsec::policy_direction::out) {
+        r->group = acquire_group(e.required);
+        e.group = &r->group->run;
+    }
+    return r;
+}
+
+void user_backend::publish(policy_record& p, bool on) {
+    tables::spd& spd = shared_.policies(p.dir);
+    const auto change = [&](auto& table) { on ? table.insert(&p.entry) : table.erase(&p.entry); };
+    if (p.entry.selector.fam == family::ipv4)
+        change(spd.v4);
+    else
+        change(spd.v6);
+}
+
+void user_backend::retire(std::unique_ptr<policy_record> p) {
+    if (p->group != nullptr) release_group(p->group);
+    shared_.graveyard().add([gone = std::shared_ptr<policy_record>(std::move(p))] {});
+}
+
+result<void> user_backend::add_policy(const ipsec::policy& p) {
+    if (p.templates.size() > 1)
+        return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
+    auto r = make_policy(p);
+    publish(*r, true);
+    policies_[p.index] = std::move(r);
+    settle();
+    return {};
+}
+
+result<void> user_backend::update_policy(const ipsec::policy& p) {
+    const auto found = policies_.find(p.index);
+    if (found == policies_.end()) return add_policy(p);
+    if (p.templates.size() > 1)
+        return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
+    auto next = make_policy(p);
+    publish(*next, true); // both are there for a moment: a packet takes one of them, never none
+    publish(*found->second, false);
+    std::swap(found->second, next);
+    retire(std::move(next));
+    settle();
+    return {};
+}
+
+void user_backend::delete_policy(const ipsec::policy& p) {
+    const auto found = policies_.find(p.index);
+    if (found == policies_.end()) return;
+    publish(*found->second, false);
+    retire(std::move(found->second));
+    policies_.erase(found);
+    settle();
+}
+
+bool user_backend::query_policy(std::uint32_t index, ipsec::lifetime_current& into) {
+    const auto found = policies_.find(index);
+    if (found == policies_.end()) return false;
+    into.use_time = found->second->entry.use_time.get();
+    return true;
+}
+
+// --- the rest --------------------------------------------------------------------------------
+
+/// The effect of a call is there when it returns: what was taken out is out of every worker's sight.
+void user_backend::settle() {
+    if (!in_batch_) shared_.graveyard().reclaim();
+}
+
+void user_backend::end_batch() {
+    in_batch_ = false;
+    settle();
+}
+
+void user_backend::deliver(const worker_event& e) {
+    if (listener_ == nullptr) return;
+    switch (e.kind) {
+    case worker_event_kind::sa_first_use:
+        listener_->on_first_use(e.id);
+        break;
+    case worker_event_kind::sa_soft_limit:
+        listener_->on_lifetime(e.id, false);
+        break;
+    case worker_event_kind::sa_hard_limit:
+        listener_->on_lifetime(e.id, true);
+        break;
+    case worker_event_kind::neighbour_wanted:
+        break; // not about an SA: whoever polls the ring knows
+    }
+}
+
+} // namespace esplane::fastpath

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The user-space backend: turns what control describes into what workers run.
+//
+// An SA enters the SPI table as sa_in at once, so that a packet with its SPI finds it; it becomes
+// sa_out when an outbound policy's template resolves to it.  No address decides on a direction.
+// Nonces: one nonce_space per key, kept as a tombstone after the SA is gone, so that a key that
+// comes back goes on where no nonce was used.
+// Threads: control.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "fastpath/event_ring.h"
+#include "fastpath/tables.h"
+#include "lib/control/backend.h"
+#include "lib/control/layer.h"
+
+namespace esplane::fastpath {
+
+/// Every key that was ever used for a counter mode, by a keyed hash: the key itself is not kept.
+class nonce_registry {
+  public:
+    static constexpr std::size_t default_limit = 1'000'000;
+
+    explicit nonce_registry(control::random_source random, std::size_t limit = default_limit);
+
+    /// The space of a key; a new one starts at random.  The oldest unused is forgotten at the limit.
+    [[nodiscard]] std::shared_ptr<nonce_space> space_for(const secret& key);
+    [[nodiscard]] std::size_t size() const noexcept { return by_key_.size(); }
+
+  private:
+    using fingerprint = std::array<std::uint8_t, 16>;
+    struct entry {
+        std::shared_ptr<nonce_space> space;
+        std::list<fingerprint>::iterator age;
+    };
+    [[nodiscard]] fingerprint fingerprint_of(const secret& key) const;
+
+    control::random_source random_;
+    std::size_t limit_;
+    std::array<std::uint8_t, 16> hash_key_{};
+    std::list<fingerprint> oldest_first_;
+    std::map<fingerprint, entry> by_key_;
+};
+
+class user_backend final : public control::backend {
+  public:
+    user_backend(tables& shared, control::random_source random);
+    ~user_backend() override;
+
+    void set_listener(control::backend_listener* l) override { listener_ = l; }
+    [[nodiscard]] result<void> add_sa(const ipsec::sa& s) override;
+    [[nodiscard]] result<void> update_sa(const ipsec::sa& s) override;
+    void delete_sa(const ipsec::sa_id& id) override;
+    bool query_sa(const ipsec::sa_id& id, control::sa_usage& into) override;
+    [[nodiscard]] result<void> add_policy(const ipsec::policy& p) override;
+    [[nodiscard]] result<void> update_policy(const ipsec::policy& p) override;
+    void delete_policy(const ipsec::policy& p) override;
+    bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) override;
+    void begin_batch() override { in_batch_ = true; }
+    void end_batch() override;
+
+    /// Hands what a worker said of SAs to the control layer.
+    void deliver(const worker_event& e);
+
+    /// UDP ports of the machine on which ESP may arrive, sorted.
+    [[nodiscard]] std::vector<wire::be16> encap_ports() const;
+    /// Called when that set has changed.
+    void on_encap_ports(std::function<void()> changed) { encap_changed_ = std::move(changed); }
+
+  private:
+    struct sa_record;
+    struct group_record;
+    struct policy_record;
+    struct endpoint {
+        ipsec::address destination;
+        std::uint32_t reqid = 0;
+        friend auto operator<=>(const endpoint&, const endpoint&) = default;
+    };
+
+    [[nodiscard]] std::unique_ptr<sa_in> make_in(const sa_record& r) const;
+    [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r) const;
+    void resolve(group_record& g);
+    void resolve_all(const endpoint& e);
+    [[nodiscard]] group_record* acquire_group(const ipsec::template_& t);
+    void release_group(group_record* g);
+    [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
+    void publish(policy_record& p, bool on);
+    void retire(std::unique_ptr<policy_record> p);
+    void count_encap(const sa_record& r, int by);
+    void settle();
+
+    tables& shared_;
+    nonce_registry nonces_;
+    control::backend_listener* listener_ = nullptr;
+    std::function<void()> encap_changed_;
+    bool in_batch_ = false;
+    std::uint64_t serial_ = 0;
+    std::map<ipsec::sa_id, std::unique_ptr<sa_record>> sas_;
+    std::map<endpoint, std::vector<sa_record*>> sas_by_endpoint_;
+    std::map<endpoint, std::vector<std::unique_ptr<group_record>>> groups_;
+    std::unordered_map<std::uint32_t, std::unique_ptr<policy_record>> policies_;
+    std::map<wire::be16, int> encap_users_;
+};
+
+} // namespace esplane::fastpath

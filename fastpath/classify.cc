@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/classify.h"
+
+#include <algorithm>
+#include <nmmintrin.h>
+
+#include "fastpath/outbound.h"
+#include "fastpath/stage.h"
+
+namespace esplane::fastpath {
+
+namespace {
+
+using ipsec::family;
+using ipsec::policy_direction;
+
+template <std::size_t Words>
+std::uint32_t hash_of(const flow_key<Words>& key) noexcept {
+    std::uint64_t h = 0;
+    for (const std::uint64_t word : key.words)
+        h = _mm_crc32_u64(h, word);
+    return static_cast<std::uint32_t>(h);
+}
+
+template <std::size_t Words>
+flow_key<Words> operator&(const flow_key<Words>& a, const flow_key<Words>& b) noexcept {
+    flow_key<Words> r;
+    for (std::size_t i = 0; i < Words; ++i)
+        r.words[i] = a.words[i] & b.words[i];
+    return r;
+}
+
+/// Ports and protocol as the last word of a key.
+std::uint64_t upper_word(wire::be16 source, wire::be16 destination,
+                         std::uint8_t protocol) noexcept {
+    return source.network() | std::uint64_t{destination.network()} << 16 |
+           std::uint64_t{protocol} << 32;
+}
+
+template <std::size_t Words>
+flow_key<Words> key_of_parts(const std::uint8_t* source, const std::uint8_t* destination,
+                             std::uint64_t upper) noexcept {
+    constexpr std::size_t length = Words == v4_words ? 4 : 16;
+    flow_key<Words> key;
+    auto* bytes = reinterpret_cast<std::uint8_t*>(key.words.data());
+    std::memcpy(bytes, source, length);
+    std::memcpy(bytes + length, destination, length);
+    key.words[Words - 1] = upper;
+    return key;
+}
+
+flow_key<v4_words> key_of_v4(const packet& p) noexcept {
+    return key_of_parts<v4_words>(reinterpret_cast<const std::uint8_t*>(&p.ipv4().source),
+                                  reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination),
+                                  upper_word(p.source_port, p.destination_port, p.protocol));
+}
+
+flow_key<v6_words> key_of_v6(const packet& p) noexcept {
+    return key_of_parts<v6_words>(p.ipv6().source.data(), p.ipv6().destination.data(),
+                                  upper_word(p.source_port, p.destination_port, p.protocol));
+}
+
+/// xfrm_state_ok: the SA a packet came out of against what the policy asks for.
+bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
+    return t.id.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
+           (t.id.spi == wire::be32() || t.id.spi == sa.spi) &&
+           (t.reqid == 0 || t.reqid == sa.reqid) &&
+           (t.source.is_any() || t.source == sa.source);
+}
+
+/// `in` and `fwd`: xfrm_policy_check.
+drop_reason admit_inbound(const stage& s, const packet& p, policy_direction d) noexcept {
+    const policy_entry* policy = find_policy(s, p, d);
+    if (policy == nullptr)
+        return p.inbound_sa == nullptr ? drop_reason::none : drop_reason::policy_missing;
+    if (policy->action == ipsec::policy_action::block) return drop_reason::policy_block;
+    if (!policy->protects) // a bypass admits nothing that came out of a tunnel
+        return p.inbound_sa == nullptr ? drop_reason::none : drop_reason::policy_template;
+    if (p.inbound_sa == nullptr)
+        return policy->check_optional ? drop_reason::none : drop_reason::policy_template;
+    return satisfies(*p.inbound_sa, policy->required) ? drop_reason::none
+                                                      : drop_reason::policy_template;
+}
+
+ipsec::flow flow_of(const packet& p) noexcept {
+    ipsec::flow f;
+    if (p.family == family::ipv4) {
+        f.source = ipsec::address::v4(p.ipv4().source);
+        f.destination = ipsec::address::v4(p.ipv4().destination);
+    } else {
+        f.source = ipsec::address::v6(p.ipv6().source);
+        f.destination = ipsec::address::v6(p.ipv6().destination);
+    }
+    f.source_port = p.source_port;
+    f.destination_port = p.destination_port;
+    f.protocol = p.protocol;
+    return f;
+}
+
+bool carries(const sa_out& sa, const packet& p) noexcept {
+    if (sa.inner_family != family::unspecified && sa.inner_family != p.family) return false;
+    return !sa.has_selector || sa.selector.matches(flow_of(p));
+}
+
+/// The SA for an outbound packet; nullptr where none carries it.
+sa_out* choose(const sa_group& group, const packet& p) noexcept {
+    sa_out* best = group.best.load(std::memory_order_acquire);
+    if (best == nullptr || carries(*best, p)) return best;
+    sa_out* const* one = group.all.load(std::memory_order_acquire);
+    while (*one != nullptr && !carries(**one, p))
+        ++one;
+    return *one;
+}
+
+void classify_one(stage& s, packet& p, verdicts& to) noexcept {
+    if ((p.flags & packet_flag::for_machine) != 0) {
+        const drop_reason why = admit_inbound(s, p, policy_direction::in);
+        if (why == drop_reason::none)
+            to.local.push(p);
+        else
+            s.drop(p, why);
+        return;
+    }
+    if (const drop_reason why = admit_inbound(s, p, policy_direction::fwd);
+        why != drop_reason::none) {
+        s.drop(p, why);
+        return;
+    }
+    const policy_entry* out = find_policy(s, p, policy_direction::out);
+    if (out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects)) {
+        to.bypass.push(p);
+        return;
+    }
+    if (out->action == ipsec::policy_action::block) {
+        s.drop(p, drop_reason::policy_block);
+        return;
+    }
+    sa_out* sa = choose(*out->group, p);
+    if (sa == nullptr) {
+        s.drop(p, drop_reason::sa_missing);
+        return;
+    }
+    to.protect[to.protect_count++] = {&p, sa};
+}
+
+} // namespace
+
+template <std::size_t Words>
+std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noexcept {
+    const auto ones = [] {
+        ipsec::address a;
+        a.bytes.fill(0xff);
+        return a;
+    }();
+    const auto mask = key_of_parts<Words>(
+        masked(ones, s.source_prefix).bytes.data(), masked(ones, s.destination_prefix).bytes.data(),
+        upper_word(s.source_port_mask, s.destination_port_mask, s.protocol != 0 ? 0xff : 0));
+    const auto key = key_of_parts<Words>(
+        s.source.bytes.data(), s.destination.bytes.data(),
+        upper_word(s.source_port, s.destination_port, s.protocol));
+    return {key & mask, mask};
+}
+
+template <std::size_t Words>
+policy_table<Words>::~policy_table() {
+    delete ordered_.load(std::memory_order_relaxed);
+}
+
+template <std::size_t Words>
+const policy_entry* policy_table<Words>::find(const flow_key<Words>& flow) const noexcept {
+    const policy_entry* best = nullptr;
+    for (const shape* one : *ordered_.load(std::memory_order_acquire)) {
+        if (best != nullptr && best->rank <= one->best.load(std::memory_order_relaxed)) break;
+        const flow_key<Words> key = flow & one->mask;
+        const node* found =
+            one->table.find(hash_of(key), [&](const node& n) { return n.key == key; });
+        if (found == nullptr) continue;
+        const policy_entry* first = found->first.load(std::memory_order_acquire);
+        if (first != nullptr && (best == nullptr || first->rank < best->rank)) best = first;
+    }
+    return best;
+}
+
+template <std::size_t Words>
+void policy_table<Words>::insert(policy_entry* e) {
+    const auto [key, mask] = key_of<Words>(e->selector);
+    shape& home = shape_of(mask);
+    const std::uint32_t hash = hash_of(key);
+    node* n = home.table.find(hash, [&key = key](const node& one) { return one.key == key; });
+    const bool fresh = n == nullptr;
+    if (fresh) {
+        n = new node;
+        n->hash = hash;
+        n->key = key;
+    }
+    std::atomic<policy_entry*>* link = &n->first;
+    while (link->load(std::memory_order_relaxed) != nullptr &&
+           link->load(std::memory_order_relaxed)->rank < e->rank)
+        link = &link->load(std::memory_order_relaxed)->next;
+    e->next.store(link->load(std::memory_order_relaxed), std::memory_order_relaxed);
+    link->store(e, std::memory_order_release);
+    home.ranks.insert(e->rank);
+    if (e->rank < home.best.load(std::memory_order_relaxed)) {
+        home.best.store(e->rank, std::memory_order_relaxed);
+        publish();
+    }
+    if (fresh) home.table.insert(n);
+}
+
+template <std::size_t Words>
+void policy_table<Words>::erase(policy_entry* e) {
+    const auto [key, mask] = key_of<Words>(e->selector);
+    shape& home = shape_of(mask);
+    node* n = home.table.find(hash_of(key), [&key = key](const node& one) { return one.key == key; });
+    std::atomic<policy_entry*>* link = &n->first;
+    while (link->load(std::memory_order_relaxed) != e)
+        link = &link->load(std::memory_order_relaxed)->next;
+    link->store(e->next.load(std::memory_order_relaxed), std::memory_order_release);
+    if (n->first.load(std::memory_order_relaxed) == nullptr) {
+        home.table.erase(n);
+        graveyard_.add([n] { delete n; });
+    }
+    home.ranks.erase(home.ranks.find(e->rank));
+    const std::uint64_t best = home.ranks.empty() ? ~std::uint64_t{0} : *home.ranks.begin();
+    if (best != home.best.load(std::memory_order_relaxed)) {
+        home.best.store(best, std::memory_order_relaxed);
+        publish();
+    }
+}
+
+template <std::size_t Words>
+auto policy_table<Words>::shape_of(const flow_key<Words>& mask) -> shape& {
+    for (const auto& one : shapes_)
+        if (one->mask == mask) return *one;
+    return *shapes_.emplace_back(std::make_unique<shape>(mask, graveyard_));
+}
+
+/// The shapes that hold something, best first.
+///
+/// A reader that still has the list from before sees ranks that may have changed meanwhile; it may
+/// then stop one shape early or late for packets of this moment, as if the change had come a moment
+/// earlier or later: insert() publishes the new order before the policy can be found.
+template <std::size_t Words>
+void policy_table<Words>::publish() {
+    auto list = std::make_unique<shape_list>();
+    for (const auto& one : shapes_)
+        if (one->best.load(std::memory_order_relaxed) != ~std::uint64_t{0})
+            list->push_back(one.get());
+    std::sort(list->begin(), list->end(), [](const shape* a, const shape* b) {
+        return a->best.load(std::memory_order_relaxed) < b->best.load(std::memory_order_relaxed);
+    });
+    const shape_list* before = ordered_.exchange(list.release(), std::memory_order_acq_rel);
+    if (before != nullptr) graveyard_.add([before] { delete before; });
+}
+
+template class policy_table<v4_words>;
+template class policy_table<v6_words>;
+template std::pair<flow_key<v4_words>, flow_key<v4_words>>
+key_of<v4_words>(const ipsec::selector&) noexcept;
+template std::pair<flow_key<v6_words>, flow_key<v6_words>>
+key_of<v6_words>(const ipsec::selector&) noexcept;
+
+const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
+    const tables::spd& spd = s.shared.policies(d);
+    const policy_entry* found = p.family == family::ipv4 ? spd.v4.find(key_of_v4(p))
+                                                         : spd.v6.find(key_of_v6(p));
+    if (found != nullptr && found->use_time.get() != s.now.realtime_s)
+        const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
+    return found;
+}
+
+void classify(stage& s, const packet_list& packets, verdicts& to) noexcept {
+    for (packet* p : packets)
+        classify_one(s, *p, to);
+}
+
+} // namespace esplane::fastpath

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The SPD as packets see it: which policy a flow falls under, and what follows.
+//
+// Tuple space search: policies whose selectors have the same shape (prefix lengths, protocol or
+// not, port masks) share one hash table, and a flow is looked up once per shape.  Shapes are tried
+// in order of the best policy they hold and the search stops when no better one can come.  Adding
+// or removing a policy touches one shape.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "fastpath/counters.h"
+#include "fastpath/lookup_table.h"
+#include "fastpath/packet.h"
+#include "fastpath/sa.h"
+#include "lib/ipsec/policy.h"
+
+namespace esplane::fastpath {
+
+/// The SAs that satisfy one template, best first: what control resolved it to.
+struct sa_group {
+    /// The one that packets take; nullptr while there is none.
+    std::atomic<sa_out*> best{nullptr};
+    /// All of them, where `best` has a selector that the flow may miss.  Ends with nullptr.
+    std::atomic<sa_out* const*> all{nullptr};
+};
+
+/// A policy as run.  Immutable but for `use_time`.
+struct alignas(64) policy_entry {
+    /// Lower wins: priority in the upper half, order of arrival in the lower.
+    std::uint64_t rank = 0;
+    std::uint32_t hash = 0;
+    std::uint32_t index = 0;
+    ipsec::policy_action action = ipsec::policy_action::allow;
+    bool protects = false;
+    bool check_optional = false; ///< inbound: "level use"
+    const sa_group* group = nullptr; ///< outbound, where it protects
+    counter use_time; ///< CLOCK_REALTIME seconds of the last packet
+    std::atomic<policy_entry*> next{nullptr}; ///< same selector key, worse rank
+
+    ipsec::template_ required; ///< inbound, where it protects
+    ipsec::selector selector;
+};
+
+/// A flow in words that can be masked and hashed.
+///
+///   IPv4: [src dst] [sport dport proto 0]        IPv6: [src src] [dst dst] [sport dport proto 0]
+template <std::size_t Words>
+struct flow_key {
+    std::array<std::uint64_t, Words> words{};
+    friend bool operator==(const flow_key&, const flow_key&) = default;
+};
+inline constexpr std::size_t v4_words = 2;
+inline constexpr std::size_t v6_words = 5;
+
+/// Policies of one direction and family.  Writer: control; readers: workers.
+template <std::size_t Words>
+class policy_table {
+  public:
+    explicit policy_table(retired& graveyard) : graveyard_(graveyard) { publish(); }
+    ~policy_table();
+    policy_table(const policy_table&) = delete;
+    policy_table& operator=(const policy_table&) = delete;
+
+    /// The best policy for a flow; nullptr where none covers it.
+    [[nodiscard]] const policy_entry* find(const flow_key<Words>& flow) const noexcept;
+
+    /// Takes the entry into the table; the caller owns it.
+    void insert(policy_entry* e);
+    /// Takes it out; it may be freed after the workers were quiescent.
+    void erase(policy_entry* e);
+
+  private:
+    struct node {
+        std::uint32_t hash = 0;
+        flow_key<Words> key;
+        std::atomic<policy_entry*> first{nullptr};
+    };
+    struct shape {
+        shape(const flow_key<Words>& m, retired& graveyard) : mask(m), table(graveyard) {}
+        flow_key<Words> mask;
+        std::atomic<std::uint64_t> best{~std::uint64_t{0}}; ///< rank of the best policy in it
+        lookup_table<node> table;
+        std::multiset<std::uint64_t> ranks;
+    };
+    using shape_list = std::vector<shape*>;
+
+    shape& shape_of(const flow_key<Words>& mask);
+    void publish();
+
+    retired& graveyard_;
+    std::vector<std::unique_ptr<shape>> shapes_;
+    std::atomic<const shape_list*> ordered_{nullptr};
+};
+
+extern template class policy_table<v4_words>;
+extern template class policy_table<v6_words>;
+
+/// The key of a selector and the mask that goes with it.
+template <std::size_t Words>
+[[nodiscard]] std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noexcept;
+
+struct stage;
+class packet_list;
+struct protect_item;
+
+/// Where classify() puts packets.  Arrays hold a burst.
+struct verdicts {
+    packet_list& bypass;        ///< leaves as it is
+    packet_list& local;         ///< for the machine's own stack
+    std::span<protect_item> protect;
+    unsigned protect_count = 0; ///< how many of `protect` are set
+};
+
+/// Holds packets against the policies, as the kernel does: one for the machine against `in`, one
+/// passing through against `fwd`, then `out`.  A packet that came out of an SA is admitted only by
+/// a policy whose template that SA satisfies; one in clear only where none asks for protection.
+void classify(stage& s, const packet_list& packets, verdicts& to) noexcept;
+
+/// The policy of one direction that covers a parsed packet; nullptr where none does.
+[[nodiscard]] const policy_entry* find_policy(const stage& s, const packet& p,
+                                              ipsec::policy_direction d) noexcept;
+
+} // namespace esplane::fastpath

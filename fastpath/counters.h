@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Counters of a worker.  Written by the worker alone, read by control at any time.
+//
+//   received + created = sent + punted + dropped + held + absorbed
+//
+// holds whenever the worker is between two bursts.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "fastpath/drop.h"
+
+namespace esplane::fastpath {
+
+/// A 64-bit number with one writer: no locked instruction, no torn read.
+class counter {
+  public:
+    void add(std::uint64_t n) noexcept {
+        value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+    }
+    void subtract(std::uint64_t n) noexcept { add(~n + 1); }
+    void set(std::uint64_t n) noexcept { value_.store(n, std::memory_order_relaxed); }
+    [[nodiscard]] std::uint64_t get() const noexcept {
+        return value_.load(std::memory_order_relaxed);
+    }
+
+  private:
+    std::atomic<std::uint64_t> value_{0};
+};
+
+struct worker_counters {
+    counter received;
+    counter created; ///< ICMP errors we made
+    counter not_created; ///< those we did not make: rate limit, or no buffer
+    counter sent;
+    counter punted;
+    counter held; ///< packets that wait for a next hop now
+    counter absorbed; ///< none in this version: fragments will be
+    counter encrypted;
+    counter decrypted;
+    counter bypassed;
+    counter busy_loops;
+    counter idle_loops;
+    std::array<counter, drop_reason_count> dropped;
+
+    [[nodiscard]] std::uint64_t dropped_total() const noexcept {
+        std::uint64_t total = 0;
+        for (const counter& c : dropped)
+            total += c.get();
+        return total;
+    }
+    [[nodiscard]] bool balanced() const noexcept {
+        return received.get() + created.get() ==
+               sent.get() + punted.get() + dropped_total() + held.get() + absorbed.get();
+    }
+};
+
+} // namespace esplane::fastpath

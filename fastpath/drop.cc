@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/drop.h"
+
+#include <array>
+
+namespace esplane::fastpath {
+
+namespace {
+
+constexpr std::array<drop_description, drop_reason_count> table{{
+    {"none", "not dropped"},
+    {"frame_malformed", "the frame ends before its headers do"},
+    {"frame_not_ip", "neither IPv4 nor IPv6, and no stack behind this port takes it"},
+    {"ip_malformed", "IP header, extension or upper-layer header with wrong lengths"},
+    {"ip_checksum", "wrong IPv4 header checksum"},
+    {"fragment", "a fragment: reassembly is not part of this version"},
+    {"esp_malformed", "ESP packet too short, or text not a multiple of the cipher's block"},
+    {"sa_unknown", "no SA for this destination and SPI"},
+    {"sa_encapsulation", "in UDP where the SA has no encapsulation, or the other way round"},
+    {"sa_expired", "the SA's hard limit of bytes or packets is reached"},
+    {"replay_duplicate", "sequence number seen before"},
+    {"replay_too_old", "sequence number left of the anti-replay window, or 0"},
+    {"icv_mismatch", "integrity check failed: forged, damaged, or wrong key"},
+    {"esp_padding", "wrong padding or pad length after decryption"},
+    {"dummy", "traffic flow confidentiality dummy packet (next header 59)"},
+    {"inner_malformed", "decrypted well, but no IP packet inside"},
+    {"inner_family", "inner IP version is not one the SA carries"},
+    {"sa_selector", "inner packet outside the SA's selector"},
+    {"policy_missing", "decrypted, but no policy admits the inner packet"},
+    {"policy_block", "a policy blocks it"},
+    {"policy_template", "arrived in clear, or by another SA than the policy's template asks for"},
+    {"sa_missing", "a policy protects it and no SA carries it yet"},
+    {"sequence_exhausted", "the SA has used all its sequence numbers: rekey"},
+    {"no_room", "not enough headroom or tailroom in the buffer"},
+    {"too_big", "larger than the path after ESP; ICMP sent to its source"},
+    {"too_big_fragment", "larger than the path and may be fragmented: not part of this version"},
+    {"ttl_exceeded", "TTL or hop limit used up"},
+    {"route_missing", "no route to the destination"},
+    {"route_denied", "a blackhole, unreachable or prohibit route"},
+    {"port_missing", "the route leaves by a device that is not a port of esplane"},
+    {"neighbour_timeout", "the next hop did not answer ARP or neighbour discovery"},
+    {"hold_full", "too many packets wait for a next hop to be resolved"},
+    {"icmp_protected", "ICMP error not sent in clear where a policy protects or blocks its path"},
+    {"icmp_no_source", "ICMP error not sent: no address of that family on the machine"},
+    {"tx_full", "the device took no more frames"},
+    {"punt_full", "too many packets wait for the machine's own stack"},
+}};
+
+} // namespace
+
+const drop_description& describe(drop_reason r) noexcept {
+    return table[static_cast<std::size_t>(r)];
+}
+
+} // namespace esplane::fastpath

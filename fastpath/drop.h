@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Why a packet was lost.  Every early exit of the data path is one of these, counted.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace esplane::fastpath {
+
+enum class drop_reason : std::uint16_t {
+    none,
+    // parse
+    frame_malformed,
+    frame_not_ip,
+    ip_malformed,
+    ip_checksum,
+    fragment,
+    // inbound
+    esp_malformed,
+    sa_unknown,
+    sa_encapsulation,
+    sa_expired,
+    replay_duplicate,
+    replay_too_old,
+    icv_mismatch,
+    esp_padding,
+    dummy,
+    inner_malformed,
+    inner_family,
+    sa_selector,
+    // classify
+    policy_missing,
+    policy_block,
+    policy_template,
+    // outbound
+    sa_missing,
+    sequence_exhausted,
+    no_room,
+    too_big,
+    too_big_fragment,
+    // next hop
+    ttl_exceeded,
+    route_missing,
+    route_denied,
+    port_missing,
+    neighbour_timeout,
+    hold_full,
+    icmp_protected,
+    icmp_no_source,
+    // ports
+    tx_full,
+    punt_full,
+    count_,
+};
+
+inline constexpr unsigned drop_reason_count = static_cast<unsigned>(drop_reason::count_);
+
+struct drop_description {
+    std::string_view name; ///< "icv_mismatch": stable, for machines
+    std::string_view text; ///< one line for people
+};
+
+[[nodiscard]] const drop_description& describe(drop_reason r) noexcept;
+
+} // namespace esplane::fastpath

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/inbound.h"
+
+#include "fastpath/account.h"
+#include "fastpath/parse.h"
+#include "lib/wire/checksum.h"
+
+namespace esplane::fastpath {
+
+namespace {
+
+using ipsec::family;
+
+constexpr std::uint8_t ecn_mask = 3;
+constexpr std::uint8_t ecn_ce = 3;
+
+/// A packet between lookup and decapsulation.
+struct candidate {
+    packet* p = nullptr;
+    sa_in* sa = nullptr;
+    std::uint64_t sequence = 0;
+};
+
+const std::uint8_t* destination_of(const packet& p) noexcept {
+    return p.family == family::ipv4
+               ? reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination)
+               : p.ipv6().destination.data();
+}
+
+std::uint32_t esp_offset(const packet& p) noexcept {
+    return p.protocol == wire::proto_udp ? p.l4_offset + sizeof(wire::udp_header) : p.l4_offset;
+}
+
+ipsec::sa_id id_of(const sa_in& sa) {
+    return {sa.destination, sa.spi, wire::proto_esp};
+}
+
+sa_in* find_sa(const stage& s, const packet& p, wire::be32 spi, std::uint32_t hash) noexcept {
+    const std::uint8_t* destination = destination_of(p);
+    const std::size_t length = ipsec::address_length(p.family);
+    return s.shared.inbound().find(hash, [&](const sa_in& sa) {
+        return sa.spi == spi && sa.destination.fam == p.family &&
+               std::memcmp(sa.destination.bytes.data(), destination, length) == 0;
+    });
+}
+
+/// Everything that can be said before the ICV: const for the SA but for error counts.
+drop_reason check(stage& s, candidate& c) noexcept {
+    const packet& p = *c.p;
+    sa_in& sa = *c.sa;
+    const std::uint32_t offset = esp_offset(p);
+    const std::uint32_t overhead =
+        static_cast<std::uint32_t>(sizeof(wire::esp_header)) + sa.layout.iv_length +
+        sa.layout.icv_length;
+    if (sa.encapsulated != (p.protocol == wire::proto_udp)) return drop_reason::sa_encapsulation;
+    if (p.length < offset + overhead + 2) return drop_reason::esp_malformed;
+    if ((p.length - offset - overhead) % sa.layout.block_length != 0)
+        return drop_reason::esp_malformed;
+    if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); }))
+        return drop_reason::sa_expired;
+    const auto low = wire::load<wire::esp_header>(p.data + offset).sequence.host();
+    c.sequence = (sa.flags & ipsec::sa_flag::esn) != 0
+                     ? ipsec::infer_esn(low, sa.window.highest(), sa.window.size())
+                     : low;
+    switch (sa.window.check(c.sequence)) {
+    case ipsec::replay_verdict::fresh:
+        return drop_reason::none;
+    case ipsec::replay_verdict::duplicate:
+        sa.replay.add(1);
+        return drop_reason::replay_duplicate;
+    default:
+        sa.replay_too_old.add(1);
+        return drop_reason::replay_too_old;
+    }
+}
+
+/// Outer DSCP and ECN into the inner header, as the kernel does (ip_ecn: RFC 6040 for what
+/// congested routers mark; DSCP only where the SA asks for it).
+void copy_traffic_class(const sa_in& sa, std::uint8_t outer_tos, std::uint8_t* inner) noexcept {
+    const bool v4 = (inner[0] >> 4) == 4;
+    const std::uint8_t before =
+        v4 ? inner[1] : static_cast<std::uint8_t>((inner[0] << 4) | (inner[1] >> 4));
+    std::uint8_t tos = before;
+    if ((sa.flags & ipsec::sa_flag::decap_dscp) != 0)
+        tos = static_cast<std::uint8_t>((outer_tos & ~ecn_mask) | (tos & ecn_mask));
+    if ((sa.flags & ipsec::sa_flag::no_ecn) == 0 && (outer_tos & ecn_mask) == ecn_ce &&
+        (tos & ecn_mask) != 0)
+        tos |= ecn_ce;
+    if (tos == before) return;
+    if (!v4) {
+        inner[0] = static_cast<std::uint8_t>((inner[0] & 0xf0) | (tos >> 4));
+        inner[1] = static_cast<std::uint8_t>((inner[1] & 0x0f) | (tos << 4));
+        return;
+    }
+    auto& ip = *reinterpret_cast<wire::ipv4_header*>(inner);
+    const auto word = wire::load<wire::be16>(inner);
+    ip.tos = tos;
+    ip.checksum = wire::checksum_update(ip.checksum, word, wire::load<wire::be16>(inner));
+}
+
+/// Strips an authentic packet to its inner one and parses that.
+drop_reason decapsulate(stage& s, candidate& c) noexcept {
+    packet& p = *c.p;
+    const sa_in& sa = *c.sa;
+    const std::uint32_t front = esp_offset(p) + static_cast<std::uint32_t>(sizeof(wire::esp_header)) +
+                                sa.layout.iv_length;
+    const std::uint32_t text = p.length - front - sa.layout.icv_length;
+    const std::uint8_t* trailer = p.data + front + text - 2;
+    const std::uint8_t pad = trailer[0];
+    const std::uint8_t next = trailer[1];
+    if (pad + 2u > text) return drop_reason::esp_padding;
+    if (next == wire::proto_none) return drop_reason::dummy;
+    const family inner = next == wire::proto_ipip   ? family::ipv4
+                         : next == wire::proto_ipv6 ? family::ipv6
+                                                    : family::unspecified;
+    if (inner == family::unspecified) return drop_reason::inner_malformed;
+    if (sa.inner_family != family::unspecified && sa.inner_family != inner)
+        return drop_reason::inner_family;
+    const std::uint32_t minimum = inner == family::ipv4 ? sizeof(wire::ipv4_header)
+                                                        : sizeof(wire::ipv6_header);
+    if (text - 2u - pad < minimum) return drop_reason::inner_malformed;
+    const std::uint8_t outer_tos = p.tos;
+    p.pull(static_cast<int>(front));
+    p.extend(-static_cast<int>(sa.layout.icv_length + 2u + pad));
+    if ((p.data[0] >> 4) != static_cast<unsigned>(inner)) return drop_reason::inner_malformed;
+    copy_traffic_class(sa, outer_tos, p.data);
+    p.l2_length = 0;
+    return parse_ip(p, s.routes);
+}
+
+ipsec::flow flow_of(const packet& p) {
+    ipsec::flow f;
+    if (p.family == family::ipv4) {
+        f.source = ipsec::address::v4(p.ipv4().source);
+        f.destination = ipsec::address::v4(p.ipv4().destination);
+    } else {
+        f.source = ipsec::address::v6(p.ipv6().source);
+        f.destination = ipsec::address::v6(p.ipv6().destination);
+    }
+    f.source_port = p.source_port;
+    f.destination_port = p.destination_port;
+    f.protocol = p.protocol;
+    return f;
+}
+
+/// What an authentic packet does: takes its number, then gives up its inside.
+drop_reason accept(stage& s, candidate& c) noexcept {
+    sa_in& sa = *c.sa;
+    if (const auto verdict = sa.window.commit(c.sequence); verdict != ipsec::replay_verdict::fresh) {
+        sa.replay.add(1);
+        return drop_reason::replay_duplicate;
+    }
+    const drop_reason why = decapsulate(s, c);
+    charge(s, sa.account, c.p->length);
+    if (why != drop_reason::none) return why;
+    if (sa.has_selector && !sa.selector.matches(flow_of(*c.p))) return drop_reason::sa_selector;
+    return drop_reason::none;
+}
+
+} // namespace
+
+// 1. Find the SA of each packet; its lines are fetched a step ahead.
+// 2. Check lengths, lifetime and window; nothing has changed so far.
+// 3. Verify and decrypt them all.
+// 4. Commit the authentic ones to their windows, strip them, hand on what was inside.
+void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
+    std::array<wire::be32, max_burst> spis;
+    std::array<std::uint32_t, max_burst> hashes;
+    for (unsigned i = 0; i < esp.size(); ++i) {
+        packet& p = esp[i];
+        // A packet too short for an SPI finds no SA: 0 is never one.
+        const bool whole = p.length >= esp_offset(p) + sizeof(wire::esp_header);
+        spis[i] = whole ? wire::load<wire::be32>(p.data + esp_offset(p)) : wire::be32();
+        hashes[i] = hash_of_spi(spis[i], destination_of(p), p.family);
+        s.shared.inbound().prefetch(hashes[i]);
+    }
+    for (unsigned i = 0; i < esp.size(); ++i)
+        s.shared.inbound().prefetch_entry(hashes[i]);
+
+    std::array<candidate, max_burst> candidates;
+    std::array<crypto::job, max_burst> jobs;
+    unsigned count = 0;
+    for (unsigned i = 0; i < esp.size(); ++i) {
+        candidate& c = candidates[count];
+        c.p = &esp[i];
+        c.sa = find_sa(s, esp[i], spis[i], hashes[i]);
+        const drop_reason why = c.sa == nullptr ? drop_reason::sa_unknown : check(s, c);
+        if (why != drop_reason::none) {
+            s.drop(esp[i], why);
+            continue;
+        }
+        crypto::job& j = jobs[count++];
+        j.keys = c.sa->keys;
+        j.esp = c.p->data + esp_offset(*c.p);
+        j.text_length = c.p->length - esp_offset(*c.p) -
+                        static_cast<std::uint32_t>(sizeof(wire::esp_header)) -
+                        c.sa->layout.iv_length - c.sa->layout.icv_length;
+        j.esn = (c.sa->flags & ipsec::sa_flag::esn) != 0;
+        j.seq_high = static_cast<std::uint32_t>(c.sequence >> 32);
+    }
+    s.crypto.decrypt({jobs.data(), count});
+
+    for (unsigned i = 0; i < count; ++i) {
+        candidate& c = candidates[i];
+        drop_reason why = drop_reason::icv_mismatch;
+        if (jobs[i].ok)
+            why = accept(s, c);
+        else
+            c.sa->integrity_failed.add(1);
+        if (why != drop_reason::none) {
+            s.drop(*c.p, why);
+            continue;
+        }
+        s.counters.decrypted.add(1);
+        c.p->inbound_sa = c.sa;
+        clear.push(*c.p);
+    }
+}
+
+} // namespace esplane::fastpath

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/outbound.h"
+
+#include "fastpath/account.h"
+#include "fastpath/icmp.h"
+#include "fastpath/next_hop.h"
+#include "lib/wire/checksum.h"
+
+namespace esplane::fastpath {
+
+namespace {
+
+using ipsec::family;
+
+constexpr std::uint8_t ecn_mask = 3;
+constexpr std::uint8_t ecn_ce = 3;
+constexpr std::uint8_t ecn_ect0 = 2;
+
+/// Bytes that ESP adds behind the inner packet, without the ICV.
+std::uint32_t trailer_length(const sa_out& sa, std::uint32_t inner) noexcept {
+    const std::uint32_t mask = sa.layout.block_length - 1u;
+    return ((inner + 2 + mask) & ~mask) - inner;
+}
+
+const adjacency& outer_route(const stage& s, const sa_out& sa) noexcept {
+    return sa.outer_family == family::ipv4
+               ? s.routes.lookup_v4(wire::load<wire::be32>(
+                     sa.header.data() + offsetof(wire::ipv4_header, destination)))
+               : s.routes.lookup_v6(sa.header.data() + offsetof(wire::ipv6_header, destination));
+}
+
+/// RFC 6040 in the kernel's form: CE inside becomes ECT(0) outside, everything else is copied.
+std::uint8_t outer_tos(const sa_out& sa, std::uint8_t inner) noexcept {
+    std::uint8_t tos = sa.dont_copy_dscp ? 0 : static_cast<std::uint8_t>(inner & ~ecn_mask);
+    if ((sa.flags & ipsec::sa_flag::no_ecn) == 0)
+        tos |= (inner & ecn_mask) == ecn_ce ? ecn_ect0 : inner & ecn_mask;
+    return tos;
+}
+
+/// Everything that can stop a packet, before anything of it or of its SA has changed.
+drop_reason check(stage& s, packet& p, sa_out& sa, const adjacency& route) noexcept {
+    const std::uint32_t front = sa.header_length + sa.layout.iv_length;
+    const std::uint32_t back = trailer_length(sa, p.length) + sa.layout.icv_length;
+    if (p.headroom < front + sizeof(wire::ethernet_header) || p.tailroom < back)
+        return drop_reason::no_room;
+    if (const drop_reason why = refusal(route); why != drop_reason::none) return why;
+    if (front + p.length + back > route.mtu) {
+        if ((p.flags & packet_flag::dont_fragment) == 0) return drop_reason::too_big_fragment;
+        report_too_big(s, p, inner_mtu(sa, route.mtu));
+        return drop_reason::too_big;
+    }
+    if (!admit(s, sa.account, sa.limits, [&] { return sa.id; })) return drop_reason::sa_expired;
+    if (sa.sequence >= sa.last_sequence) return drop_reason::sequence_exhausted;
+    return drop_reason::none;
+}
+
+void write_outer_v4(packet& p, const packet& inner, bool inner_df, const sa_out& sa) noexcept {
+    auto& ip = p.ipv4();
+    ip.tos = outer_tos(sa, inner.tos);
+    ip.total_length.set(static_cast<std::uint16_t>(p.length));
+    const bool df = inner_df && (sa.flags & ipsec::sa_flag::no_pmtu_discovery) == 0;
+    ip.fragment.set(df ? wire::ipv4_df : 0);
+    ip.id.set(df ? 0 : static_cast<std::uint16_t>(sa.sequence)); // RFC 6864: unique where it counts
+    // The template's checksum covers the fields that never change.
+    std::uint64_t sum = static_cast<std::uint16_t>(~ip.checksum.network());
+    sum += wire::be16(ip.tos).network();
+    sum += ip.total_length.network();
+    sum += ip.fragment.network();
+    sum += ip.id.network();
+    ip.checksum = wire::checksum_finish(sum);
+}
+
+void write_outer_v6(packet& p, const packet& inner, std::uint32_t inner_flow,
+                    const sa_out& sa) noexcept {
+    auto& ip = p.ipv6();
+    const std::uint32_t tos = outer_tos(sa, inner.tos);
+    ip.version_class_flow.set(0x60000000u | (tos << 20) | inner_flow);
+    ip.payload_length.set(static_cast<std::uint16_t>(p.length - sizeof ip));
+}
+
+/// IV of the packet: counting for counter modes (never twice for a key), unpredictable for CBC.
+void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
+    if (!sa.counter_mode) {
+        s.crypto.unpredictable_iv(iv, sa.layout.iv_length);
+        return;
+    }
+    if (sa.nonce == sa.nonce_end) {
+        sa.nonce = sa.nonces->take();
+        sa.nonce_end = sa.nonce + nonce_space::block;
+    }
+    wire::store(iv, wire::be64(sa.nonce++));
+}
+
+/// Builds the packet around its inner one; returns the work for the engine.
+crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
+    const packet inner = p;
+    const bool inner_df = (p.flags & packet_flag::dont_fragment) != 0;
+    const std::uint32_t inner_flow =
+        p.family == family::ipv6 ? p.ipv6().version_class_flow.host() & 0xfffff : 0;
+    const std::uint32_t trailer = trailer_length(sa, p.length);
+    const std::uint8_t next = p.family == family::ipv4 ? wire::proto_ipip : wire::proto_ipv6;
+
+    std::uint8_t* tail = p.data + p.length;
+    const auto pad = static_cast<std::uint8_t>(trailer - 2);
+    for (std::uint8_t i = 0; i < pad; ++i)
+        tail[i] = static_cast<std::uint8_t>(i + 1); // RFC 4303 section 2.4
+    tail[pad] = pad;
+    tail[pad + 1] = next;
+    p.extend(static_cast<int>(trailer + sa.layout.icv_length));
+
+    const std::uint64_t sequence = ++sa.sequence;
+    sa.sequence_sent.set(sequence);
+    p.pull(-(sa.header_length + sa.layout.iv_length));
+    std::memcpy(p.data, sa.header.data(), sa.header_length);
+    std::uint8_t* esp = p.data + sa.header_length - sizeof(wire::esp_header);
+    wire::store(esp + offsetof(wire::esp_header, sequence),
+                wire::be32(static_cast<std::uint32_t>(sequence)));
+    write_iv(s, sa, p.data + sa.header_length);
+    p.family = sa.outer_family;
+    p.l2_length = 0;
+    if (sa.encapsulated) {
+        auto* udp = reinterpret_cast<wire::udp_header*>(esp - sizeof(wire::udp_header));
+        udp->length.set(static_cast<std::uint16_t>(
+            p.length - static_cast<std::uint32_t>(reinterpret_cast<std::uint8_t*>(udp) - p.data)));
+    }
+    if (sa.outer_family == family::ipv4)
+        write_outer_v4(p, inner, inner_df, sa);
+    else
+        write_outer_v6(p, inner, inner_flow, sa);
+
+    crypto::job j;
+    j.keys = sa.keys;
+    j.esp = esp;
+    j.text_length = inner.length + trailer;
+    j.esn = (sa.flags & ipsec::sa_flag::esn) != 0;
+    j.seq_high = static_cast<std::uint32_t>(sequence >> 32);
+    return j;
+}
+
+} // namespace
+
+std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept {
+    const std::uint32_t around = sa.header_length + sa.layout.iv_length + sa.layout.icv_length;
+    const std::uint32_t mask = sa.layout.block_length - 1u;
+    return mtu > around + 2 ? ((mtu - around) & ~mask) - 2 : 0;
+}
+
+// 1. Check room, path MTU, lifetime, sequence: a dropped packet leaves whole and burns no number.
+// 2. Count it, take a sequence number and an IV, write headers and trailer.
+// 3. Encrypt them all.
+void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept {
+    for (const protect_item& item : items) {
+        __builtin_prefetch(&item.sa->account, 1);
+        __builtin_prefetch(item.sa->header.data());
+        __builtin_prefetch(item.sa->keys);
+    }
+    std::array<crypto::job, max_burst> jobs;
+    unsigned count = 0;
+    for (const protect_item& item : items) {
+        packet& p = *item.p;
+        sa_out& sa = *item.sa;
+        const adjacency& route = outer_route(s, sa);
+        if (const drop_reason why = check(s, p, sa, route); why != drop_reason::none) {
+            s.drop(p, why);
+            continue;
+        }
+        charge(s, sa.account, p.length);
+        jobs[count++] = encapsulate(s, p, sa);
+        p.next = &route;
+        out.push(p);
+    }
+    s.crypto.encrypt({jobs.data(), count});
+    s.counters.encrypted.add(count);
+}
+
+} // namespace esplane::fastpath

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ESP out: RFC 4303 section 3.3, tunnel mode.
+//
+//   before   ..................................[ inner packet ]........................
+//   after    [ outer IP ][ UDP? ][ SPI, seq ][ IV ][ inner packet ][ pad, len, nh ][ ICV ]
+//                                                  '--------- encrypted ---------'
+#pragma once
+
+#include "fastpath/stage.h"
+
+namespace esplane::fastpath {
+
+/// A packet and the SA that will carry it.
+struct protect_item {
+    packet* p = nullptr;
+    sa_out* sa = nullptr;
+};
+
+/// Encrypts in place and appends the outer packets to `out`, their route in `next`.
+void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept;
+
+/// The largest inner packet that fits a path of `mtu` bytes through this SA; as the kernel's
+/// xfrm_state_mtu.
+[[nodiscard]] std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept;
+
+} // namespace esplane::fastpath

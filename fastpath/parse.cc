@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/parse.h"
+
+#include "lib/wire/checksum.h"
+
+namespace esplane::fastpath {
+
+namespace {
+
+using ipsec::family;
+
+constexpr unsigned max_extension_headers = 8;
+constexpr std::size_t checksum_at_tcp = 16;
+constexpr std::size_t checksum_at_udp = 6;
+
+/// A virtual device hands over TCP and UDP whose checksum field holds only the sum of the
+/// pseudo-header.  Such a field is completed; a finished one that happens to equal the sum comes
+/// out as it was.
+void complete_checksum(packet& p, const std::uint8_t* addresses, std::size_t address_length,
+                       std::size_t at) noexcept {
+    std::uint8_t* l4 = p.data + p.l4_offset;
+    const std::uint32_t length = p.length - p.l4_offset;
+    if (length < at + 2) return;
+    const std::uint64_t pseudo = wire::checksum_pseudo(addresses, addresses + address_length,
+                                                       address_length, p.protocol, length);
+    if (wire::load<std::uint16_t>(l4 + at) != wire::checksum_fold(pseudo)) return;
+    // The field itself stands for the pseudo-header in this sum.
+    wire::be16 sum = wire::checksum_finish(wire::checksum_add(0, l4, length));
+    if (p.protocol == wire::proto_udp && sum == wire::be16()) sum = wire::be16(0xffff);
+    wire::store(l4 + at, sum);
+}
+
+/// Ports, or ICMP type and code, as selectors see them.
+drop_reason parse_l4(packet& p, const std::uint8_t* addresses,
+                     std::size_t address_length) noexcept {
+    const std::uint8_t* l4 = p.data + p.l4_offset;
+    const std::uint32_t length = p.length - p.l4_offset;
+    switch (p.protocol) {
+    case wire::proto_tcp:
+    case wire::proto_udp:
+        if (length < 8) return drop_reason::ip_malformed;
+        p.source_port = wire::load<wire::be16>(l4);
+        p.destination_port = wire::load<wire::be16>(l4 + 2);
+        complete_checksum(p, addresses, address_length,
+                          p.protocol == wire::proto_tcp ? checksum_at_tcp : checksum_at_udp);
+        return drop_reason::none;
+    case wire::proto_sctp:
+    case wire::proto_dccp:
+    case wire::proto_udplite:
+        if (length < 8) return drop_reason::ip_malformed;
+        p.source_port = wire::load<wire::be16>(l4);
+        p.destination_port = wire::load<wire::be16>(l4 + 2);
+        return drop_reason::none;
+    case wire::proto_icmp:
+    case wire::proto_icmpv6:
+        if (length < 4) return drop_reason::ip_malformed;
+        p.source_port = wire::be16(l4[0]);
+        p.destination_port = wire::be16(l4[1]);
+        return drop_reason::none;
+    default:
+        return drop_reason::none;
+    }
+}
+
+drop_reason parse_ipv4(packet& p, const fib& routes) noexcept {
+    if (p.length < sizeof(wire::ipv4_header)) return drop_reason::ip_malformed;
+    const wire::ipv4_header& ip = p.ipv4();
+    const unsigned header = (ip.version_ihl & 0x0f) * 4u;
+    const unsigned total = ip.total_length.host();
+    if (header < sizeof ip || total < header || total > p.length) return drop_reason::ip_malformed;
+    if (wire::checksum_fold(wire::checksum_add(0, p.data, header)) != 0xffff)
+        return drop_reason::ip_checksum;
+    p.extend(static_cast<int>(total) - static_cast<int>(p.length)); // Ethernet padding
+    p.family = family::ipv4;
+    p.protocol = ip.protocol;
+    p.tos = ip.tos;
+    p.l4_offset = static_cast<std::uint16_t>(header);
+    p.next = &routes.lookup_v4(ip.destination);
+    const std::uint16_t fragment = ip.fragment.host();
+    if ((fragment & wire::ipv4_df) != 0) p.flags |= packet_flag::dont_fragment;
+    if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) return drop_reason::fragment;
+    return parse_l4(p, p.data + offsetof(wire::ipv4_header, source), 4);
+}
+
+/// Walks the extension headers to what selectors compare.
+drop_reason find_upper_layer(packet& p) noexcept {
+    std::uint8_t next = p.ipv6().next_header;
+    std::uint32_t at = sizeof(wire::ipv6_header);
+    for (unsigned i = 0; i < max_extension_headers; ++i) {
+        switch (next) {
+        case wire::proto_hopopts:
+        case wire::proto_routing:
+        case wire::proto_dstopts:
+        case wire::proto_mobility:
+            if (p.length < at + 8) return drop_reason::ip_malformed;
+            next = p.data[at];
+            at += (p.data[at + 1] + 1u) * 8u;
+            if (at > p.length) return drop_reason::ip_malformed;
+            continue;
+        case wire::proto_fragment:
+            return drop_reason::fragment;
+        default:
+            p.protocol = next;
+            p.l4_offset = static_cast<std::uint16_t>(at);
+            return drop_reason::none;
+        }
+    }
+    return drop_reason::ip_malformed;
+}
+
+drop_reason parse_ipv6(packet& p, const fib& routes) noexcept {
+    if (p.length < sizeof(wire::ipv6_header)) return drop_reason::ip_malformed;
+    const wire::ipv6_header& ip = p.ipv6();
+    const unsigned total = sizeof ip + ip.payload_length.host();
+    if (total > p.length) return drop_reason::ip_malformed;
+    p.extend(static_cast<int>(total) - static_cast<int>(p.length));
+    p.family = family::ipv6;
+    p.tos = static_cast<std::uint8_t>(ip.version_class_flow.host() >> 20);
+    p.flags |= packet_flag::dont_fragment;
+    p.next = &routes.lookup_v6(ip.destination.data());
+    if (const drop_reason why = find_upper_layer(p); why != drop_reason::none) return why;
+    return parse_l4(p, ip.source.data(), 16);
+}
+
+/// RFC 3948: in UDP to one of our ports, not a keepalive, no non-ESP marker.
+bool is_esp_in_udp(const packet& p, const tables& shared) noexcept {
+    if (p.protocol != wire::proto_udp || !shared.is_encap_port(p.destination_port)) return false;
+    if (p.length < p.l4_offset + sizeof(wire::udp_header) + sizeof(wire::esp_header)) return false;
+    const auto spi = wire::load<wire::be32>(p.data + p.l4_offset + sizeof(wire::udp_header));
+    return spi != wire::be32();
+}
+
+/// The IP packet behind an Ethernet header.
+drop_reason strip_ethernet(packet& p) noexcept {
+    if (p.length < sizeof(wire::ethernet_header) + 1) return drop_reason::frame_malformed;
+    const auto type = wire::load<wire::be16>(p.data + offsetof(wire::ethernet_header, type)).host();
+    if (type != wire::ethertype_ipv4 && type != wire::ethertype_ipv6)
+        return drop_reason::frame_not_ip;
+    p.pull(sizeof(wire::ethernet_header));
+    p.l2_length = sizeof(wire::ethernet_header);
+    return drop_reason::none;
+}
+
+} // namespace
+
+drop_reason parse_ip(packet& p, const fib& routes) noexcept {
+    p.flags &= packet_flag::created;
+    p.source_port = p.destination_port = {};
+    if (p.length == 0) return drop_reason::ip_malformed;
+    const unsigned version = p.data[0] >> 4;
+    const drop_reason why = version == 4   ? parse_ipv4(p, routes)
+                            : version == 6 ? parse_ipv6(p, routes)
+                                           : drop_reason::ip_malformed;
+    if (why == drop_reason::none && p.next->kind == adjacency_kind::local)
+        p.flags |= packet_flag::for_machine;
+    return why;
+}
+
+void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,
+           packet_list& clear) noexcept {
+    for (packet& p : frames)
+        __builtin_prefetch(p.data);
+    for (packet& p : frames) {
+        drop_reason why = ethernet ? strip_ethernet(p) : drop_reason::none;
+        if (why == drop_reason::none) why = parse_ip(p, s.routes);
+        if (why != drop_reason::none) {
+            s.drop(p, why);
+            continue;
+        }
+        const bool ours = (p.flags & packet_flag::for_machine) != 0;
+        if (ours && (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared)))
+            esp.push(p);
+        else
+            clear.push(p);
+    }
+}
+
+} // namespace esplane::fastpath

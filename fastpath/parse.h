@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From a received frame to an IP packet with its flow known.
+//
+// Checks every length before it believes it.  Completes the upper-layer checksums that a virtual
+// device left unfinished.  Does not: reassemble, follow source routes.
+#pragma once
+
+#include "fastpath/stage.h"
+
+namespace esplane::fastpath {
+
+/// Parses the IP packet at p.data: sets length (trimmed to what the IP header says), family,
+/// protocol, tos, flags, l4_offset, ports, next.  Anything but none: the packet is to be dropped
+/// for that reason; nothing of the buffer has changed.
+[[nodiscard]] drop_reason parse_ip(packet& p, const fib& routes) noexcept;
+
+/// Sorts frames: ESP for the machine to `esp`, everything else that is IP to `clear`.
+///
+/// ethernet   whether frames of this burst begin with an Ethernet header
+void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,
+           packet_list& clear) noexcept;
+
+} // namespace esplane::fastpath

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The data path, whole: start reading here.
+//
+//   rx -> parse -> inbound -> classify -> outbound -> next hop -> tx
+//                                 |                      |
+//                                 '--> punt              '--> hold
+//
+// A pipeline belongs to one worker.  It does no I/O of its own: frames come in as packets and go
+// out through ports.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "fastpath/buffer_pool.h"
+#include "fastpath/hold.h"
+#include "fastpath/outbound.h"
+#include "fastpath/port.h"
+#include "fastpath/stage.h"
+
+namespace esplane::fastpath {
+
+class pipeline {
+  public:
+    /// All outlive the pipeline.  ports   at most 64; their index is the packets' `port`
+    pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& buffers,
+             std::span<port* const> ports);
+
+    /// Takes a burst of at most max_burst frames that came in on `from` to their ends.
+    void process(std::span<packet> frames, std::uint16_t from, moment now) noexcept;
+
+    /// Sends held packets whose next hop is known by now.  Once per loop.
+    void tend(moment now) noexcept;
+
+    [[nodiscard]] const worker_counters& counters() const noexcept { return counters_; }
+    [[nodiscard]] worker_counters& counters() noexcept { return counters_; }
+    [[nodiscard]] event_ring& events() noexcept { return events_; }
+    [[nodiscard]] bool holds_packets() const noexcept { return !hold_.empty(); }
+
+  private:
+    [[nodiscard]] stage begin(moment now) noexcept;
+    static void protect(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
+    static void bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept;
+    void send(stage& s, const packet_list& packets) noexcept;
+    void transmit(stage& s, const packet_list& frames) noexcept;
+    void punt(stage& s, const packet_list& packets) noexcept;
+    void finish(stage& s) noexcept;
+
+    const tables& shared_;
+    crypto::engine& crypto_;
+    buffer_pool& buffers_;
+    std::vector<port*> ports_;
+    worker_counters counters_;
+    event_ring events_;
+    creation_budget budget_;
+    hold_queue hold_;
+};
+
+} // namespace esplane::fastpath

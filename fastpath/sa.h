@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An SA as run.  Direction is a type: sa_in and sa_out share keys and nothing else.
+//
+// Laid out by what a packet touches: the first lines are read and written per packet, the rest
+// seldom.  Owner: the backend (control).  Threads: the SA's worker writes counters, window and
+// sequence; control writes limits and reads everything.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "fastpath/counters.h"
+#include "lib/crypto/engine.h"
+#include "lib/ipsec/replay.h"
+#include "lib/ipsec/sa.h"
+
+namespace esplane::fastpath {
+
+/// Nonces of one key, for all SAs that ever had it.  SAs take them in blocks, so that no two share
+/// one, whoever is deleted and added again meanwhile.
+class nonce_space {
+  public:
+    static constexpr std::uint64_t block = 1u << 20;
+
+    explicit nonce_space(std::uint64_t start) noexcept : next_(start) {}
+    /// The first of `block` numbers that nobody else gets.
+    [[nodiscard]] std::uint64_t take() noexcept {
+        return next_.fetch_add(block, std::memory_order_relaxed);
+    }
+
+  private:
+    std::atomic<std::uint64_t> next_;
+};
+
+/// What every SA counts, and where it must stop to think.
+struct sa_account {
+    counter packets;
+    counter bytes; ///< inner IP bytes
+    counter last_used; ///< CLOCK_REALTIME seconds
+    /// At this count of packets or bytes the worker looks at the limits.  0 = at the next packet.
+    std::atomic<std::uint64_t> look_at_packets{0};
+    std::atomic<std::uint64_t> look_at_bytes{0};
+};
+
+/// Limits and what has been said about them.
+struct sa_limits {
+    std::atomic<std::uint64_t> soft_packets{ipsec::no_limit};
+    std::atomic<std::uint64_t> hard_packets{ipsec::no_limit};
+    std::atomic<std::uint64_t> soft_bytes{ipsec::no_limit};
+    std::atomic<std::uint64_t> hard_bytes{ipsec::no_limit};
+    counter use_time; ///< CLOCK_REALTIME seconds; 0 = never
+    std::atomic<bool> soft_told{false};
+    std::atomic<bool> hard_told{false};
+};
+
+struct alignas(64) sa_in {
+    // Line 0: lookup.
+    wire::be32 spi;
+    std::uint32_t hash = 0;
+    ipsec::address destination;
+    std::uint8_t flags = 0; ///< ipsec::sa_flag
+    ipsec::suite_layout layout{};
+    ipsec::family inner_family = ipsec::family::unspecified; ///< unspecified: both
+    bool encapsulated = false;
+    bool has_selector = false;
+    const crypto::key::schedule* keys = nullptr;
+    wire::be16 encap_source; ///< the peer's port, as the SA says it
+    wire::be16 encap_destination;
+
+    // Line 1: per packet.
+    alignas(64) sa_account account;
+    ipsec::replay_window window{0};
+
+    // Seldom, or by the policy check.
+    ipsec::address source;
+    std::uint32_t reqid = 0;
+    ipsec::mode run_mode = ipsec::mode::tunnel;
+    ipsec::selector selector;
+    sa_limits limits;
+    counter integrity_failed;
+    counter replay;
+    counter replay_too_old;
+    std::shared_ptr<const crypto::key> key;
+};
+
+struct alignas(64) sa_out {
+    /// Outer header, UDP header, ESP header: what every packet starts with.
+    static constexpr unsigned max_header = 40 + 8 + 8;
+
+    // Line 0: per packet.
+    const crypto::key::schedule* keys = nullptr;
+    std::uint64_t sequence = 0; ///< last one sent; worker
+    std::uint64_t last_sequence = 0xffffffff; ///< never above it
+    std::uint64_t nonce = 0;     ///< next IV of a counter mode
+    std::uint64_t nonce_end = 0; ///< of the block it is from
+    nonce_space* nonces = nullptr;
+    std::uint8_t header_length = 0;
+    std::uint8_t flags = 0; ///< ipsec::sa_flag
+    ipsec::suite_layout layout{};
+    ipsec::family outer_family = ipsec::family::unspecified;
+    ipsec::family inner_family = ipsec::family::unspecified; ///< unspecified: both
+    bool encapsulated = false;
+    bool has_selector = false;
+    bool dont_copy_dscp = false;
+    bool counter_mode = false;
+
+    alignas(64) std::array<std::uint8_t, 64> header{};
+    alignas(64) sa_account account;
+    counter sequence_sent; ///< `sequence` for other threads
+
+    sa_limits limits;
+    ipsec::selector selector;
+    ipsec::sa_id id;
+    std::shared_ptr<nonce_space> nonce_owner;
+    std::shared_ptr<const crypto::key> key;
+};
+
+} // namespace esplane::fastpath

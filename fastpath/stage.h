@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the stages of the pipeline share: the lists between them and the way a packet is lost.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "fastpath/counters.h"
+#include "fastpath/event_ring.h"
+#include "fastpath/packet.h"
+#include "fastpath/tables.h"
+#include "lib/base/clock.h"
+#include "lib/crypto/engine.h"
+
+namespace esplane::fastpath {
+
+/// Packets on their way from one stage to the next, in order.
+class packet_list {
+  public:
+    /// A burst, and what may be created while it is worked on.
+    static constexpr unsigned capacity = 2 * max_burst;
+
+    void push(packet& p) noexcept { items_[count_++] = &p; }
+    void clear() noexcept { count_ = 0; }
+    [[nodiscard]] unsigned size() const noexcept { return count_; }
+    [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+    [[nodiscard]] packet& operator[](unsigned i) const noexcept { return *items_[i]; }
+    [[nodiscard]] packet* const* begin() const noexcept { return items_.data(); }
+    [[nodiscard]] packet* const* end() const noexcept { return items_.data() + count_; }
+    [[nodiscard]] std::span<packet* const> span() const noexcept { return {begin(), count_}; }
+
+  private:
+    std::array<packet*, capacity> items_;
+    unsigned count_ = 0;
+};
+
+/// What a worker may create per second: a token bucket, and the descriptors for one burst.
+class creation_budget {
+  public:
+    static constexpr std::uint32_t per_second = 1000;
+    static constexpr std::uint32_t depth = 64;
+
+    /// Starts a burst: its descriptors are free again, tokens come with time.
+    void refill(std::uint64_t now_ns) noexcept;
+    /// A descriptor without a buffer; nullptr where the rate or the burst is used up.
+    [[nodiscard]] packet* take() noexcept;
+
+  private:
+    std::array<packet, max_burst> spare_;
+    unsigned used_ = 0;
+    std::uint32_t tokens_ = depth;
+    std::uint64_t filled_ns_ = 0;
+};
+
+/// One burst's surroundings.  `routes` is the same table for the whole burst.
+struct stage {
+    const tables& shared;
+    const fib& routes;
+    crypto::engine& crypto;
+    worker_counters& counters;
+    event_ring& events;
+    buffer_owner& buffers; ///< for packets we create
+    creation_budget& budget;
+    moment now;
+    packet_list lost{};    ///< released at the end of the burst
+    packet_list created{}; ///< ICMP errors, sent at the end of the burst
+
+    /// Ends a packet.  It stays whole until the burst is over.
+    void drop(packet& p, drop_reason why) noexcept {
+        p.drop = static_cast<std::uint16_t>(why);
+        counters.dropped[p.drop].add(1);
+        lost.push(p);
+    }
+
+    /// An empty packet of our own, counted as created; nullptr (counted) where there is none to
+    /// be had.
+    [[nodiscard]] packet* make_packet() noexcept;
+};
+
+} // namespace esplane::fastpath

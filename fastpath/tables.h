@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Everything workers read: SAs by SPI, policies, routes.  Control publishes, workers quiesce.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "fastpath/classify.h"
+#include "fastpath/fib.h"
+#include "fastpath/lookup_table.h"
+#include "fastpath/retired.h"
+#include "fastpath/sa.h"
+#include "lib/ipsec/policy.h"
+
+namespace esplane::fastpath {
+
+/// Of an SPI and the address it belongs to.  `destination` is 4 or 16 bytes.
+[[nodiscard]] std::uint32_t hash_of_spi(wire::be32 spi, const std::uint8_t* destination,
+                                        ipsec::family f) noexcept;
+
+class tables {
+  public:
+    struct spd {
+        explicit spd(retired& graveyard) : v4(graveyard), v6(graveyard) {}
+        policy_table<v4_words> v4;
+        policy_table<v6_words> v6;
+    };
+
+    tables();
+    ~tables();
+    tables(const tables&) = delete;
+    tables& operator=(const tables&) = delete;
+
+    // Workers.
+    [[nodiscard]] const fib& routes() const noexcept {
+        return *routes_.load(std::memory_order_acquire);
+    }
+    [[nodiscard]] const lookup_table<sa_in>& inbound() const noexcept { return inbound_; }
+    [[nodiscard]] const spd& policies(ipsec::policy_direction d) const noexcept {
+        return *policies_[static_cast<std::size_t>(d)];
+    }
+    /// Whether UDP to this port of the machine carries ESP for some SA.
+    [[nodiscard]] bool is_encap_port(wire::be16 port) const noexcept {
+        const std::uint16_t n = port.host();
+        return ((encap_ports_[n / 64].load(std::memory_order_relaxed) >> (n % 64)) & 1) != 0;
+    }
+
+    // Control.
+    void publish(std::unique_ptr<const fib> f);
+    void set_encap_port(wire::be16 port, bool on) noexcept;
+    [[nodiscard]] lookup_table<sa_in>& inbound() noexcept { return inbound_; }
+    [[nodiscard]] spd& policies(ipsec::policy_direction d) noexcept {
+        return *policies_[static_cast<std::size_t>(d)];
+    }
+    [[nodiscard]] retired& graveyard() noexcept { return graveyard_; }
+
+  private:
+    retired graveyard_;
+    std::atomic<const fib*> routes_;
+    lookup_table<sa_in> inbound_;
+    std::array<std::unique_ptr<spd>, 3> policies_;
+    std::array<std::atomic<std::uint64_t>, 1024> encap_ports_{};
+};
+
+} // namespace esplane::fastpath

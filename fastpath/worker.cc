@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/worker.h"
+
+#include <cassert>
+#include <ctime>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <urcu-qsbr.h>
+
+namespace esplane::fastpath {
+
+namespace {
+
+constexpr int sleep_ms = 100;
+constexpr int sleep_with_held_ms = 1;
+
+} // namespace
+
+moment now() noexcept {
+    timespec mono, real;
+    ::clock_gettime(CLOCK_MONOTONIC, &mono);
+    ::clock_gettime(CLOCK_REALTIME_COARSE, &real);
+    return {static_cast<std::uint64_t>(mono.tv_sec) * 1'000'000'000u +
+                static_cast<std::uint64_t>(mono.tv_nsec),
+            static_cast<std::uint64_t>(real.tv_sec)};
+}
+
+result<std::unique_ptr<worker>> worker::make(tables& shared, buffer_pool& buffers,
+                                             std::span<port* const> ports,
+                                             worker_options options) {
+    auto engine = crypto::engine::make();
+    if (!engine) return tl::unexpected(engine.error());
+    const int wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (wake < 0) return fail_errno("eventfd");
+    return std::unique_ptr<worker>(
+        new worker(shared, buffers, ports, options, std::move(*engine), wake));
+}
+
+worker::worker(tables& shared, buffer_pool& buffers, std::span<port* const> ports,
+               worker_options options, std::unique_ptr<crypto::engine> engine, int wake)
+    : options_(options)
+    , crypto_(std::move(engine))
+    , ports_(ports.begin(), ports.end())
+    , pipeline_(shared, *crypto_, buffers, ports_)
+    , wake_(wake) {}
+
+worker::~worker() {
+    stop();
+    ::close(wake_);
+}
+
+result<void> worker::start() {
+    assert(!thread_.joinable());
+    stopping_ = false;
+    thread_ = std::thread([this] { loop(); });
+    if (options_.cpu < 0) return {};
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(static_cast<unsigned>(options_.cpu), &set);
+    if (const int code = ::pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set)) {
+        stop();
+        return fail(code, "CPU " + std::to_string(options_.cpu) +
+                              " is not there for the worker: choose another (--cpus)");
+    }
+    return {};
+}
+
+void worker::stop() {
+    if (!thread_.joinable()) return;
+    stopping_ = true;
+    const std::uint64_t one = 1;
+    (void)!::write(wake_, &one, sizeof one);
+    thread_.join();
+}
+
+std::size_t worker::run_once(moment when) noexcept {
+    std::array<packet, max_burst> burst;
+    std::size_t total = 0;
+    for (std::size_t i = 0; i < ports_.size(); ++i) {
+        const std::size_t n = ports_[i]->receive(burst);
+        if (n == 0) continue;
+        pipeline_.process({burst.data(), n}, static_cast<std::uint16_t>(i), when);
+        total += n;
+    }
+    pipeline_.tend(when);
+    for (port* p : ports_)
+        p->flush();
+    wake_control();
+    return total;
+}
+
+void worker::loop() noexcept {
+    urcu_qsbr_register_thread();
+    std::uint32_t idle = 0;
+    while (!stopping_.load(std::memory_order_relaxed)) {
+        const std::size_t n = run_once(now());
+        urcu_qsbr_quiescent_state();
+        if (n != 0) {
+            idle = 0;
+            pipeline_.counters().busy_loops.add(1);
+        } else if (++idle >= options_.idle_loops) {
+            sleep();
+            idle = 0;
+        } else
+            pipeline_.counters().idle_loops.add(1);
+    }
+    urcu_qsbr_unregister_thread();
+}
+
+/// Offline until a port has frames, somebody stops us, or held packets are due.
+void worker::sleep() noexcept {
+    std::array<pollfd, 256> waits;
+    std::size_t n = 0;
+    waits[n++] = {wake_, POLLIN, 0};
+    for (const port* p : ports_)
+        for (const int fd : p->descriptors())
+            if (n < waits.size()) waits[n++] = {fd, POLLIN, 0};
+    urcu_qsbr_thread_offline();
+    ::poll(waits.data(), n, pipeline_.holds_packets() ? sleep_with_held_ms : sleep_ms);
+    urcu_qsbr_thread_online();
+}
+
+void worker::wake_control() noexcept {
+    if (options_.wake_control < 0 || pipeline_.events().empty()) return;
+    const std::uint64_t one = 1;
+    (void)!::write(options_.wake_control, &one, sizeof one);
+}
+
+} // namespace esplane::fastpath

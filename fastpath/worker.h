@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The loop on a pinned CPU: receive from every port, run the pipeline, send, be quiescent.
+//
+// A worker without a thread (never started) is driven by run_once(): tests, benchmarks and the
+// offline engine do that.  With a thread it polls while there is traffic and sleeps on its ports'
+// descriptors after a while without; asleep it is offline for the tables.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "fastpath/pipeline.h"
+
+namespace esplane::fastpath {
+
+struct worker_options {
+    int cpu = -1;                  ///< to pin to; -1 = leave it to the scheduler
+    std::uint32_t idle_loops = 512; ///< without a packet before it sleeps
+    int wake_control = -1;         ///< eventfd to write to when events wait; -1 = none
+};
+
+class worker {
+  public:
+    /// All but the options outlive the worker.  Errors: ENOTSUP (crypto::engine), EMFILE.
+    [[nodiscard]] static result<std::unique_ptr<worker>>
+    make(tables& shared, buffer_pool& buffers, std::span<port* const> ports,
+         worker_options options);
+    ~worker();
+    worker(const worker&) = delete;
+    worker& operator=(const worker&) = delete;
+
+    /// Starts the thread.  Errors: EINVAL where the CPU is not there.
+    [[nodiscard]] result<void> start();
+    /// Ends it; returns when it is gone.
+    void stop();
+
+    /// One loop by the caller's thread.  Returns how many packets came in.  Not while started.
+    std::size_t run_once(moment now) noexcept;
+
+    [[nodiscard]] const worker_counters& counters() const noexcept { return pipeline_.counters(); }
+    /// Read by control: what the worker has to say.
+    [[nodiscard]] event_ring& events() noexcept { return pipeline_.events(); }
+    [[nodiscard]] const crypto::engine& engine() const noexcept { return *crypto_; }
+
+  private:
+    worker(tables& shared, buffer_pool& buffers, std::span<port* const> ports,
+           worker_options options, std::unique_ptr<crypto::engine> engine, int wake);
+    void loop() noexcept;
+    void sleep() noexcept;
+    void wake_control() noexcept;
+
+    worker_options options_;
+    std::unique_ptr<crypto::engine> crypto_;
+    std::vector<port*> ports_;
+    pipeline pipeline_;
+    int wake_; ///< eventfd that ends a sleep
+    std::atomic<bool> stopping_{false};
+    std::thread thread_;
+};
+
+/// The time as both clocks have it.
+[[nodiscard]] moment now() noexcept;
+
+} // namespace esplane::fastpath
