@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/xdp/attachment.h"
+
+#include <array>
+#include <cstring>
+#include <optional>
+#include <string_view>
+
+#include <linux/if_link.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <sys/socket.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "fastpath/xdp/bpf.h"
+
+namespace esplane::fastpath {
+namespace {
+
+// First of all filters.  The handle remembers across processes who made the qdisc.
+constexpr std::uint32_t filter_priority = 1;
+constexpr std::uint32_t filter_handle = 1;
+constexpr std::uint32_t filter_handle_own_qdisc = 2;
+
+struct program {
+    unique_fd fd;
+    std::string name;
+};
+
+std::optional<program> program_by_id(std::uint32_t id) {
+    program p{unique_fd(bpf_prog_get_fd_by_id(id)), {}};
+    bpf_prog_info info{};
+    std::uint32_t length = sizeof info;
+    if (!p.fd.valid() || bpf_obj_get_info_by_fd(p.fd.get(), &info, &length) != 0) return {};
+    p.name = info.name;
+    return p;
+}
+
+/// The XDP program on a device and the flags that address its mode.
+struct attached_xdp {
+    std::uint32_t id = 0;
+    std::uint32_t mode_flag = 0;
+};
+
+result<attached_xdp> query_xdp(const std::string& device, int ifindex) {
+    auto q = cleared<bpf_xdp_query_opts>();
+    if (const int e = bpf_xdp_query(ifindex, 0, &q); e != 0)
+        return fail_bpf(e, device + ": asking for its XDP program");
+    if (q.drv_prog_id != 0) return attached_xdp{q.drv_prog_id, XDP_FLAGS_DRV_MODE};
+    if (q.skb_prog_id != 0) return attached_xdp{q.skb_prog_id, XDP_FLAGS_SKB_MODE};
+    if (q.hw_prog_id != 0) return attached_xdp{q.hw_prog_id, XDP_FLAGS_HW_MODE};
+    return attached_xdp{};
+}
+
+tl::unexpected<error> fail_foreign_xdp(const std::string& device, const std::string& name) {
+    return fail(EBUSY, device + ": another XDP program (" + name +
+                           ") is attached; take it off with 'ip link set dev " + device +
+                           " xdp off', or use another device");
+}
+
+xdp_mode mode_of(std::uint32_t mode_flag) {
+    return mode_flag == XDP_FLAGS_SKB_MODE ? xdp_mode::generic : xdp_mode::native;
+}
+
+bpf_tc_hook clsact_hook(int ifindex, int point = BPF_TC_EGRESS) {
+    auto hook = cleared<bpf_tc_hook>();
+    hook.ifindex = ifindex;
+    hook.attach_point = static_cast<bpf_tc_attach_point>(point);
+    return hook;
+}
+
+bpf_tc_opts filter_options(std::uint32_t handle) {
+    auto filter = cleared<bpf_tc_opts>();
+    filter.handle = handle;
+    filter.priority = filter_priority;
+    return filter;
+}
+
+/// The filter with that handle at our priority.
+std::optional<program> egress_filter(int ifindex, std::uint32_t handle) {
+    const bpf_tc_hook hook = clsact_hook(ifindex);
+    auto filter = filter_options(handle);
+    if (bpf_tc_query(&hook, &filter) != 0) return {};
+    return program_by_id(filter.prog_id);
+}
+
+/// The handle under which our filter stands; 0 if it does not.
+std::uint32_t own_filter_handle(int ifindex) {
+    for (const std::uint32_t handle : {filter_handle, filter_handle_own_qdisc}) {
+        const auto p = egress_filter(ifindex, handle);
+        if (p && p->name == egress_program_name) return handle;
+    }
+    return 0;
+}
+
+/// Asks the kernel for the filters of one side of clsact; true where there is one, or where the
+/// answer is not understood.
+bool has_filters(int ifindex, std::uint32_t side) {
+    struct {
+        nlmsghdr header;
+        tcmsg tc;
+    } request{};
+    request.header.nlmsg_len = sizeof request;
+    request.header.nlmsg_type = RTM_GETTFILTER;
+    request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.tc.tcm_ifindex = ifindex;
+    request.tc.tcm_parent = TC_H_MAKE(TC_H_CLSACT, side);
+    const unique_fd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    if (!socket.valid() || ::send(socket.get(), &request, sizeof request, 0) < 0) return true;
+
+    alignas(nlmsghdr) std::array<char, 32768> answer;
+    const ssize_t length = ::recv(socket.get(), answer.data(), answer.size(), 0);
+    if (length < static_cast<ssize_t>(sizeof(nlmsghdr))) return true;
+    nlmsghdr first;
+    std::memcpy(&first, answer.data(), sizeof first);
+    return first.nlmsg_type != NLMSG_DONE;
+}
+
+bool clsact_is_empty(int ifindex) {
+    return !has_filters(ifindex, TC_H_MIN_INGRESS) && !has_filters(ifindex, TC_H_MIN_EGRESS);
+}
+
+result<bool> detach_ingress(const std::string& device, int ifindex) {
+    const auto there = query_xdp(device, ifindex);
+    if (!there) return tl::unexpected(there.error());
+    const auto p = there->id != 0 ? program_by_id(there->id) : std::nullopt;
+    if (!p || p->name != ingress_program_name) return false;
+    auto only_this = cleared<bpf_xdp_attach_opts>();
+    only_this.old_prog_fd = p->fd.get();
+    if (const int e = bpf_xdp_detach(ifindex, there->mode_flag, &only_this); e != 0)
+        return fail_bpf(e, device + ": taking off the XDP program");
+    return true;
+}
+
+/// Returns the handle it had; 0 if it was not there.
+result<std::uint32_t> detach_egress(const std::string& device, int ifindex) {
+    const std::uint32_t handle = own_filter_handle(ifindex);
+    if (handle == 0) return 0;
+    const bpf_tc_hook hook = clsact_hook(ifindex);
+    auto filter = filter_options(handle);
+    if (const int e = bpf_tc_detach(&hook, &filter); e != 0)
+        return fail_bpf(e, device + ": taking off the egress filter");
+    return handle;
+}
+
+} // namespace
+
+result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int program) {
+    const auto there = query_xdp(device, ifindex);
+    if (!there) return tl::unexpected(there.error());
+    if (there->id != 0) {
+        const auto old = program_by_id(there->id);
+        if (!old || old->name != ingress_program_name)
+            return fail_foreign_xdp(device, old ? old->name : "unknown");
+        auto in_place_of = cleared<bpf_xdp_attach_opts>();
+        in_place_of.old_prog_fd = old->fd.get();
+        if (const int e = bpf_xdp_attach(ifindex, program, there->mode_flag | XDP_FLAGS_REPLACE,
+                                         &in_place_of);
+            e != 0)
+            return fail_bpf(e, device + ": replacing the XDP program");
+        return mode_of(there->mode_flag);
+    }
+    int e = 0;
+    for (const std::uint32_t mode_flag : {XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE}) {
+        e = bpf_xdp_attach(ifindex, program, mode_flag | XDP_FLAGS_UPDATE_IF_NOEXIST, nullptr);
+        if (e == 0) return mode_of(mode_flag);
+    }
+    return fail_bpf(e, device + ": attaching the XDP program");
+}
+
+result<void> attach_egress(const std::string& device, int ifindex, int program) {
+    bpf_tc_hook hook = clsact_hook(ifindex);
+    auto filter = filter_options(own_filter_handle(ifindex));
+    filter.prog_fd = program;
+    if (filter.handle != 0) {
+        filter.flags = BPF_TC_F_REPLACE;
+    } else {
+        const int e = bpf_tc_hook_create(&hook);
+        if (e != 0 && e != -EEXIST) return fail_bpf(e, device + ": adding the clsact qdisc");
+        filter.handle = e == 0 ? filter_handle_own_qdisc : filter_handle;
+    }
+    const int e = bpf_tc_attach(&hook, &filter);
+    if (e == -EEXIST)
+        return fail(EBUSY, device + ": another egress filter has priority 1; move it behind with "
+                                    "'tc filter ... prio 2'");
+    if (e != 0) return fail_bpf(e, device + ": attaching the egress filter");
+    return {};
+}
+
+attachments find_attachments(int ifindex) noexcept {
+    attachments found;
+    const auto xdp = query_xdp({}, ifindex);
+    const auto p = xdp && xdp->id != 0 ? program_by_id(xdp->id) : std::nullopt;
+    found.ingress = p && p->name == ingress_program_name;
+    found.egress = own_filter_handle(ifindex) != 0;
+    return found;
+}
+
+result<attachments> detach(const std::string& device, int ifindex) {
+    const auto ingress = detach_ingress(device, ifindex);
+    if (!ingress) return tl::unexpected(ingress.error());
+    const auto handle = detach_egress(device, ifindex);
+    if (!handle) return tl::unexpected(handle.error());
+
+    attachments gone{*ingress, *handle != 0, false};
+    if (*handle == filter_handle_own_qdisc && clsact_is_empty(ifindex)) {
+        bpf_tc_hook both = clsact_hook(ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
+        gone.qdisc = bpf_tc_hook_destroy(&both) == 0;
+    }
+    return gone;
+}
+
+} // namespace esplane::fastpath

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Puts the two programs on a device, finds them again and takes them off.
+//
+// Both are attached over netlink, not by a descriptor: they outlive the process.  They are
+// recognised by their names; a restart replaces them without a gap, and a foreign XDP program is
+// never touched.
+// Threads: control.
+#pragma once
+
+#include "lib/base/result.h"
+
+#include <string>
+
+namespace esplane::fastpath {
+
+inline constexpr char ingress_program_name[] = "esplane_ingress";
+inline constexpr char egress_program_name[] = "esplane_egress";
+
+/// How the ingress program runs: in the driver, or (slower) in the generic path behind it.
+enum class xdp_mode : std::uint8_t { native, generic };
+
+/// Attaches the program to the device, or puts it in the place of an earlier one of ours.
+///
+/// Errors: EBUSY where a foreign program is there; what the kernel says otherwise.
+[[nodiscard]] result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int program);
+
+/// The same for clsact egress.
+[[nodiscard]] result<void> attach_egress(const std::string& device, int ifindex, int program);
+
+/// What is on a device, or was taken off it.
+struct attachments {
+    bool ingress = false;
+    bool egress = false;
+    bool qdisc = false; ///< the clsact qdisc that attach_egress made
+};
+
+/// Our programs on the device; `qdisc` stays false.
+[[nodiscard]] attachments find_attachments(int ifindex) noexcept;
+
+/// Takes our programs off, and the clsact qdisc if attach_egress made it and it is empty.
+[[nodiscard]] result<attachments> detach(const std::string& device, int ifindex);
+
+} // namespace esplane::fastpath

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the machine's own stack sends on a port's device (AF_XDP transmissions do not come by).
+//
+//   not IP ───────────────────────────────────────────────────► pass
+//   forwarded by the kernel (it came in on some device) ──────► drop
+//   IKE, ESP, neighbour discovery, multicast listener reports ► pass
+//   an `out` policy protects or blocks it ────────────────────► drop
+//
+// Rules are a tuple space: for each mask, the masked packet is looked up in one hash; of all rules
+// found the one with the lowest rank says what happens.  A later fragment shows no ports: rules
+// that look at ports and deny hold for it whatever its ports, rules that allow do not.
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "fastpath/xdp/maps.h"
+#include "fastpath/xdp/parse.bpf.h"
+
+struct rule_set {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1);
+    __uint(key_size, sizeof(struct esplane_rule_key));
+    __uint(value_size, sizeof(struct esplane_rule));
+};
+
+/// The rule set in force.  It is replaced as a whole, and the kernel returns from the replacement
+/// only when no program uses the old one any more.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __array(values, struct rule_set);
+} rule_sets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 2);
+    __type(key, __u32);
+    __type(value, struct esplane_mask_bank);
+} mask_banks SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct esplane_egress_config);
+} egress_config SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, esplane_egress_counters);
+    __type(key, __u32);
+    __type(value, __u64);
+} egress_counters SEC(".maps");
+
+/// A packet as rules see it.
+struct flow {
+    struct esplane_tuple tuple;
+    __u32 kind; ///< esplane_packet_kind
+    __u8 hop_limit;
+};
+
+static __always_inline void count(__u32 counter) {
+    __u64* value = bpf_map_lookup_elem(&egress_counters, &counter);
+    if (value) ++*value;
+}
+
+static __always_inline int deny(__u32 counter) {
+    count(counter);
+    return TC_ACT_SHOT;
+}
+
+/// Skips up to two VLAN tags.  Returns the type of what follows `*offset`, 0 if it is too short.
+static __always_inline __be16 network_protocol(struct __sk_buff* skb, __u32* offset) {
+    __be16 type = 0;
+    *offset = ETH_HLEN;
+    for (int i = 0; i < 3; ++i) {
+        if (bpf_skb_load_bytes(skb, *offset - 2, &type, sizeof type)) return 0;
+        if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD)) break;
+        *offset += 4;
+    }
+    return type;
+}
+
+/// Ports, or type and code, of a packet that has them.  False where it is too short.
+static __always_inline int parse_ports(struct __sk_buff* skb, const struct upper* u,
+                                       struct esplane_tuple* tuple) {
+    __be16 ports[2] = {};
+    __u8 type_code[2] = {};
+    switch (u->protocol) {
+    case IPPROTO_TCP:
+    case IPPROTO_UDP:
+    case IPPROTO_UDPLITE:
+    case IPPROTO_SCTP:
+    case IPPROTO_DCCP:
+        if (bpf_skb_load_bytes(skb, u->offset, ports, sizeof ports)) return 0;
+        tuple->source_port = ports[0];
+        tuple->destination_port = ports[1];
+        return 1;
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+        if (bpf_skb_load_bytes(skb, u->offset, type_code, sizeof type_code)) return 0;
+        tuple->source_port = bpf_htons(type_code[0]);
+        tuple->destination_port = bpf_htons(type_code[1]);
+        return 1;
+    default:
+        return 1;
+    }
+}
+
+static __always_inline int parse_ipv4(struct __sk_buff* skb, __u32 offset, struct flow* f,
+                                      struct upper* u) {
+    struct iphdr ip;
+    if (bpf_skb_load_bytes(skb, offset, &ip, sizeof ip) || !upper_of_ipv4(&ip, offset, u)) return 0;
+    f->tuple.family = 4;
+    f->tuple.source[0] = ip.saddr;
+    f->tuple.destination[0] = ip.daddr;
+    f->hop_limit = ip.ttl;
+    return 1;
+}
+
+static __always_inline int parse_ipv6(struct __sk_buff* skb, __u32 offset, struct flow* f,
+                                      struct upper* u) {
+    struct ipv6hdr ip;
+    if (bpf_skb_load_bytes(skb, offset, &ip, sizeof ip) || ip.version != 6) return 0;
+    f->tuple.family = 6;
+    __builtin_memcpy(f->tuple.source, &ip.saddr, sizeof f->tuple.source);
+    __builtin_memcpy(f->tuple.destination, &ip.daddr, sizeof f->tuple.destination);
+    f->hop_limit = ip.hop_limit;
+    u->protocol = ip.nexthdr;
+    u->offset = offset + sizeof ip;
+    u->later_fragment = 0;
+    for (int i = 0; i < max_extension_headers && is_extension_header(u->protocol); ++i) {
+        struct extension_header e;
+        if (u->later_fragment) return 1;
+        if (bpf_skb_load_bytes(skb, u->offset, &e, sizeof e)) return 0;
+        skip_extension_header(u, &e);
+    }
+    return u->later_fragment || !is_extension_header(u->protocol);
+}
+
+/// False where the headers cannot be read.
+static __always_inline int parse(struct __sk_buff* skb, __be16 type, __u32 offset, struct flow* f) {
+    struct upper u = {};
+    if (type == bpf_htons(ETH_P_IP) ? !parse_ipv4(skb, offset, f, &u)
+                                    : !parse_ipv6(skb, offset, f, &u))
+        return 0;
+    f->tuple.protocol = u.protocol;
+    f->kind = u.later_fragment ? esplane_kind_fragment : esplane_kind_whole;
+    return u.later_fragment || parse_ports(skb, &u, &f->tuple);
+}
+
+/// Multicast listener queries and reports (RFC 2710, RFC 3810).
+static __always_inline int is_listener_discovery(__u8 type) {
+    return (type >= 130 && type <= 132) || type == 143;
+}
+
+/// What may leave in clear whatever the policies say.
+static __always_inline int is_exempt(const struct flow* f) {
+    const struct esplane_tuple* t = &f->tuple;
+    if (t->protocol == IPPROTO_ESP) return 1;
+    if (f->kind != esplane_kind_whole) return 0;
+    if (t->protocol == IPPROTO_UDP) return is_ike(t->source_port) || is_ike(t->destination_port);
+    if (t->family != 6 || t->protocol != IPPROTO_ICMPV6) return 0;
+    const __u8 type = (__u8)bpf_ntohs(t->source_port);
+    return (f->hop_limit == 255 && is_neighbour_discovery(type)) ||
+           (f->hop_limit == 1 && is_listener_discovery(type));
+}
+
+static __always_inline void apply_mask(struct esplane_tuple* out, const struct esplane_tuple* in,
+                                       const struct esplane_tuple* bits) {
+    for (int i = 0; i < 4; ++i) {
+        out->source[i] = in->source[i] & bits->source[i];
+        out->destination[i] = in->destination[i] & bits->destination[i];
+    }
+    out->source_port = in->source_port & bits->source_port;
+    out->destination_port = in->destination_port & bits->destination_port;
+    out->protocol = in->protocol & bits->protocol;
+    out->family = in->family;
+}
+
+struct search {
+    const struct esplane_mask_bank* bank;
+    void* rules;
+    const struct flow* f;
+    __u64 rank;
+    __u32 denied;
+};
+
+/// One mask of the search; 1 ends it.
+static long search_mask(__u32 i, struct search* s) {
+    if (i >= ESPLANE_MAX_MASKS || i >= s->bank->count) return 1;
+    const struct esplane_mask* mask = &s->bank->masks[i];
+    if (mask->best_rank > s->rank) return 1;
+    if (!(mask->kinds & s->f->kind) || mask->bits.family != s->f->tuple.family) return 0;
+
+    struct esplane_rule_key key = {};
+    apply_mask(&key.tuple, &s->f->tuple, &mask->bits);
+    key.mask = i;
+    const struct esplane_rule* rule = bpf_map_lookup_elem(s->rules, &key);
+    if (rule && rule->rank < s->rank) {
+        s->rank = rule->rank;
+        s->denied = rule->deny;
+    }
+    return 0;
+}
+
+/// The rule set in force and its masks; false where there is none.
+static __always_inline int rules_in_force(struct search* s) {
+    const __u32 zero = 0;
+    struct esplane_rule_key header = {};
+    header.mask = ESPLANE_HEADER_MASK;
+    s->rules = bpf_map_lookup_elem(&rule_sets, &zero);
+    if (!s->rules) return 0;
+    const struct esplane_rule* which = bpf_map_lookup_elem(s->rules, &header);
+    if (!which) return 0;
+    s->bank = bpf_map_lookup_elem(&mask_banks, &which->deny);
+    return s->bank && s->bank->count > 0;
+}
+
+SEC("tc")
+int esplane_egress(struct __sk_buff* skb) {
+    __u32 offset;
+    const __be16 type = network_protocol(skb, &offset);
+    if (type != bpf_htons(ETH_P_IP) && type != bpf_htons(ETH_P_IPV6)) return TC_ACT_UNSPEC;
+    if (skb->ingress_ifindex) return deny(esplane_denied_forwarded);
+
+    struct flow f = {};
+    const int readable = parse(skb, type, offset, &f);
+    if (readable && is_exempt(&f)) {
+        count(esplane_allowed_exempt);
+        return TC_ACT_UNSPEC;
+    }
+    const __u32 zero = 0;
+    const struct esplane_egress_config* c = bpf_map_lookup_elem(&egress_config, &zero);
+    if (!c || c->deny_all) return deny(esplane_denied_all);
+
+    struct search s = {.f = &f, .rank = ~0ull};
+    if (!rules_in_force(&s)) return TC_ACT_UNSPEC;
+    if (!readable) return deny(esplane_denied_unparsed);
+    for (__u32 i = 0; i < ESPLANE_MAX_MASKS; ++i)
+        if (search_mask(i, &s)) break;
+    return s.denied ? deny(esplane_denied_policy) : TC_ACT_UNSPEC;
+}
+
+const char program_license[] SEC("license") = "Apache-2.0";

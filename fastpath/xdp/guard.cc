@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/xdp/guard.h"
+
+#include <cstddef>
+#include <cstring>
+#include <iterator>
+#include <numeric>
+
+#include <net/if.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <egress.skel.h>
+#include <ingress.skel.h>
+
+namespace esplane::fastpath {
+namespace {
+
+constexpr std::uint32_t only_entry = 0;
+
+/// Binds the abstract socket that says "this device is taken" in this network namespace.
+result<unique_fd> lock_device(const std::string& device, int ifindex) {
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    const std::string text = "esplane-port-" + std::to_string(ifindex);
+    std::memcpy(name.sun_path + 1, text.data(), text.size()); // [0] = 0: abstract
+    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
+
+    unique_fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return fail_errno(device + ": reserving the device");
+    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&name), length) == 0) return fd;
+    if (errno != EADDRINUSE) return fail_errno(device + ": reserving the device");
+    return fail(EBUSY, device + ": another esplaned uses this device; stop it first");
+}
+
+result<int> index_of(const std::string& device) {
+    const unsigned index = ::if_nametoindex(device.c_str());
+    if (index == 0)
+        return fail(ENODEV, device + ": no such device; 'ip link' lists those there are");
+    return static_cast<int>(index);
+}
+
+esplane_address map_key(const ipsec::address& a) {
+    esplane_address key{};
+    if (a.fam == ipsec::family::ipv4) {
+        key.word[2] = wire::be32(0xffff).network();
+        key.word[3] = a.as_v4().network();
+    } else {
+        std::memcpy(key.word, a.bytes.data(), sizeof key.word);
+    }
+    return key;
+}
+
+std::uint16_t map_key(wire::be16 port) {
+    return port.network();
+}
+
+/// Makes the hash map `fd` hold `wanted`, of which it holds `current`: adds, then removes.
+template <typename T>
+result<void> make_equal(int fd, std::set<T>& current, std::set<T> wanted, const std::string& what) {
+    const std::uint8_t yes = 1;
+    for (const T& x : wanted) {
+        if (current.contains(x)) continue;
+        const auto key = map_key(x);
+        if (const int e = bpf_map_update_elem(fd, &key, &yes, BPF_ANY); e != 0)
+            return fail_bpf(e, what);
+        current.insert(x);
+    }
+    for (auto at = current.begin(); at != current.end();) {
+        if (wanted.contains(*at)) {
+            ++at;
+            continue;
+        }
+        const auto key = map_key(*at);
+        if (const int e = bpf_map_delete_elem(fd, &key); e != 0) return fail_bpf(e, what);
+        at = current.erase(at);
+    }
+    return {};
+}
+
+template <std::size_t N>
+void sum_over_cpus(int fd, std::array<std::uint64_t, N>& into) {
+    const int cpus = libbpf_num_possible_cpus();
+    if (cpus <= 0) return;
+    std::vector<std::uint64_t> values(static_cast<std::size_t>(cpus));
+    for (std::uint32_t i = 0; i < N; ++i)
+        if (bpf_map_lookup_elem(fd, &i, values.data()) == 0)
+            into[i] = std::accumulate(values.begin(), values.end(), std::uint64_t{0});
+}
+
+/// A random unicast address of the locally administered kind.
+wire::mac_address random_mac() {
+    wire::mac_address mac{};
+    (void)::getrandom(mac.data(), mac.size(), 0);
+    mac[0] = static_cast<std::uint8_t>((mac[0] & 0xfc) | 0x02);
+    return mac;
+}
+
+/// The map that becomes the rule set in force: the rules and the number of their mask bank.
+result<unique_fd> make_rules_map(const egress_rule_set& set, std::uint32_t bank) {
+    auto keys = set.keys;
+    auto rules = set.rules;
+    keys.push_back({{}, ESPLANE_HEADER_MASK});
+    rules.push_back({0, bank, 0});
+    auto count = static_cast<std::uint32_t>(keys.size());
+    unique_fd map(bpf_map_create(BPF_MAP_TYPE_HASH, "rule_set", sizeof(esplane_rule_key),
+                                 sizeof(esplane_rule), count, nullptr));
+    if (!map.valid()) return fail_errno("memory for " + std::to_string(count) + " egress rules");
+    if (const int e = bpf_map_update_batch(map.get(), keys.data(), rules.data(), &count, nullptr);
+        e != 0)
+        return fail_bpf(e, "filling the egress rules");
+    return map;
+}
+
+} // namespace
+
+std::uint64_t guard_counters::denied() const noexcept {
+    return egress[esplane_denied_forwarded] + egress[esplane_denied_policy] +
+           egress[esplane_denied_unparsed] + egress[esplane_denied_all];
+}
+
+result<std::unique_ptr<guard>> guard::open(const std::string& device) {
+    silence_bpf_libraries();
+    const auto ifindex = index_of(device);
+    if (!ifindex) return tl::unexpected(ifindex.error());
+    auto lock = lock_device(device, *ifindex);
+    if (!lock) return tl::unexpected(std::move(lock.error()));
+    std::unique_ptr<guard> g(new guard(device, *ifindex, std::move(*lock)));
+    if (auto loaded = g->load(); !loaded) return tl::unexpected(std::move(loaded.error()));
+    return g;
+}
+
+guard::guard(std::string device, int ifindex, unique_fd lock)
+    : device_(std::move(device))
+    , ifindex_(ifindex)
+    , lock_(std::move(lock))
+    , punt_source_(random_mac()) {}
+
+guard::~guard() {
+    ingress_bpf::destroy(ingress_);
+    egress_bpf::destroy(egress_);
+}
+
+result<void> guard::load() {
+    ingress_ = ingress_bpf::open_and_load();
+    if (ingress_ != nullptr) egress_ = egress_bpf::open_and_load();
+    if (egress_ == nullptr)
+        return fail_errno(device_ + ": loading the BPF programs (needs root and Linux 5.18)");
+    return install({});
+}
+
+result<void> guard::attach() {
+    // Egress first: as soon as the sockets may take packets, the kernel forwards none.
+    if (auto r = attach_egress(device_, ifindex_, bpf_program__fd(egress_->progs.esplane_egress));
+        !r)
+        return r;
+    const auto mode =
+        attach_ingress(device_, ifindex_, bpf_program__fd(ingress_->progs.esplane_ingress));
+    if (!mode) return tl::unexpected(mode.error());
+    mode_ = *mode;
+    return configure_ingress();
+}
+
+result<void> guard::set_local_addresses(std::span<const ipsec::address> addresses) {
+    return make_equal(bpf_map__fd(ingress_->maps.local_addresses), local_addresses_,
+                      std::set(addresses.begin(), addresses.end()),
+                      device_ + ": telling the XDP program the machine's addresses");
+}
+
+result<void> guard::set_encap_ports(std::span<const wire::be16> ports) {
+    return make_equal(bpf_map__fd(ingress_->maps.encap_ports), encap_ports_,
+                      std::set(ports.begin(), ports.end()),
+                      device_ + ": telling the XDP program the encapsulation ports");
+}
+
+result<void> guard::set_take_local(bool take) {
+    take_local_ = take;
+    return configure_ingress();
+}
+
+result<void> guard::configure_ingress() {
+    esplane_ingress_config config{};
+    config.take_local = take_local_;
+    config.recognise_punted = mode_ == xdp_mode::generic;
+    std::memcpy(config.punted_source, punt_source_.data(), punt_source_.size());
+    if (const int e = bpf_map_update_elem(bpf_map__fd(ingress_->maps.ingress_config), &only_entry,
+                                          &config, BPF_ANY);
+        e != 0)
+        return fail_bpf(e, device_ + ": configuring the XDP program");
+    return {};
+}
+
+result<void> guard::configure_egress(bool deny_all) {
+    const esplane_egress_config config{deny_all};
+    if (const int e = bpf_map_update_elem(bpf_map__fd(egress_->maps.egress_config), &only_entry,
+                                          &config, BPF_ANY);
+        e != 0)
+        return fail_bpf(e, device_ + ": configuring the egress filter");
+    return {};
+}
+
+result<void> guard::set_out_policies(std::span<const egress_rule> rules) {
+    const auto compiled = compile_egress_rules(rules, ifindex_);
+    auto done = compiled ? install(*compiled) : tl::unexpected(compiled.error());
+    const auto configured = configure_egress(!done);
+    if (!done)
+        return fail(done.error().code, device_ + ": " + done.error().text +
+                                           "; until then all IP from this machine is dropped");
+    return configured;
+}
+
+result<void> guard::install(const egress_rule_set& set) {
+    const std::uint32_t spare = 1 - bank_;
+    if (const int e =
+            bpf_map_update_elem(bpf_map__fd(egress_->maps.mask_banks), &spare, &set.bank, BPF_ANY);
+        e != 0)
+        return fail_bpf(e, "filling the masks of the egress rules");
+    const auto rules = make_rules_map(set, spare);
+    if (!rules) return tl::unexpected(rules.error());
+    const int fd = rules->get();
+    if (const int e =
+            bpf_map_update_elem(bpf_map__fd(egress_->maps.rule_sets), &only_entry, &fd, BPF_ANY);
+        e != 0)
+        return fail_bpf(e, "replacing the egress rules");
+    bank_ = spare;
+    return {};
+}
+
+result<void> guard::hold(std::uint32_t queue, int socket) {
+    if (const int e =
+            bpf_map_update_elem(bpf_map__fd(ingress_->maps.xsks), &queue, &socket, BPF_ANY);
+        e != 0)
+        return fail_bpf(e, device_ + ": giving queue " + std::to_string(queue) + " to its socket");
+    return {};
+}
+
+guard_counters guard::counters() const {
+    guard_counters c;
+    sum_over_cpus(bpf_map__fd(ingress_->maps.ingress_counters), c.ingress);
+    sum_over_cpus(bpf_map__fd(egress_->maps.egress_counters), c.egress);
+    return c;
+}
+
+int guard::punt_program() const noexcept {
+    return bpf_program__fd(ingress_->progs.esplane_punt);
+}
+
+result<attachments> guard::release(const std::string& device) {
+    silence_bpf_libraries();
+    const auto ifindex = index_of(device);
+    if (!ifindex) return tl::unexpected(ifindex.error());
+    const auto lock = lock_device(device, *ifindex);
+    if (!lock) return tl::unexpected(lock.error());
+    return detach(device, *ifindex);
+}
+
+std::vector<std::string> guard::guarded_devices() {
+    silence_bpf_libraries();
+    std::vector<std::string> found;
+    struct if_nameindex* const all = ::if_nameindex();
+    for (auto* i = all; i != nullptr && i->if_index != 0; ++i) {
+        const attachments a = find_attachments(static_cast<int>(i->if_index));
+        if (a.ingress || a.egress) found.emplace_back(i->if_name);
+    }
+    if (all != nullptr) ::if_freenameindex(all);
+    return found;
+}
+
+} // namespace esplane::fastpath

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Keeps the machine fail-closed on one device.
+//
+// Two programs stand on it: esplane_ingress (XDP) takes from the machine's stack what esplane has
+// to see, and drops it where nobody holds the sockets; esplane_egress (tc) drops what the kernel
+// would forward and what the machine itself would send in clear although an `out` policy protects
+// or blocks it.  Both stay when the process ends, however it ends; release() takes them off.
+//
+//   open() -> set_...() -> attach() -> hold() for each queue -> set_...() whenever it changes
+//
+// Threads: control.  Does not: change forwarding sysctls; look into VLAN-tagged frames on ingress
+// (they go to the stack, and the egress program drops what it would forward).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fastpath/xdp/attachment.h"
+#include "fastpath/xdp/bpf.h"
+#include "fastpath/xdp/egress_rules.h"
+#include "lib/ipsec/address.h"
+#include "lib/wire/headers.h"
+
+struct ingress_bpf;
+struct egress_bpf;
+
+namespace esplane::fastpath {
+
+/// Packets by what the programs did with them, since attach().
+struct guard_counters {
+    std::array<std::uint64_t, esplane_ingress_counters> ingress{};
+    std::array<std::uint64_t, esplane_egress_counters> egress{};
+
+    /// What the kernel was not allowed to send, for whatever cause.
+    [[nodiscard]] std::uint64_t denied() const noexcept;
+};
+
+class guard {
+  public:
+    /// Highest number of rx queues of a device.
+    static constexpr std::uint32_t max_queues = 256;
+
+    /// Reserves the device against other daemons and loads the programs.  Nothing is attached yet.
+    ///
+    /// Errors: ENODEV without such a device, EBUSY where another daemon has it, EPERM.
+    [[nodiscard]] static result<std::unique_ptr<guard>> open(const std::string& device);
+    /// Leaves the programs where they are.
+    ~guard();
+    guard(const guard&) = delete;
+    guard& operator=(const guard&) = delete;
+
+    /// Attaches both programs, in the place of those of an earlier daemon.
+    [[nodiscard]] result<void> attach();
+
+    /// Addresses of the machine, both families, on whatever device.  Adds before it removes.
+    [[nodiscard]] result<void> set_local_addresses(std::span<const ipsec::address> addresses);
+    /// UDP ports of the machine that carry ESP.
+    [[nodiscard]] result<void> set_encap_ports(std::span<const wire::be16> ports);
+    /// Whether clear traffic for the machine goes to esplane too (where `in` policies exist).
+    [[nodiscard]] result<void> set_take_local(bool take);
+    /// Replaces all rules at one moment; waits until no packet is held against the old ones (a few
+    /// milliseconds).  On failure the egress program drops all IP of the machine but the exempt.
+    ///
+    /// Errors: E2BIG where the rules cannot be expressed, ENOMEM.
+    [[nodiscard]] result<void> set_out_policies(std::span<const egress_rule> rules);
+    /// Gives what arrives on a queue to an AF_XDP socket.  It ends when the socket is closed.
+    [[nodiscard]] result<void> hold(std::uint32_t queue, int socket);
+
+    [[nodiscard]] guard_counters counters() const;
+    [[nodiscard]] const std::string& device() const noexcept { return device_; }
+    [[nodiscard]] int ifindex() const noexcept { return ifindex_; }
+    [[nodiscard]] xdp_mode mode() const noexcept { return mode_; }
+    /// The program that hands frames up to the stack, for BPF_PROG_TEST_RUN.
+    [[nodiscard]] int punt_program() const noexcept;
+    /// In generic mode: the source MAC address that punted frames must bear, or they would be taken
+    /// again.  Random; never on the wire.
+    [[nodiscard]] const wire::mac_address& punt_source() const noexcept { return punt_source_; }
+
+    /// Takes the programs off a device; needs no daemon, and refuses while one runs.
+    ///
+    /// Errors: ENODEV, EBUSY; what the kernel says otherwise.
+    [[nodiscard]] static result<attachments> release(const std::string& device);
+    /// Devices of this network namespace that carry one of the programs.
+    [[nodiscard]] static std::vector<std::string> guarded_devices();
+
+  private:
+    guard(std::string device, int ifindex, unique_fd lock);
+    [[nodiscard]] result<void> load();
+    [[nodiscard]] result<void> configure_ingress();
+    [[nodiscard]] result<void> configure_egress(bool deny_all);
+    [[nodiscard]] result<void> install(const egress_rule_set& set);
+
+    std::string device_;
+    int ifindex_;
+    unique_fd lock_;
+    ingress_bpf* ingress_ = nullptr;
+    egress_bpf* egress_ = nullptr;
+    xdp_mode mode_ = xdp_mode::native;
+    wire::mac_address punt_source_{};
+    bool take_local_ = false;
+    std::uint32_t bank_ = 0; ///< of mask_banks, in force
+    std::set<ipsec::address> local_addresses_;
+    std::set<wire::be16> encap_ports_;
+};
+
+} // namespace esplane::fastpath

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the BPF programs and the guard share: keys, values and counter numbers of the maps.
+//
+// C for both sides.  Addresses, ports and masks are in network order.
+#pragma once
+
+#include <linux/types.h>
+
+/// Entries of `ingress_counters`: one per way out of esplane_ingress.
+enum esplane_ingress_counter {
+    esplane_passed_not_ip,        ///< ARP, LLDP, VLAN-tagged
+    esplane_passed_group,         ///< multicast and broadcast
+    esplane_passed_nd,            ///< neighbour discovery
+    esplane_passed_ike,           ///< UDP 500 and 4500
+    esplane_passed_fragment,      ///< later fragments of UDP
+    esplane_passed_local,         ///< other traffic for the machine
+    esplane_passed_punted,        ///< handed up by the port itself (generic mode only)
+    esplane_taken_esp,            ///< ESP for the machine, also in UDP
+    esplane_taken_local,          ///< other traffic for the machine, while it is taken
+    esplane_taken_transit,        ///< not for the machine
+    esplane_dropped_nobody_holds, ///< for esplane, but no socket is there
+    esplane_ingress_counters,
+};
+
+/// Entries of `egress_counters`: one per way out of esplane_egress that says something.
+enum esplane_egress_counter {
+    esplane_denied_forwarded, ///< the kernel would have forwarded it
+    esplane_denied_policy,    ///< an `out` policy protects or blocks it
+    esplane_denied_unparsed,  ///< headers that cannot be read while policies exist
+    esplane_denied_all,       ///< the policies do not fit: everything in clear is dropped
+    esplane_allowed_exempt,   ///< IKE, ESP, neighbour discovery
+    esplane_egress_counters,
+};
+
+/// An address of the machine; IPv4 as ::ffff:a.b.c.d.
+struct esplane_address {
+    __u32 word[4];
+};
+
+/// The one entry of `ingress_config`.
+struct esplane_ingress_config {
+    __u8 take_local;       ///< traffic for the machine goes to esplane too
+    __u8 recognise_punted; ///< generic mode sees punted frames again: pass them
+    __u8 punted_source[6]; ///< the secret source MAC address they bear
+};
+
+/// The one entry of `egress_config`.
+struct esplane_egress_config {
+    __u32 deny_all;
+};
+
+/// A packet as selectors see it, or the bits of it that a class of rules looks at.  IPv4 addresses
+/// stand in word 0.  For ICMP the ports are type and code.
+struct esplane_tuple {
+    __u32 source[4];
+    __u32 destination[4];
+    __u16 source_port;
+    __u16 destination_port;
+    __u8 protocol;
+    __u8 family; ///< 4 or 6: always compared
+    __u8 zero[2];
+};
+
+/// Packets that a mask applies to.
+enum esplane_packet_kind {
+    esplane_kind_whole = 1,    ///< ports are known
+    esplane_kind_fragment = 2, ///< a later fragment: they are not
+};
+
+/// All rules that look at the same bits.
+struct esplane_mask {
+    struct esplane_tuple bits; ///< `family` is a value here, not a mask
+    __u32 kinds;               ///< esplane_packet_kind, or-ed
+    __u32 zero;
+    __u64 best_rank; ///< lowest of its rules; masks are sorted by it
+};
+
+#define ESPLANE_MAX_MASKS 64
+
+struct esplane_mask_bank {
+    __u32 count;
+    __u32 zero;
+    struct esplane_mask masks[ESPLANE_MAX_MASKS];
+};
+
+/// Key of a rule set: the masked tuple and the number of its mask.
+struct esplane_rule_key {
+    struct esplane_tuple tuple;
+    __u32 mask;
+};
+
+/// The key with this mask number (and a tuple of zeros) holds, in `deny`, which of the two
+/// entries of `mask_banks` belongs to the rule set.
+#define ESPLANE_HEADER_MASK 0xffffffffu
+
+struct esplane_rule {
+    __u64 rank; ///< priority, then position: lower wins
+    __u32 deny; ///< 1: protected or blocked, so not in clear
+    __u32 zero;
+};

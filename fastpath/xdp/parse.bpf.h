@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From the IP header to the upper layer: what both BPF programs share.
+#pragma once
+
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define max_extension_headers 6
+
+/// Where the upper-layer header lies and what it is.
+struct upper {
+    __u8 protocol;
+    __u32 offset;       ///< from the start of the frame
+    int later_fragment; ///< not the first: there is no upper-layer header
+};
+
+/// False where the header is malformed.
+static __always_inline int upper_of_ipv4(const struct iphdr* ip, __u32 offset, struct upper* u) {
+    if (ip->version != 4 || ip->ihl < 5) return 0;
+    u->protocol = ip->protocol;
+    u->offset = offset + ip->ihl * 4u;
+    u->later_fragment = (ip->frag_off & bpf_htons(0x1fff)) != 0;
+    return 1;
+}
+
+/// The front of each IPv6 extension header that can be skipped.
+struct extension_header {
+    __u8 next;
+    __u8 length; ///< in 8 bytes, not counting the first 8; reserved in a fragment header
+    __be16 fragment;
+};
+
+static __always_inline int is_extension_header(__u8 protocol) {
+    return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
+           protocol == IPPROTO_DSTOPTS || protocol == IPPROTO_FRAGMENT;
+}
+
+/// Moves `u` behind `e`.  Behind a later fragment's header lies no header: `u` stays on the
+/// protocol that the fragment header names, and the walk ends.
+static __always_inline void skip_extension_header(struct upper* u,
+                                                  const struct extension_header* e) {
+    if (u->later_fragment) return;
+    if (u->protocol == IPPROTO_FRAGMENT) {
+        u->offset += 8;
+        u->later_fragment = (e->fragment & bpf_htons(0xfff8)) != 0;
+    } else {
+        u->offset += (e->length + 1u) * 8;
+    }
+    u->protocol = e->next;
+}
+
+static __always_inline int is_ike(__be16 port) {
+    return port == bpf_htons(500) || port == bpf_htons(4500);
+}
+
+/// Router and neighbour solicitation and advertisement, redirect (RFC 4861).
+static __always_inline int is_neighbour_discovery(__u8 type) {
+    return type >= 133 && type <= 137;
+}
