@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xfrm/dispatch.h"
+
+#include <algorithm>
+#include <bit>
+#include <string>
+
+#include "xfrm/attributes.h"
+#include "xfrm/policy_codec.h"
+
+namespace esplane::xfrm {
+namespace {
+
+/// One message under way.
+struct exchange {
+    control::layer& layer;
+    const message& m;
+    const attributes& a;
+    const client_state& who;
+    moment now;
+    reply_sink& out;
+
+    [[nodiscard]] ipsec::originator by() const { return {m.header.nlmsg_pid, m.header.nlmsg_seq}; }
+    /// The fixed part: its length has been checked.
+    template <typename T>
+    [[nodiscard]] T fixed() const {
+        return read_fixed<T>(m.payload()).value_or(T{});
+    }
+};
+
+using answer = result<void>;
+using handler = answer (*)(const exchange&);
+
+/// Sends the one message that `write` fills.
+template <typename Write>
+void send(const exchange& x, std::uint16_t type, Write&& write) {
+    datagram d;
+    message_writer w(d, type, 0, x.m.header.nlmsg_seq, x.who.port_id);
+    write(w);
+    w.finish();
+    x.out.reply(std::move(d));
+}
+
+void write_sa(message_writer& w, const ipsec::sa& s) {
+    w.fixed(sa_info(s));
+    encode_sa_attributes(w, s);
+}
+
+void write_policy(message_writer& w, const ipsec::policy& p) {
+    w.fixed(policy_info(p));
+    encode_policy_attributes(w, p);
+}
+
+// SAs
+
+/// The kernel names no attribute where an algorithm is not found, so neither is one named here.
+answer resolve_algorithms(ipsec::algorithms& a) {
+    return ipsec::resolve(a).map_error([](error e) {
+        e.field.clear();
+        return e;
+    });
+}
+
+answer put_sa(const exchange& x) {
+    auto s = decode_sa(x.fixed<xfrm_usersa_info>(), x.a);
+    if (!s) return tl::unexpected(std::move(s.error()));
+    if (auto ok = resolve_algorithms(s->algs); !ok) return ok;
+    return x.m.header.nlmsg_type == XFRM_MSG_NEWSA
+               ? x.layer.add_sa(std::move(*s), x.by(), x.now)
+               : x.layer.update_sa(std::move(*s), x.by(), x.now);
+}
+
+/// Mobile IPv6's "SAs" have no SPI and are found by source: without one the request is malformed.
+answer check_lookup(const exchange& x, std::uint8_t protocol) {
+    const bool has_spi = protocol == 50 || protocol == 51 || protocol == 108;
+    if (!has_spi && !x.a.has(XFRMA_SRCADDR)) return fail(EINVAL);
+    return {};
+}
+
+answer delete_sa(const exchange& x) {
+    const auto id = decode_sa_id(x.fixed<xfrm_usersa_id>());
+    if (auto ok = check_lookup(x, id.protocol); !ok) return ok;
+    return x.layer.delete_sa(id, x.by());
+}
+
+answer get_sa(const exchange& x) {
+    const auto id = decode_sa_id(x.fixed<xfrm_usersa_id>());
+    if (auto ok = check_lookup(x, id.protocol); !ok) return ok;
+    const ipsec::sa* s = x.layer.get_sa(id);
+    if (s == nullptr) return fail(ESRCH);
+    send(x, XFRM_MSG_NEWSA, [s](message_writer& w) { write_sa(w, *s); });
+    return {};
+}
+
+answer allocate_spi(const exchange& x) {
+    const auto request = decode_spi_request(x.fixed<xfrm_userspi_info>(), x.a);
+    if (!request) return tl::unexpected(request.error());
+    const auto s = x.layer.allocate_spi(*request, x.now);
+    if (!s) return tl::unexpected(s.error());
+    send(x, XFRM_MSG_NEWSA, [&s](message_writer& w) { write_sa(w, *s); });
+    return {};
+}
+
+answer flush_sas(const exchange& x) {
+    x.layer.flush_sas(x.fixed<xfrm_usersa_flush>().proto, x.by());
+    return {};
+}
+
+answer get_sa_event(const exchange& x) {
+    auto id = x.fixed<xfrm_aevent_id>();
+    const ipsec::sa* s = x.layer.get_sa(decode_sa_id(id.sa_id));
+    if (s == nullptr) return fail(ESRCH);
+    id.sa_id = sa_id_to(s->id);
+    id.saddr = address_to(s->source);
+    id.reqid = s->reqid;
+    send(x, XFRM_MSG_NEWAE, [&](message_writer& w) {
+        w.fixed(id);
+        encode_replay(w, *s);
+        w.attribute_64bit(XFRMA_LTIME_VAL, current_to(s->current));
+        encode_direction(w, *s);
+    });
+    return {};
+}
+
+// Policies
+
+answer put_policy(const exchange& x) {
+    auto p = decode_policy(x.fixed<xfrm_userpolicy_info>(), x.a);
+    if (!p) return tl::unexpected(std::move(p.error()));
+    return x.m.header.nlmsg_type == XFRM_MSG_NEWPOLICY
+               ? x.layer.add_policy(std::move(*p), x.by(), x.now)
+               : x.layer.update_policy(std::move(*p), x.by(), x.now);
+}
+
+answer delete_policy(const exchange& x) {
+    const auto key = decode_policy_key(x.fixed<xfrm_userpolicy_id>(), x.a);
+    if (!key) return tl::unexpected(key.error());
+    return x.layer.delete_policy(*key, x.by());
+}
+
+answer get_policy(const exchange& x) {
+    const auto key = decode_policy_key(x.fixed<xfrm_userpolicy_id>(), x.a);
+    if (!key) return tl::unexpected(key.error());
+    const ipsec::policy* p = x.layer.get_policy(*key);
+    if (p == nullptr) return fail(ENOENT);
+    send(x, XFRM_MSG_NEWPOLICY, [p](message_writer& w) { write_policy(w, *p); });
+    return {};
+}
+
+answer flush_policies(const exchange& x) {
+    if (auto ok = check_policy_type(x.a); !ok) return ok;
+    x.layer.flush_policies(x.by());
+    return {};
+}
+
+// Counts and thresholds
+
+constexpr std::uint32_t max_buckets = 1u << 20;
+
+/// Buckets of a table that the kernel would have for `entries`: it starts with 8 and doubles.
+std::uint32_t buckets(std::size_t entries) {
+    return static_cast<std::uint32_t>(
+        std::clamp<std::size_t>(std::bit_ceil(entries + 1), 8, max_buckets));
+}
+
+answer get_sad_info(const exchange& x) {
+    const auto count = static_cast<std::uint32_t>(x.layer.sa_count());
+    send(x, XFRM_MSG_NEWSADINFO, [&](message_writer& w) {
+        w.fixed(x.fixed<std::uint32_t>());
+        w.attribute(XFRMA_SAD_CNT, count);
+        w.attribute(XFRMA_SAD_HINFO, xfrmu_sadhinfo{buckets(count), max_buckets});
+    });
+    return {};
+}
+
+answer get_spd_info(const exchange& x) {
+    const control::spd_counts count = x.layer.policy_counts();
+    const control::spd_hash_thresholds& t = x.layer.hash_thresholds();
+    // The kernel shows its mask here, not its number of buckets.
+    const std::uint32_t mask = buckets(std::size_t{count.in} + count.out + count.fwd) - 1;
+    send(x, XFRM_MSG_NEWSPDINFO, [&](message_writer& w) {
+        w.fixed(x.fixed<std::uint32_t>());
+        w.attribute(XFRMA_SPD_INFO, xfrmu_spdinfo{count.in, count.out, count.fwd, 0, 0, 0});
+        w.attribute(XFRMA_SPD_HINFO, xfrmu_spdhinfo{mask, max_buckets});
+        w.attribute(XFRMA_SPD_IPV4_HTHRESH, xfrmu_spdhthresh{t.local_v4, t.remote_v4});
+        w.attribute(XFRMA_SPD_IPV6_HTHRESH, xfrmu_spdhthresh{t.local_v6, t.remote_v6});
+    });
+    return {};
+}
+
+answer set_spd_info(const exchange& x) {
+    control::spd_hash_thresholds wanted = x.layer.hash_thresholds();
+    answer verdict;
+    for_each_attribute(x.m.after(sizeof(std::uint32_t)), [&](std::uint16_t type, bytes value) {
+        if (type != XFRMA_SPD_IPV4_HTHRESH && type != XFRMA_SPD_IPV6_HTHRESH) return true;
+        const bool v4 = type == XFRMA_SPD_IPV4_HTHRESH;
+        const auto t = read_fixed<xfrmu_spdhthresh>(value);
+        if (!t)
+            verdict = fail(ERANGE, "Attribute failed policy validation");
+        else if (t->lbits > (v4 ? 32 : 128) || t->rbits > (v4 ? 32 : 128))
+            verdict = fail(EINVAL, v4 ? "Invalid hash threshold (must be <= 32 for IPv4)"
+                                      : "Invalid hash threshold (must be <= 128 for IPv6)");
+        else
+            (v4 ? wanted.local_v4 : wanted.local_v6) = t->lbits,
+                                    (v4 ? wanted.remote_v4 : wanted.remote_v6) = t->rbits;
+        return verdict.has_value();
+    });
+    if (verdict) x.layer.hash_thresholds() = wanted;
+    return verdict;
+}
+
+struct message_type {
+    std::uint16_t type;
+    const char* name;
+    std::uint16_t fixed;         ///< bytes before the attributes
+    handler run;                 ///< nullptr: not carried
+    bool own_attributes = false; ///< not those of enum xfrm_attr_type_t
+};
+
+constexpr message_type types[] = {
+    {XFRM_MSG_NEWSA, "XFRM_MSG_NEWSA", sizeof(xfrm_usersa_info), put_sa},
+    {XFRM_MSG_DELSA, "XFRM_MSG_DELSA", sizeof(xfrm_usersa_id), delete_sa},
+    {XFRM_MSG_GETSA, "XFRM_MSG_GETSA", sizeof(xfrm_usersa_id), get_sa},
+    {XFRM_MSG_NEWPOLICY, "XFRM_MSG_NEWPOLICY", sizeof(xfrm_userpolicy_info), put_policy},
+    {XFRM_MSG_DELPOLICY, "XFRM_MSG_DELPOLICY", sizeof(xfrm_userpolicy_id), delete_policy},
+    {XFRM_MSG_GETPOLICY, "XFRM_MSG_GETPOLICY", sizeof(xfrm_userpolicy_id), get_policy},
+    {XFRM_MSG_ALLOCSPI, "XFRM_MSG_ALLOCSPI", sizeof(xfrm_userspi_info), allocate_spi},
+    {XFRM_MSG_ACQUIRE, "XFRM_MSG_ACQUIRE", sizeof(xfrm_user_acquire), nullptr},
+    {XFRM_MSG_EXPIRE, "XFRM_MSG_EXPIRE", sizeof(xfrm_user_expire), nullptr},
+    {XFRM_MSG_UPDPOLICY, "XFRM_MSG_UPDPOLICY", sizeof(xfrm_userpolicy_info), put_policy},
+    {XFRM_MSG_UPDSA, "XFRM_MSG_UPDSA", sizeof(xfrm_usersa_info), put_sa},
+    {XFRM_MSG_POLEXPIRE, "XFRM_MSG_POLEXPIRE", sizeof(xfrm_user_polexpire), nullptr},
+    {XFRM_MSG_FLUSHSA, "XFRM_MSG_FLUSHSA", sizeof(xfrm_usersa_flush), flush_sas},
+    {XFRM_MSG_FLUSHPOLICY, "XFRM_MSG_FLUSHPOLICY", 0, flush_policies},
+    {XFRM_MSG_NEWAE, "XFRM_MSG_NEWAE", sizeof(xfrm_aevent_id), nullptr},
+    {XFRM_MSG_GETAE, "XFRM_MSG_GETAE", sizeof(xfrm_aevent_id), get_sa_event},
+    {XFRM_MSG_REPORT, "XFRM_MSG_REPORT", sizeof(xfrm_user_report), nullptr},
+    {XFRM_MSG_MIGRATE, "XFRM_MSG_MIGRATE", sizeof(xfrm_userpolicy_id), nullptr},
+    {XFRM_MSG_NEWSADINFO, "XFRM_MSG_NEWSADINFO", sizeof(std::uint32_t), nullptr},
+    {XFRM_MSG_GETSADINFO, "XFRM_MSG_GETSADINFO", sizeof(std::uint32_t), get_sad_info},
+    {XFRM_MSG_NEWSPDINFO, "XFRM_MSG_NEWSPDINFO", sizeof(std::uint32_t), set_spd_info, true},
+    {XFRM_MSG_GETSPDINFO, "XFRM_MSG_GETSPDINFO", sizeof(std::uint32_t), get_spd_info},
+    {XFRM_MSG_MAPPING, "XFRM_MSG_MAPPING", sizeof(xfrm_user_mapping), nullptr},
+    {XFRM_MSG_SETDEFAULT, "XFRM_MSG_SETDEFAULT", sizeof(xfrm_userpolicy_default), nullptr},
+    {XFRM_MSG_GETDEFAULT, "XFRM_MSG_GETDEFAULT", sizeof(xfrm_userpolicy_default), nullptr},
+};
+
+const message_type* find_type(std::uint16_t type) {
+    const auto* const found = std::ranges::find(types, type, &message_type::type);
+    return found == std::end(types) ? nullptr : found;
+}
+
+bool is_dump(const nlmsghdr& h) {
+    return (h.nlmsg_type == XFRM_MSG_GETSA || h.nlmsg_type == XFRM_MSG_GETPOLICY) &&
+           (h.nlmsg_flags & NLM_F_DUMP) != 0;
+}
+
+result<running_dump> begin_dump(const message& m) {
+    running_dump d;
+    d.policies = m.header.nlmsg_type == XFRM_MSG_GETPOLICY;
+    d.sequence = m.header.nlmsg_seq;
+    if (d.policies) return d; // the kernel looks at no attribute here
+    const auto a = attributes::parse(m, 0);
+    if (!a) return tl::unexpected(a.error());
+    const auto filter = decode_sa_filter(*a);
+    if (!filter) return tl::unexpected(filter.error());
+    d.filter = *filter;
+    return d;
+}
+
+answer carry_out(control::layer& layer, const message& m, client_state& who, moment now,
+                 reply_sink& out) {
+    const message_type* const type = find_type(m.header.nlmsg_type);
+    if (type == nullptr) return fail(EINVAL);
+    if (m.payload().size() < type->fixed) return fail(EINVAL, "Invalid header length");
+    if (type->run == nullptr)
+        return fail(EOPNOTSUPP, std::string(type->name) + " is not carried", "nlmsg_type");
+    if (type->own_attributes) return type->run({layer, m, {}, who, now, out});
+    const auto a = attributes::parse(m, type->fixed);
+    if (!a) return tl::unexpected(a.error());
+    const bool makes_sa = m.header.nlmsg_type == XFRM_MSG_NEWSA ||
+                          m.header.nlmsg_type == XFRM_MSG_UPDSA ||
+                          m.header.nlmsg_type == XFRM_MSG_ALLOCSPI;
+    if (a->has(xfrma_sa_dir) && !makes_sa) return fail(EINVAL, "Invalid attribute SA_DIR");
+    return type->run({layer, m, *a, who, now, out});
+}
+
+/// NLMSGERR_ATTR_MSG and NLMSGERR_ATTR_OFFS.
+void write_extended_ack(message_writer& w, const message& m, const error& e) {
+    if (!e.text.empty())
+        w.attribute_bytes(NLMSGERR_ATTR_MSG, {reinterpret_cast<const std::uint8_t*>(e.text.c_str()),
+                                              e.text.size() + 1});
+    const message_type* const type = find_type(m.header.nlmsg_type);
+    const std::size_t fixed = type == nullptr || is_dump(m.header) ? 0 : type->fixed;
+    if (const auto offset = attribute_offset(m, fixed, e.field))
+        w.attribute(NLMSGERR_ATTR_OFFS, *offset);
+}
+
+/// netlink_ack: an error echoes the request unless the client asked for capped ones.
+datagram acknowledgement(const message& m, const client_state& who, const error* e) {
+    const bool capped = e == nullptr || who.capped_acks;
+    const bool extended =
+        e != nullptr && who.extended_acks && !(e->text.empty() && e->field.empty());
+    const auto flags =
+        static_cast<std::uint16_t>((capped ? NLM_F_CAPPED : 0) | (extended ? NLM_F_ACK_TLVS : 0));
+    datagram d;
+    message_writer w(d, NLMSG_ERROR, flags, m.header.nlmsg_seq, who.port_id);
+    w.fixed(nlmsgerr{e == nullptr ? 0 : -e->code, m.header});
+    if (!capped) w.raw(m.payload());
+    if (extended) write_extended_ack(w, m, *e);
+    w.finish();
+    return d;
+}
+
+/// A backend may have named the field at fault without a text.
+error with_text(error e) {
+    if (e.text.empty() && !e.field.empty()) e.text = e.field + " is not carried";
+    return e;
+}
+
+/// Writes what `next` yields until the datagram is full or the walk ends.
+template <typename Next>
+void fill(datagram& d, running_dump& dump, Next&& next) {
+    for (;;) {
+        const control::cursor before = dump.at;
+        const std::size_t length = d.size();
+        if (!next()) return;
+        if (d.size() <= max_dump_datagram || length == 0) continue;
+        d.resize(length); // comes first in the next datagram
+        dump.at = before;
+        return;
+    }
+}
+
+} // namespace
+
+void dispatcher::request(bytes datagram_in, client_state& who, moment now, reply_sink& out) {
+    while (const auto m = next_message(datagram_in)) {
+        answer verdict;
+        const bool asks =
+            (m->header.nlmsg_flags & NLM_F_REQUEST) != 0 && m->header.nlmsg_type >= NLMSG_MIN_TYPE;
+        if (asks && is_dump(m->header)) {
+            auto dump = begin_dump(*m);
+            if (dump && who.dump) dump = fail(EBUSY);
+            if (dump) {
+                who.dump = std::move(*dump);
+                out.reply(continue_dump(who));
+                continue;
+            }
+            verdict = tl::unexpected(std::move(dump.error()));
+        } else if (asks) {
+            verdict = carry_out(layer_, *m, who, now, out);
+        }
+        if (!verdict) {
+            const error e = with_text(std::move(verdict.error()));
+            out.reply(acknowledgement(*m, who, &e));
+        } else if ((m->header.nlmsg_flags & NLM_F_ACK) != 0) {
+            out.reply(acknowledgement(*m, who, nullptr));
+        }
+    }
+}
+
+datagram dispatcher::continue_dump(client_state& who) {
+    datagram d;
+    running_dump& dump = *who.dump;
+    const auto write = [&](std::uint16_t type, auto&& body) {
+        message_writer w(d, type, NLM_F_MULTI, dump.sequence, who.port_id);
+        body(w);
+        w.finish();
+    };
+    const auto next_sa = [&] {
+        const ipsec::sa* s = layer_.next_sa(dump.at);
+        if (s != nullptr && dump.filter.matches(*s))
+            write(XFRM_MSG_NEWSA, [s](message_writer& w) { write_sa(w, *s); });
+        return s != nullptr;
+    };
+    const auto next_policy = [&] {
+        const ipsec::policy* p = layer_.next_policy(dump.at);
+        if (p != nullptr)
+            write(XFRM_MSG_NEWPOLICY, [p](message_writer& w) { write_policy(w, *p); });
+        return p != nullptr;
+    };
+    if (dump.policies)
+        fill(d, dump, next_policy);
+    else
+        fill(d, dump, next_sa);
+    if (d.empty()) {
+        write(NLMSG_DONE, [](message_writer& w) { w.fixed(std::int32_t{0}); });
+        who.dump.reset();
+    }
+    return d;
+}
+
+} // namespace esplane::xfrm

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xfrm/policy_codec.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "xfrm/sa_codec.h"
+
+namespace esplane::xfrm {
+namespace {
+
+constexpr std::size_t max_templates = 6; // XFRM_MAX_DEPTH
+
+result<void> check_direction(std::uint8_t dir) {
+    if (dir > XFRM_POLICY_FWD) return fail(EINVAL, "Invalid policy direction");
+    return {};
+}
+
+/// verify_newpolicy_info.
+result<void> check_policy(const xfrm_userpolicy_info& info) {
+    if (info.share > XFRM_SHARE_UNIQUE) return fail(EINVAL, "Invalid policy share");
+    if (info.action > XFRM_POLICY_BLOCK) return fail(EINVAL, "Invalid policy action");
+    const ipsec::family family = family_from(info.sel.family);
+    if (family == ipsec::family::unspecified) return fail(EINVAL, "Invalid selector family");
+    if (auto ok = check_prefixes(info.sel, family); !ok) return ok;
+    if (auto ok = check_direction(info.dir); !ok) return ok;
+    if (info.index != 0 && (info.index & 7) != info.dir)
+        return fail(EINVAL, "Policy index doesn't match direction");
+    return {};
+}
+
+bool is_xfrm_protocol(std::uint8_t protocol) noexcept {
+    return protocol == IPPROTO_AH || protocol == IPPROTO_ESP || protocol == IPPROTO_COMP ||
+           protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS;
+}
+
+/// validate_tmpl for one template.  `family` is that of what the template is applied to.
+result<void> check_template(const xfrm_user_tmpl& t, std::uint16_t family, std::uint8_t dir) {
+    const bool wraps = t.mode == XFRM_MODE_TUNNEL || t.mode == XFRM_MODE_BEET;
+    if (wraps && t.optional != 0 && dir == XFRM_POLICY_OUT)
+        return fail(EINVAL, "Mode in optional template not allowed in outbound policy");
+    if (!wraps && t.family != family)
+        return fail(EINVAL, "Mode in template doesn't support a family change");
+    if (t.mode >= xfrm_mode_max)
+        return fail(EINVAL, "Mode in template must be < XFRM_MODE_MAX (6)");
+    if (family_from(t.family) == ipsec::family::unspecified)
+        return fail(EINVAL, "Invalid family in template");
+    if (!is_xfrm_protocol(t.id.proto)) return fail(EINVAL, "Invalid XFRM protocol in template");
+    return {};
+}
+
+result<void> check_carried(const xfrm_user_tmpl& t) {
+    if (t.id.proto != IPPROTO_ESP)
+        return fail(EPROTONOSUPPORT,
+                    "XFRMA_TMPL id.proto " + std::to_string(t.id.proto) +
+                        " is not carried, only ESP is",
+                    "XFRMA_TMPL");
+    if (t.mode != XFRM_MODE_TUNNEL)
+        return fail(EOPNOTSUPP,
+                    "XFRMA_TMPL mode " + std::to_string(t.mode) + " is not carried, only tunnel is",
+                    "XFRMA_TMPL");
+    return {};
+}
+
+ipsec::template_ template_from(const xfrm_user_tmpl& t) noexcept {
+    ipsec::template_ out;
+    out.fam = family_from(t.family);
+    out.id = {address_from(t.id.daddr, out.fam), wire::be32::from_network(t.id.spi), t.id.proto};
+    out.source = address_from(t.saddr, out.fam);
+    out.reqid = t.reqid;
+    out.share = t.share;
+    out.optional = t.optional != 0;
+    out.auth_algs = t.aalgos;
+    out.cipher_algs = t.ealgos;
+    out.comp_algs = t.calgos;
+    return out;
+}
+
+xfrm_user_tmpl template_to(const ipsec::template_& t) noexcept {
+    xfrm_user_tmpl out{};
+    out.id.daddr = address_to(t.id.destination);
+    out.id.spi = t.id.spi.network();
+    out.id.proto = t.id.protocol;
+    out.family = address_family(t.fam);
+    out.saddr = address_to(t.source);
+    out.reqid = t.reqid;
+    out.mode = static_cast<std::uint8_t>(t.run_mode);
+    out.share = t.share;
+    out.optional = t.optional ? 1 : 0;
+    out.aalgos = t.auth_algs;
+    out.ealgos = t.cipher_algs;
+    out.calgos = t.comp_algs;
+    return out;
+}
+
+result<void> decode_templates(const xfrm_userpolicy_info& info, bytes value, ipsec::policy& into) {
+    if (value.size() / sizeof(xfrm_user_tmpl) > max_templates)
+        return fail(EINVAL, "Template count must be <= XFRM_MAX_DEPTH (6)");
+    std::vector<xfrm_user_tmpl> list;
+    std::uint16_t family = info.sel.family;
+    while (auto t = read_fixed<xfrm_user_tmpl>(value)) {
+        if (t->family == AF_UNSPEC) t->family = info.sel.family;
+        if (auto ok = check_template(*t, family, info.dir); !ok) return ok;
+        family = t->family;
+        list.push_back(*t);
+        value = value.subspan(sizeof *t);
+    }
+    if (list.size() > 1)
+        return fail(EOPNOTSUPP, "XFRMA_TMPL with more than one template is not carried",
+                    "XFRMA_TMPL");
+    for (const xfrm_user_tmpl& t : list) {
+        if (auto ok = check_carried(t); !ok) return ok;
+        into.templates.push_back(template_from(t));
+    }
+    return {};
+}
+
+} // namespace
+
+result<void> check_policy_type(const attributes& a) {
+    const auto type = a.load<xfrm_userpolicy_type>(XFRMA_POLICY_TYPE);
+    if (!type || type->type == XFRM_POLICY_TYPE_MAIN) return {};
+    if (type->type == XFRM_POLICY_TYPE_SUB)
+        return fail(EOPNOTSUPP, "XFRMA_POLICY_TYPE sub is not carried", "XFRMA_POLICY_TYPE");
+    return fail(EINVAL, "Invalid policy type");
+}
+
+result<ipsec::policy> decode_policy(const xfrm_userpolicy_info& info, const attributes& a) {
+    if (auto ok = check_policy(info); !ok) return tl::unexpected(std::move(ok.error()));
+    if (auto ok = check_policy_type(a); !ok) return tl::unexpected(std::move(ok.error()));
+    ipsec::policy p;
+    p.dir = static_cast<ipsec::policy_direction>(info.dir);
+    p.sel = selector_from(info.sel);
+    p.priority = info.priority;
+    p.index = info.index;
+    p.action = static_cast<ipsec::policy_action>(info.action);
+    p.flags = info.flags;
+    p.share = info.share;
+    p.limits = limits_from(info.lft);
+    if (auto ok = decode_templates(info, a.get(XFRMA_TMPL), p); !ok)
+        return tl::unexpected(std::move(ok.error()));
+    return p;
+}
+
+xfrm_userpolicy_info policy_info(const ipsec::policy& p) noexcept {
+    xfrm_userpolicy_info info{};
+    info.sel = selector_to(p.sel);
+    info.lft = limits_to(p.limits);
+    info.curlft = current_to(p.current);
+    info.priority = p.priority;
+    info.index = p.index;
+    info.dir = static_cast<std::uint8_t>(p.dir);
+    info.action = static_cast<std::uint8_t>(p.action);
+    info.flags = p.flags;
+    info.share = XFRM_SHARE_ANY; // the kernel shows no other
+    return info;
+}
+
+void encode_policy_type(message_writer& w) {
+    xfrm_userpolicy_type type{};
+    type.type = XFRM_POLICY_TYPE_MAIN;
+    w.attribute(XFRMA_POLICY_TYPE, type);
+}
+
+void encode_policy_attributes(message_writer& w, const ipsec::policy& p) {
+    if (!p.templates.empty()) {
+        std::vector<std::uint8_t> value(p.templates.size() * sizeof(xfrm_user_tmpl));
+        std::uint8_t* at = value.data();
+        for (const ipsec::template_& t : p.templates) {
+            const xfrm_user_tmpl out = template_to(t);
+            std::memcpy(at, &out, sizeof out);
+            at += sizeof out;
+        }
+        w.attribute_bytes(XFRMA_TMPL, value);
+    }
+    encode_policy_type(w);
+}
+
+result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id, const attributes& a) {
+    if (auto ok = check_policy_type(a); !ok) return tl::unexpected(std::move(ok.error()));
+    if (auto ok = check_direction(id.dir); !ok) return tl::unexpected(std::move(ok.error()));
+    return ipsec::policy_key{static_cast<ipsec::policy_direction>(id.dir), selector_from(id.sel),
+                             id.index};
+}
+
+xfrm_userpolicy_id policy_id_to(const ipsec::policy& p, bool by_index) noexcept {
+    xfrm_userpolicy_id out{};
+    out.dir = static_cast<std::uint8_t>(p.dir);
+    if (by_index)
+        out.index = p.index;
+    else
+        out.sel = selector_to(p.sel);
+    return out;
+}
+
+} // namespace esplane::xfrm

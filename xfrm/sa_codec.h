@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SAs as XFRM messages carry them, both ways.
+//
+// Decoding applies the rules of the kernel's xfrm_user (verify_newsa_info, verify_replay) with
+// their error codes and texts, then refuses what esplane does not carry.  Encoding yields the
+// kernel's attributes in the kernel's order.
+#pragma once
+
+#include "lib/base/result.h"
+#include "lib/control/layer.h"
+#include "lib/ipsec/sa.h"
+#include "xfrm/attributes.h"
+#include "xfrm/message.h"
+
+namespace esplane::xfrm {
+
+[[nodiscard]] ipsec::family family_from(std::uint16_t address_family) noexcept;
+[[nodiscard]] std::uint16_t address_family(ipsec::family f) noexcept;
+/// All 16 bytes are kept where the family is unspecified.
+[[nodiscard]] ipsec::address address_from(const xfrm_address_t& a, ipsec::family f) noexcept;
+[[nodiscard]] xfrm_address_t address_to(const ipsec::address& a) noexcept;
+
+[[nodiscard]] ipsec::selector selector_from(const xfrm_selector& s) noexcept;
+[[nodiscard]] xfrm_selector selector_to(const ipsec::selector& s) noexcept;
+/// Errors: EINVAL where a prefix is longer than an address of `f`; none for an unspecified family.
+[[nodiscard]] result<void> check_prefixes(const xfrm_selector& s, ipsec::family f);
+
+[[nodiscard]] ipsec::lifetime_limits limits_from(const xfrm_lifetime_cfg& l) noexcept;
+[[nodiscard]] xfrm_lifetime_cfg limits_to(const ipsec::lifetime_limits& l) noexcept;
+[[nodiscard]] ipsec::lifetime_current current_from(const xfrm_lifetime_cur& l) noexcept;
+[[nodiscard]] xfrm_lifetime_cur current_to(const ipsec::lifetime_current& l) noexcept;
+
+/// From NEWSA and UPDSA.  Algorithms are as given, not resolved.
+///
+/// Errors: EINVAL with the kernel's text; EPROTONOSUPPORT and EOPNOTSUPP with `field`.
+[[nodiscard]] result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a);
+/// The fixed part of NEWSA, UPDSA and EXPIRE.
+[[nodiscard]] xfrm_usersa_info sa_info(const ipsec::sa& s) noexcept;
+/// What follows it in NEWSA and UPDSA.
+void encode_sa_attributes(message_writer& w, const ipsec::sa& s);
+
+/// From GETSA and DELSA.
+[[nodiscard]] ipsec::sa_id decode_sa_id(const xfrm_usersa_id& id) noexcept;
+[[nodiscard]] xfrm_usersa_id sa_id_to(const ipsec::sa_id& id) noexcept;
+
+/// From ALLOCSPI.  Errors: as decode_sa.
+[[nodiscard]] result<control::spi_request> decode_spi_request(const xfrm_userspi_info& info,
+                                                              const attributes& a);
+
+/// Writes XFRMA_REPLAY_ESN_VAL or XFRMA_REPLAY_VAL, in the form the SA was given in.
+void encode_replay(message_writer& w, const ipsec::sa& s);
+
+/// Writes XFRMA_SA_DIR where the SA has a direction.
+void encode_direction(message_writer& w, const ipsec::sa& s);
+
+/// Which SAs a dump shows: XFRMA_ADDRESS_FILTER and XFRMA_PROTO.
+struct sa_filter {
+    std::uint8_t protocol = 0; ///< 0: any
+    ipsec::family fam = ipsec::family::unspecified;
+    xfrm_address_t source{};
+    xfrm_address_t destination{};
+    std::uint8_t source_prefix = 0;
+    std::uint8_t destination_prefix = 0;
+
+    [[nodiscard]] bool matches(const ipsec::sa& s) const noexcept;
+};
+/// Errors: EINVAL for a prefix of more than 128 bits.
+[[nodiscard]] result<sa_filter> decode_sa_filter(const attributes& a);
+
+} // namespace esplane::xfrm
