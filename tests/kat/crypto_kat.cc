@@ -81,7 +81,11 @@ bytes tail(const bytes& b, std::size_t from) {
     return {b.begin() + from, b.end()};
 }
 
-std::uint32_t as_number(const bytes& b) {
+using high_half = std::optional<std::uint32_t>;
+
+/// From its four bytes; without any there is no ESN.
+high_half high_half_from(const bytes& b) {
+    if (b.empty()) return std::nullopt;
     std::uint32_t n = 0;
     for (const std::uint8_t x : b)
         n = n << 8 | x;
@@ -94,7 +98,7 @@ class subject {
     explicit subject(crypto::engine& e)
         : engine_(e) {}
 
-    bytes seal(const sa_keys& keys, const bytes& clear, std::optional<std::uint32_t> seq_high) {
+    bytes seal(const sa_keys& keys, const bytes& clear, const high_half& seq_high) {
         bytes packet = clear;
         packet.resize(clear.size() + icv_length);
         const auto expanded = expand(keys);
@@ -104,8 +108,7 @@ class subject {
     }
 
     /// Header, IV and text in clear; nothing where the packet was refused.
-    std::optional<bytes> open(const sa_keys& keys, bytes packet,
-                              std::optional<std::uint32_t> seq_high) {
+    std::optional<bytes> open(const sa_keys& keys, bytes packet, const high_half& seq_high) {
         const auto expanded = expand(keys);
         crypto::job todo = job_for(*expanded, packet, seq_high);
         engine_.decrypt({&todo, 1});
@@ -116,7 +119,7 @@ class subject {
 
     /// Encrypts to `sealed`, decrypts to `clear`, as they were published.
     bool both_ways(const sa_keys& keys, const bytes& clear, const bytes& sealed,
-                   std::optional<std::uint32_t> seq_high = {}) {
+                   const high_half& seq_high = {}) {
         return seal(keys, clear, seq_high) == sealed && open(keys, sealed, seq_high) == clear;
     }
 
@@ -126,8 +129,7 @@ class subject {
         if (!made) throw std::runtime_error(made.error().text);
         return *made;
     }
-    static crypto::job job_for(const crypto::key& k, bytes& packet,
-                               std::optional<std::uint32_t> seq_high) {
+    static crypto::job job_for(const crypto::key& k, bytes& packet, const high_half& seq_high) {
         const std::size_t around =
             esp_header_length + ipsec::layout_of(k.run()).iv_length + icv_length;
         return {.keys = &k.get(),
@@ -164,9 +166,7 @@ struct gcm_vector {
 /// The AAD is the ESP header: everything must come out.
 void check_gcm_packet(subject& s, tally& t, const std::string& id, const gcm_vector& v) {
     const sa_keys keys = gcm_keys(v.key, head(v.iv, salt_length));
-    const bool esn = v.aad.size() == 12;
-    const std::optional<std::uint32_t> seq_high =
-        esn ? std::optional(as_number(tail(head(v.aad, 8), 4))) : std::nullopt;
+    const high_half seq_high = high_half_from({v.aad.begin() + 4, v.aad.end() - 4});
     const bytes start =
         joined({head(v.aad, 4), tail(v.aad, v.aad.size() - 4), tail(v.iv, salt_length)});
     const bytes packet = joined({start, v.ciphertext, v.tag});
@@ -239,8 +239,8 @@ int run_packets(subject& s, const std::filesystem::path& file) {
         const std::size_t start = esp_header_length + nonce_length - salt_length;
         const sa_keys keys =
             gcm_keys(head(key, key.size() - salt_length), tail(key, key.size() - salt_length));
-        const std::optional<std::uint32_t> seq_high =
-            r.has("seq_high") ? std::optional(as_number(r.bytes("seq_high"))) : std::nullopt;
+        const high_half seq_high =
+            high_half_from(r.has("seq_high") ? r.bytes("seq_high") : bytes{});
         t.check(
             "GCM, whole packet", file.filename().string() + " id " + r.text("id"),
             s.both_ways(keys, joined({head(packet, start), r.bytes("text")}), packet, seq_high));
