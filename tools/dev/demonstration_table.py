@@ -46,19 +46,19 @@ def sa_table(directory):
           f"{'packets':>10}{'bytes':>15}")
     for gateway in ("g1", "g2"):
         for sa in json.loads((directory / f"{gateway}.sa.json").read_text())["sas"]:
-            print(f"  {gateway:<4}{sa['direction']:<11}{sa['spi']:<12}{sa['source']:<16}"
+            direction = "out" if sa["sent_sequence"] else "in"
+            print(f"  {gateway:<4}{direction:<11}{sa['spi']:<12}{sa['source']:<16}"
                   f"{sa['destination']:<16}{sa['packets']:>10,}{sa['bytes']:>15,}")
 
 
 def drop_table(directory):
     print("\ndrops by reason")
-    none = True
-    for gateway in ("g1", "g2"):
-        for reason, count in json.loads((directory / f"{gateway}.drops.json").read_text()).items():
-            if count:
-                print(f"  {gateway:<4}{reason:<40}{count:>10,}")
-                none = False
-    if none:
+    drops = [(gateway, drop) for gateway in ("g1", "g2")
+             for drop in json.loads((directory / f"{gateway}.drops.json").read_text())["drops"]
+             if drop["packets"]]
+    for gateway, drop in drops:
+        print(f"  {gateway:<4}{drop['reason']:<34}{drop['packets']:>10,}")
+    if not drops:
         print("  none")
 
 

@@ -12,26 +12,34 @@ say() {
 }
 
 # step WHAT COMMAND...: runs COMMAND into the log, with a line of ninja's or apt's every 10 s.
-# COMMAND has a process group of its own in the background: a signal to this shell is acted on at
-# once, and step_interrupt ends all that COMMAND started.
 step() {
     local what=$1 status=0
     shift
     say "$what"
     printf '\n=== %s\n' "$what" >>"$PROGRESS_LOG"
     set -m
-    "$@" >>"$PROGRESS_LOG" 2>&1 </dev/null &
-    STEP_PID=$!
     step_watch &
     STEP_WATCH_PID=$!
     set +m
-    wait "$STEP_PID" || status=$?
-    STEP_PID=
+    in_group "$@" >>"$PROGRESS_LOG" 2>&1 || status=$?
     step_interrupt
     if [[ $status != 0 ]]; then
         say "failed: $what; the end of $PROGRESS_LOG:"
         tail -n 25 "$PROGRESS_LOG" | sed 's/^/        /'
     fi
+    return "$status"
+}
+
+# in_group COMMAND...: waits for COMMAND, which has a process group of its own in the background: a
+# signal to this shell is acted on at once, and step_interrupt ends all that COMMAND started.
+in_group() {
+    local status=0
+    set -m
+    "$@" </dev/null &
+    STEP_PID=$!
+    set +m
+    wait "$STEP_PID" || status=$?
+    STEP_PID=
     return "$status"
 }
 
@@ -43,7 +51,7 @@ step_watch() {
     done
 }
 
-# step_interrupt: ends what step started.
+# step_interrupt: ends what runs.
 step_interrupt() {
     local pid
     for pid in ${STEP_PID:-} ${STEP_WATCH_PID:-}; do

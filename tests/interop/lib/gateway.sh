@@ -24,15 +24,17 @@ esplaned_start() {
     ip netns exec "$1" "$ESPLANED" --run-dir "$(run_dir "$1")" \
         --port lan=xdp:lan,role=plain --port wan=xdp:wan,role=secure >"$log" 2>&1 &
     ESPLANED_PID[$1]=$!
-    if ! await 10 esplaned_ready "$1"; then
+    await 10 esplaned_decided "$1" || true
+    if ! esplane "$1" status >/dev/null 2>&1; then
         echo "esplaned of $1 did not become ready:"
         tail -n 20 "$log"
         return 1
     fi
 }
 
-esplaned_ready() {
-    esplane "$1" status
+# It answers, or it is gone.
+esplaned_decided() {
+    esplane "$1" status || ! kill -0 "${ESPLANED_PID[$1]}"
 }
 
 # esplaned_stop NODE [SIGNAL]: returns esplaned's status.
@@ -101,13 +103,18 @@ policy() {
         "tmpl src $4 dst $5 proto esp reqid $6 mode tunnel"
 }
 
-# json_sum KEY: the sum of all numbers named KEY anywhere in the JSON on stdin.
-json_sum() {
+# json_total: the sum of all whole numbers in the JSON on stdin.
+# json_length KEY: how many elements KEY of the object on stdin has.
+json_total() {
     /usr/bin/python3 -c '
 import json, sys
-def total(node, key):
+def total(node):
     if isinstance(node, dict):
-        return sum(v if k == key and isinstance(v, int) else total(v, key) for k, v in node.items())
-    return sum(total(child, key) for child in node) if isinstance(node, list) else 0
-print(total(json.load(sys.stdin), sys.argv[1]))' "$1"
+        node = list(node.values())
+    return sum(map(total, node)) if isinstance(node, list) else node if type(node) is int else 0
+print(total(json.load(sys.stdin)))'
+}
+
+json_length() {
+    /usr/bin/python3 -c 'import json, sys; print(len(json.load(sys.stdin)[sys.argv[1]]))' "$1"
 }

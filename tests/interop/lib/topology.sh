@@ -103,17 +103,6 @@ await() {
     done
 }
 
-# reachable FROM ADDRESS: three pings, all answered, of the sizes given or small.
-reachable() {
-    in_ns "$1" ping -q -c 3 -i 0.2 -W 2 "${@:3}" "$2"
-}
-
-# Both ways, both families.
-all_reachable() {
-    reachable h1 10.2.0.10 && reachable h1 fd02::10 &&
-        reachable h2 10.1.0.10 && reachable h2 fd01::10
-}
-
 # capture_start FILE: every frame on the wire between the gateways, its first 128 bytes.
 # AppArmor lets tcpdump write to files that end in .pcap.
 capture_start() {
@@ -134,13 +123,4 @@ capture_stop() {
     done
     kill -INT "$CAPTURE_PID"
     wait "$CAPTURE_PID" || true
-}
-
-# listening NODE PORT (TCP), bound NODE PORT (UDP): somebody waits for packets there.
-listening() {
-    in_ns "$1" ss -Htln "sport = :$2" | grep -q .
-}
-
-bound() {
-    in_ns "$1" ss -Huln "sport = :$2" | grep -q .
 }

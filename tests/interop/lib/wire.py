@@ -9,7 +9,7 @@ leaks  frames that show an address of a host outside ESP: in the outer header of
        anywhere in a frame that is neither ESP nor IKE (ARP, ICMP that quotes, ...)
 
 With --expect FILE (`esplane sa --json` of one or both gateways, any number of files) the exit
-status is 1 unless each outbound SA's packets are all there.  A leak always makes it 1, and so does
+status is 1 unless the packets that each SA says it sent are all there.  A leak always makes it 1, and so does
 a capture without any ESP, unless --clear says that there was no tunnel.
 """
 import argparse
@@ -99,12 +99,12 @@ def survey(file):
     return result
 
 
-def outbound(path):
-    """Yields (SPI, packets) of the outbound SAs in the output of `esplane sa --json`."""
+def sent(path):
+    """Yields (SPI, packets) of the SAs that have sent, in the output of `esplane sa --json`."""
     with open(path, encoding="utf-8") as file:
         for sa in json.load(file)["sas"]:
-            if sa["direction"] == "out":
-                yield int(str(sa["spi"]), 0), sa["packets"]
+            if sa["sent_sequence"]:
+                yield int(sa["spi"], 0), sa["sent_sequence"]
 
 
 def verdict(result, arguments):
@@ -114,10 +114,10 @@ def verdict(result, arguments):
     if not result["esp"] and not arguments.clear:
         yield "no ESP on the wire"
     for path in arguments.expect:
-        for spi, sent in outbound(path):
+        for spi, packets in sent(path):
             seen = result["esp"].get(hex(spi), 0)
-            if seen < sent:
-                yield f"SA {spi:#x} sent {sent} packets, {seen} were captured"
+            if seen < packets:
+                yield f"SA {spi:#x} sent {packets} packets, {seen} were captured"
 
 
 def main():

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# What every scene of two gateways starts from, and how a test says what it saw.
+#
+#   ESPLANE_BUILD   the build directory; default: build/ of this checkout
+
+SCENE_LIB=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+export ESPLANE_BUILD=${ESPLANE_BUILD:-$(readlink -f "$SCENE_LIB/../../../build")}
+for part in sandbox topology gateway traffic ike; do
+    # shellcheck disable=SC1090  # the five files beside this one
+    source "$SCENE_LIB/$part.sh"
+done
+
+# scene_enter "$0" "$@": skips where something is missing, else goes on in a sandbox.
+scene_enter() {
+    need_root
+    need_command ip iproute2
+    need_command tcpdump tcpdump
+    need_command ping iputils-ping
+    need_kernel
+    need_esplane
+    sandbox_enter "$@"
+}
+
+# check SENTENCE COMMAND...: says whether the sentence is true.  What COMMAND says is shown only
+# if it is false.
+CHECKS_FAILED=0
+CHECK_OUTPUT=${SANDBOX:-${TMPDIR:-/tmp}}/check.$$
+check() {
+    local sentence=$1
+    shift
+    if "$@" >"$CHECK_OUTPUT" 2>&1; then
+        echo "ok    $sentence"
+    else
+        echo "FAIL  $sentence"
+        tail -n 20 "$CHECK_OUTPUT" | sed 's/^/        /'
+        CHECKS_FAILED=$((CHECKS_FAILED + 1))
+    fi
+}
+
+# finish: the test's exit status; with the daemons' last words if something failed.
+finish() {
+    if [[ $CHECKS_FAILED != 0 ]]; then
+        tail -n 10 "$SANDBOX"/*.log "$SANDBOX"/charon-*/charon.log 2>/dev/null || true
+    fi
+    exit $((CHECKS_FAILED > 0))
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Counts what tests said, one line a case:  pass|fail|skip TAB name [TAB reason].
+
+    tally.py meson BUILD GTEST_XML [SUITE_PREFIX]   the last `meson test` in BUILD; cases of
+                                        GoogleTest binaries from their files in GTEST_XML
+    tally.py output NAME STATUS         one command's output on stdin, and its exit status
+    tally.py sum [--no-skips]           lines on stdin: what failed, what was skipped and why, then
+                                        `N passed, N failed, N skipped`; exit status 1 if one
+                                        failed or, with --no-skips, was skipped
+
+A command's output may say its cases itself, in lines `ok    SENTENCE` and `FAIL  SENTENCE`; else
+it is one case.  A skipped one says why in a line `SKIP: REASON` and exits with 77.
+"""
+import json
+import pathlib
+import re
+import sys
+import xml.etree.ElementTree
+
+CASE = re.compile(r"^(ok|FAIL) {2,}(\S.*)$", re.MULTILINE)
+REASON = re.compile(r"^SKIP: (.*)$", re.MULTILINE)
+SKIPPED_STATUS = 77
+
+
+def from_output(name, status, output):
+    """Yields (verdict, case, reason)."""
+    if status == SKIPPED_STATUS:
+        reason = REASON.search(output)
+        yield "skip", name, reason[1] if reason else "exit status 77, no reason given"
+        return
+    failed = False
+    cases = CASE.findall(output)
+    for verdict, sentence in cases:
+        failed = failed or verdict == "FAIL"
+        yield "pass" if verdict == "ok" else "fail", f"{name}: {sentence}", ""
+    if status != 0 and not failed:
+        yield "fail", name, f"exit status {status}"
+    elif not cases:
+        yield "pass", name, ""
+
+
+def from_gtest(name, status, report):
+    failed = False
+    for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
+        title = f"{name}: {case.get('classname')}.{case.get('name')}"
+        skipped = case.find("skipped")
+        if case.find("failure") is not None:
+            failed = True
+            yield "fail", title, ""
+        elif skipped is not None:
+            yield "skip", title, " ".join((skipped.get("message") or "").split())
+        elif case.get("status") == "run":
+            yield "pass", title, ""
+    if status != 0 and not failed:
+        yield "fail", name, f"exit status {status}"
+
+
+def from_meson(build, reports, prefix=""):
+    for line in (pathlib.Path(build) / "meson-logs/testlog.json").read_text().splitlines():
+        test = json.loads(line)
+        name = prefix + test["name"]
+        status = test["returncode"]
+        output = test.get("stdout", "") + "\n" + test.get("stderr", "")
+        report = pathlib.Path(reports) / (pathlib.Path(test["command"][0]).name + ".xml")
+        if test["result"] == "TIMEOUT":
+            yield "fail", name, "ran out of time"
+        elif report.exists():
+            yield from from_gtest(name, status, report)
+        else:
+            yield from from_output(name, status, output)
+
+
+def total(lines, no_skips):
+    verdicts = {"pass": [], "fail": [], "skip": []}
+    for line in lines:
+        verdict, _, rest = line.rstrip("\n").partition("\t")
+        if verdict in verdicts:
+            verdicts[verdict].append(rest.replace("\t", ": "))
+    for case in verdicts["fail"]:
+        print(f"FAILED   {case}")
+    for case in verdicts["skip"]:
+        print(f"skipped  {case}")
+    if no_skips and verdicts["skip"]:
+        print("here nothing may be skipped")
+    print(", ".join(f"{len(verdicts[v])} {word}" for v, word in
+                    (("pass", "passed"), ("fail", "failed"), ("skip", "skipped"))))
+    return 1 if verdicts["fail"] or (no_skips and verdicts["skip"]) else 0
+
+
+def main():
+    command, *rest = sys.argv[1:]
+    if command == "sum":
+        return total(sys.stdin, "--no-skips" in rest)
+    cases = (from_meson(*rest) if command == "meson"
+             else from_output(rest[0], int(rest[1]), sys.stdin.read()))
+    for verdict, name, reason in cases:
+        print("\t".join(filter(None, (verdict, name, reason))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
