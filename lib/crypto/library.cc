@@ -29,6 +29,15 @@ result<void> trust(const IMB_MGR& made) {
     return {};
 }
 
+result<manager> made_with(void (*initialise)(IMB_MGR*)) {
+    void* memory = allocate_lines(imb_get_mb_mgr_size());
+    if (memory == nullptr) return fail(ENOMEM);
+    manager made(imb_set_pointers_mb_mgr(memory, 0, 1));
+    initialise(made.get());
+    if (auto trusted = trust(*made); !trusted) return tl::unexpected(trusted.error());
+    return made;
+}
+
 } // namespace
 
 void* allocate_lines(std::size_t size) noexcept {
@@ -48,11 +57,12 @@ void manager_deleter::operator()(IMB_MGR* made) const noexcept {
 }
 
 result<manager> make_manager() {
-    void* memory = allocate_lines(imb_get_mb_mgr_size());
-    if (memory == nullptr) return fail(ENOMEM);
-    manager made(imb_set_pointers_mb_mgr(memory, 0, 1));
-    init_mb_mgr_auto(made.get(), nullptr);
-    if (auto trusted = trust(*made); !trusted) return tl::unexpected(trusted.error());
+    return made_with([](IMB_MGR* fresh) { init_mb_mgr_auto(fresh, nullptr); });
+}
+
+result<manager> make_sha_ni_manager() {
+    auto made = made_with(init_mb_mgr_sse);
+    if (made && ((*made)->features & IMB_FEATURE_SHANI) == 0) return manager();
     return made;
 }
 

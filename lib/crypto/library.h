@@ -30,4 +30,8 @@ using manager = std::unique_ptr<IMB_MGR, manager_deleter>;
 /// Errors: ENOTSUP where AES-NI is missing or the library's self test failed; ENOMEM.
 [[nodiscard]] result<manager> make_manager();
 
+/// A manager that hashes with SHA-NI, a packet or two at a time, instead of filling many lanes;
+/// empty where the processor has no SHA-NI.  Errors: as make_manager().
+[[nodiscard]] result<manager> make_sha_ni_manager();
+
 } // namespace esplane::crypto

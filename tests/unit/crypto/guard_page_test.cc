@@ -5,7 +5,9 @@
 //   [ unmapped ][ packet .......         ][ unmapped ]     begins after an unmapped page
 //   [ unmapped ][          ....... packet ][ unmapped ]    ends before one
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -56,7 +58,7 @@ TEST_P(GuardPage, IsNeverTouched) {
     const sa_keys keys = counting_keys(s);
     const auto expanded = crypto::key::make(algorithms_for(keys));
     ASSERT_TRUE(expanded);
-    const guarded_page page;
+    const std::array<guarded_page, 16> pages; // as many as fill the library's lanes
     const auto layout = ipsec::layout_of(s);
     const std::size_t step = is_gcm(s) ? 1 : layout.block_length;
 
@@ -65,18 +67,26 @@ TEST_P(GuardPage, IsNeverTouched) {
         std::iota(clear.begin(), clear.end(), std::uint8_t{0});
         for (const bool esn : {false, true}) {
             const bytes sealed = openssl_seal(keys, clear, esn ? std::optional(9U) : std::nullopt);
-            for (std::uint8_t* at : {page.begin(), page.end() - sealed.size()}) {
-                crypto::job todo{.keys = &(*expanded)->get(),
-                                 .esp = at,
-                                 .text_length = static_cast<std::uint32_t>(n),
-                                 .seq_high = 9,
-                                 .esn = esn};
-                std::copy(clear.begin(), clear.end(), at);
-                (*made)->encrypt({&todo, 1});
-                ASSERT_TRUE(std::equal(sealed.begin(), sealed.end(), at)) << n;
-                (*made)->decrypt({&todo, 1});
-                ASSERT_TRUE(todo.ok) << n;
-                ASSERT_TRUE(std::equal(clear.begin(), clear.end(), at)) << n;
+            for (const std::size_t count : {std::size_t{1}, pages.size()}) {
+                for (const bool at_end : {false, true}) {
+                    std::vector<crypto::job> jobs;
+                    for (std::size_t i = 0; i < count; ++i) {
+                        std::uint8_t* const at =
+                            at_end ? pages[i].end() - sealed.size() : pages[i].begin();
+                        std::copy(clear.begin(), clear.end(), at);
+                        jobs.push_back({.keys = &(*expanded)->get(),
+                                        .esp = at,
+                                        .text_length = static_cast<std::uint32_t>(n),
+                                        .seq_high = 9,
+                                        .esn = esn});
+                    }
+                    (*made)->encrypt(jobs);
+                    for (const auto& j : jobs)
+                        ASSERT_TRUE(std::equal(sealed.begin(), sealed.end(), j.esp)) << n;
+                    (*made)->decrypt(jobs);
+                    for (const auto& j : jobs)
+                        ASSERT_TRUE(j.ok && std::equal(clear.begin(), clear.end(), j.esp)) << n;
+                }
             }
         }
     }
