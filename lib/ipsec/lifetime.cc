@@ -25,7 +25,7 @@ class limit_walk {
         const auto span_ns = static_cast<std::int64_t>(std::min(limit_s, longest_s)) * ns_per_s;
         const std::int64_t at_ns = since_ns + span_ns;
         if (at_ns <= now_ns_) return true;
-        next_ns_ = next_ns_ ? std::min(*next_ns_, at_ns) : at_ns;
+        if (!next_ns_ || at_ns < *next_ns_) next_ns_ = at_ns;
         return false;
     }
     bool due(std::uint64_t limit_s, std::optional<std::int64_t> since_ns) noexcept {

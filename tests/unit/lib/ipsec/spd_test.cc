@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/ipsec/spd.h"
+
+#include <gtest/gtest.h>
+
+namespace esplane::ipsec {
+namespace {
+
+using enum policy_direction;
+
+policy from(const char* source, policy_direction dir = out) {
+    policy p;
+    p.dir = dir;
+    p.sel.fam = family::ipv4;
+    p.sel.source = *address::parse(source);
+    p.sel.source_prefix = 32;
+    return p;
+}
+
+spd::entry& put(spd& db, policy p) {
+    p.index = db.choose_index(p.dir, p.index);
+    return db.insert(std::move(p));
+}
+
+std::vector<std::uint32_t> walk(spd& db) {
+    std::vector<std::uint32_t> indices;
+    for (auto* e = db.newest_from(~0ull); e != nullptr; e = db.newest_from(e->serial() - 1))
+        indices.push_back(e->what.index);
+    return indices;
+}
+
+// The numbers that a kernel 6.12 gave in the same order of calls.
+TEST(Spd, GivesIndicesAsTheKernelDoes) {
+    spd db;
+    EXPECT_EQ(put(db, from("10.0.0.1", out)).what.index, 1u);
+    EXPECT_EQ(put(db, from("10.0.0.2", in)).what.index, 8u);
+    EXPECT_EQ(put(db, from("10.0.0.3", fwd)).what.index, 18u);
+    EXPECT_EQ(put(db, from("10.0.0.4", out)).what.index, 25u);
+    EXPECT_EQ(put(db, from("10.0.0.5", out)).what.index, 33u);
+}
+
+TEST(Spd, NeverGivesIndexZero) {
+    spd db;
+    EXPECT_EQ(put(db, from("10.0.0.1", in)).what.index, 8u);
+    EXPECT_EQ(put(db, from("10.0.0.2", in)).what.index, 16u);
+}
+
+TEST(Spd, HonoursAnIndexThatIsFree) {
+    spd db;
+    policy p = from("10.0.0.1");
+    p.index = 0x1001;
+    EXPECT_EQ(put(db, p).what.index, 0x1001u);
+    p.sel.source_prefix = 24;
+    EXPECT_EQ(put(db, p).what.index, 1u) << "taken: the next free one";
+}
+
+TEST(Spd, SkipsIndicesThatClientsTook) {
+    spd db;
+    policy p = from("10.0.0.1");
+    p.index = 9;
+    put(db, p);
+    EXPECT_EQ(put(db, from("10.0.0.2")).what.index, 1u);
+    EXPECT_EQ(put(db, from("10.0.0.3")).what.index, 17u);
+}
+
+TEST(Spd, ChoosingAnIndexChangesNothing) {
+    spd db;
+    EXPECT_EQ(db.choose_index(out, 0), 1u);
+    EXPECT_EQ(db.choose_index(out, 0), 1u);
+}
+
+TEST(Spd, FindsBySelectorWithinItsDirection) {
+    spd db;
+    put(db, from("10.0.0.1", out));
+    EXPECT_NE(db.find({out, from("10.0.0.1").sel, 0}), nullptr);
+    EXPECT_EQ(db.find({in, from("10.0.0.1").sel, 0}), nullptr);
+    selector other = from("10.0.0.1").sel;
+    other.ifindex = 3;
+    EXPECT_EQ(db.find({out, other, 0}), nullptr);
+}
+
+TEST(Spd, FindsByIndexWhateverTheSelector) {
+    spd db;
+    put(db, from("10.0.0.1", out));
+    EXPECT_NE(db.find({out, {}, 1}), nullptr);
+    EXPECT_EQ(db.find({in, {}, 1}), nullptr);
+    EXPECT_EQ(db.find({out, from("10.0.0.1").sel, 9}), nullptr);
+}
+
+TEST(Spd, APolicyReplacedIsTheNewest) {
+    spd db;
+    auto& first = put(db, from("10.0.0.1"));
+    put(db, from("10.0.0.2"));
+    policy p = first.what;
+    p.priority = 7;
+    db.replace(first, std::move(p));
+    EXPECT_EQ(walk(db), (std::vector<std::uint32_t>{1, 9}));
+    EXPECT_EQ(first.what.position, 3u);
+    EXPECT_EQ(db.size(), 2u);
+}
+
+TEST(Spd, APolicyTakenOutIsGoneFromEveryIndex) {
+    spd db;
+    put(db, from("10.0.0.1"));
+    put(db, from("10.0.0.2"));
+    db.take(*db.find_index(1));
+    EXPECT_EQ(db.find({out, from("10.0.0.1").sel, 0}), nullptr);
+    EXPECT_EQ(db.find_index(1), nullptr);
+    EXPECT_EQ(db.find_serial(1), nullptr);
+    EXPECT_EQ(walk(db), (std::vector<std::uint32_t>{9}));
+    EXPECT_EQ(db.count(out), 1u);
+}
+
+TEST(Spd, CountsByDirection) {
+    spd db;
+    put(db, from("10.0.0.1", in));
+    put(db, from("10.0.0.1", out));
+    put(db, from("10.0.0.2", out));
+    EXPECT_EQ(db.count(in), 1u);
+    EXPECT_EQ(db.count(out), 2u);
+    EXPECT_EQ(db.count(fwd), 0u);
+}
+
+} // namespace
+} // namespace esplane::ipsec
