@@ -103,16 +103,16 @@ policy() {
         "tmpl src $4 dst $5 proto esp reqid $6 mode tunnel"
 }
 
-# json_total: the sum of all whole numbers in the JSON on stdin.
+# json_sum KEY: the sum of the numbers KEY, at whatever depth of the JSON on stdin.
 # json_length KEY: how many elements KEY of the object on stdin has.
-json_total() {
+json_sum() {
     /usr/bin/python3 -c '
 import json, sys
-def total(node):
-    if isinstance(node, dict):
-        node = list(node.values())
-    return sum(map(total, node)) if isinstance(node, list) else node if type(node) is int else 0
-print(total(json.load(sys.stdin)))'
+numbers = []
+def note(pairs):
+    numbers.extend(value for key, value in pairs if key == sys.argv[1])
+json.load(sys.stdin, object_pairs_hook=note)
+print(sum(numbers))' "$1"
 }
 
 json_length() {
