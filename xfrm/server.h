@@ -44,13 +44,20 @@ class server {
     [[nodiscard]] static result<std::unique_ptr<server>> open(control::layer& l, std::string path,
                                                               clock_source clock);
     /// Disconnects all clients and removes the socket.
-    virtual ~server() = default;
+    ~server();
+    server(const server&) = delete;
+    server& operator=(const server&) = delete;
 
     /// Readable when serve() has something to do.
-    [[nodiscard]] virtual int descriptor() const noexcept = 0;
+    [[nodiscard]] int descriptor() const noexcept;
     /// Does what is due without blocking; call it again while descriptor() is readable.
-    virtual void serve() = 0;
-    [[nodiscard]] virtual const server_counters& counters() const noexcept = 0;
+    void serve();
+    [[nodiscard]] const server_counters& counters() const noexcept;
+
+  private:
+    struct state;
+    explicit server(std::unique_ptr<state> s);
+    std::unique_ptr<state> state_;
 };
 
 } // namespace esplane::xfrm

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The C library's functions behind those that the shim puts in front of them.
+ */
+#pragma once
+
+#include <dlfcn.h>
+#include <stdatomic.h>
+
+/* Calls the next definition of `name`: REAL(int, close, (int))(fd). */
+#define REAL(result, name, arguments)                                                              \
+    (__extension__({                                                                               \
+        static _Atomic(void*) real_;                                                               \
+        void* found_ = atomic_load_explicit(&real_, memory_order_relaxed);                         \
+        if (found_ == NULL) {                                                                      \
+            found_ = dlsym(RTLD_NEXT, #name);                                                      \
+            atomic_store_explicit(&real_, found_, memory_order_relaxed);                           \
+        }                                                                                          \
+        (result (*) arguments)found_;                                                              \
+    }))

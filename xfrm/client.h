@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One client of the XFRM server: its data socket, its side channels, and what it has not read yet.
+//
+// Threads: the control thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "xfrm/descriptor.h"
+#include "xfrm/dispatch.h"
+#include "xfrm/shim_protocol.h"
+
+namespace esplane::xfrm {
+
+/// A side channel: one process that holds the client's data socket.
+struct side_channel {
+    std::uint32_t number = 0;
+    descriptor socket;
+};
+
+class client {
+  public:
+    explicit client(descriptor s)
+        : data(std::move(s)) {}
+
+    descriptor data;
+    std::vector<side_channel> sides;
+    std::uint32_t next_side = 1;
+    client_state state;
+    std::uint32_t groups = 0; ///< bit n - 1: XFRMNLGRP n
+    std::deque<datagram> waiting;
+    std::size_t waiting_bytes = 0;
+    std::uint32_t interest = 0; ///< epoll events asked for on the data socket
+
+    [[nodiscard]] bool in_group(std::uint32_t group) const noexcept {
+        return (groups >> (group - 1) & 1) != 0;
+    }
+    /// Sends at once, or keeps what the socket does not take.  False: neither, there was no room.
+    bool send_or_keep(datagram&& d);
+    /// Sends at once, in order.  False: the socket is full.
+    bool send_now(const datagram& d);
+    /// Sends what was kept, as far as the socket takes it.
+    void flush();
+    [[nodiscard]] side_channel* find_side(std::uint32_t number) noexcept;
+
+  private:
+    /// False: the socket is full.
+    bool transmit(const datagram& d);
+};
+
+} // namespace esplane::xfrm

@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xfrm/server.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "xfrm/client.h"
+#include "xfrm/events.h"
+
+namespace esplane::xfrm {
+namespace {
+
+constexpr int max_backlog = 64;
+constexpr std::size_t max_clients = 1024;
+constexpr std::size_t max_sides = 8;
+/// What one client gets done before it is the next one's turn.
+constexpr int turn = 16;
+constexpr int send_buffer_bytes = 1 << 20;
+
+/// In epoll_event: a client's number and which of its sockets; 0 is the listening socket.
+constexpr std::uint64_t key_of(std::uint64_t client, std::uint32_t side) noexcept {
+    return client << 32 | side;
+}
+
+result<sockaddr_un> address_of(const std::string& path) {
+    sockaddr_un a{};
+    a.sun_family = AF_UNIX;
+    if (path.empty() || path.size() >= sizeof a.sun_path)
+        return fail(EINVAL, path + ": a socket's path must have 1 to 107 characters", "path");
+    path.copy(a.sun_path, sizeof a.sun_path - 1);
+    return a;
+}
+
+bool connectable(const sockaddr_un& a) {
+    const descriptor probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0;
+}
+
+result<descriptor> listen_at(const std::string& path) {
+    const auto address = address_of(path);
+    if (!address) return tl::unexpected(address.error());
+    if (connectable(*address))
+        return fail(EADDRINUSE, path + " is served by another process: stop it first", "path");
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno("unlink " + path);
+    descriptor s(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!s.valid()) return fail_errno("socket");
+    // The mode of the socket becomes that of the file, from its first moment on.
+    if (::fchmod(s.get(), 0600) != 0) return fail_errno("fchmod " + path);
+    if (::bind(s.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
+        return fail_errno("bind " + path);
+    if (::listen(s.get(), max_backlog) != 0) return fail_errno("listen " + path);
+    return s;
+}
+
+result<void> watch(int epoll, int op, int fd, std::uint32_t events, std::uint64_t key) {
+    epoll_event e{};
+    e.events = events;
+    e.data.u64 = key;
+    if (::epoll_ctl(epoll, op, fd, &e) != 0) return fail_errno("epoll_ctl");
+    return {};
+}
+
+/// A datagram with the descriptor that may come with it.
+struct received {
+    ssize_t length = -1;
+    bool truncated = false;
+    descriptor passed;
+};
+
+received receive(int fd, std::span<std::uint8_t> into) {
+    iovec v{into.data(), into.size()};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    msghdr m{};
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = control.data();
+    m.msg_controllen = control.size();
+    received r;
+    r.length = ::recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (r.length < 0) return r;
+    r.truncated = (m.msg_flags & MSG_TRUNC) != 0;
+    const cmsghdr* const c = CMSG_FIRSTHDR(&m);
+    if (c != nullptr && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+        c->cmsg_len == CMSG_LEN(sizeof(int))) {
+        int passed = -1;
+        std::memcpy(&passed, CMSG_DATA(c), sizeof passed);
+        r.passed = descriptor(passed);
+    }
+    return r;
+}
+
+} // namespace
+
+struct server::state final : private ipsec::listener {
+    state(control::layer& l, std::string path, clock_source clock, xfrm::descriptor listening,
+          xfrm::descriptor epoll)
+        : layer_(l)
+        , dispatcher_(l)
+        , path_(std::move(path))
+        , clock_(std::move(clock))
+        , listening_(std::move(listening))
+        , epoll_(std::move(epoll))
+        , buffer_(sizeof(shim_header) + SHIM_REQUEST_MAX) {
+        layer_.subscribe(this);
+    }
+    ~state() override {
+        layer_.unsubscribe(this);
+        ::unlink(path_.c_str());
+    }
+    state(const state&) = delete;
+    state& operator=(const state&) = delete;
+
+    void serve();
+
+    control::layer& layer_;
+    dispatcher dispatcher_;
+    std::string path_;
+    clock_source clock_;
+    xfrm::descriptor listening_;
+    xfrm::descriptor epoll_;
+    server_counters counters_;
+
+  private:
+    class answers;
+
+    void on_event(const ipsec::event& e) override;
+
+    void accept_clients();
+    [[nodiscard]] bool may_connect(int fd, std::uint32_t& pid) const;
+    [[nodiscard]] std::uint32_t free_port(std::uint32_t wanted);
+    void disconnect(std::uint64_t number);
+
+    void serve_data(std::uint64_t number, client& c, std::uint32_t events);
+    enum class reading { taken, nothing, broken };
+    [[nodiscard]] reading read_data(std::uint64_t number, client& c);
+    [[nodiscard]] bool take(std::uint64_t number, client& c, received&& r);
+    [[nodiscard]] bool attach(std::uint64_t number, client& c, xfrm::descriptor side);
+    void request(client& c, const shim_header& h, bytes messages);
+    void send_dump(client& c);
+    void update_interest(std::uint64_t number, client& c);
+
+    void serve_side(client& c, std::uint32_t side);
+    void control(client& c, side_channel& side, const shim_control& what);
+    [[nodiscard]] std::uint32_t bind_port(client& c, std::uint32_t port);
+    static void tell(const client& c, const side_channel& side, std::uint16_t kind,
+                     std::uint32_t id, std::uint32_t status);
+
+    datagram buffer_;
+    std::unordered_map<std::uint64_t, std::unique_ptr<client>> clients_;
+    std::uint64_t next_client_ = 1;
+    std::unordered_set<std::uint32_t> ports_;
+    std::uint32_t next_port_ = ~std::uint32_t{4096}; // where the kernel starts making them up
+};
+
+/// Replies to one request, until its deadline.
+class server::state::answers final : public reply_sink {
+  public:
+    answers(state& s, client& c, std::uint64_t deadline_ns)
+        : state_(s)
+        , client_(c)
+        , deadline_ns_(deadline_ns) {}
+
+    [[nodiscard]] bool late() const { return state_.clock_().monotonic_ns > deadline_ns_; }
+    void reply(datagram&& d) override {
+        if (late() || !client_.send_or_keep(std::move(d))) ++state_.counters_.replies_lost;
+    }
+
+  private:
+    state& state_;
+    client& client_;
+    std::uint64_t deadline_ns_;
+};
+
+void server::state::serve() {
+    std::array<epoll_event, 64> ready;
+    const int count = ::epoll_wait(epoll_.get(), ready.data(), ready.size(), 0);
+    for (int i = 0; i < count; ++i) {
+        const epoll_event& e = ready[static_cast<std::size_t>(i)];
+        const std::uint64_t number = e.data.u64 >> 32;
+        const auto side = static_cast<std::uint32_t>(e.data.u64);
+        if (number == 0) {
+            accept_clients();
+            continue;
+        }
+        const auto found = clients_.find(number);
+        if (found == clients_.end()) continue; // disconnected a moment ago
+        if (side == 0)
+            serve_data(number, *found->second, e.events);
+        else
+            serve_side(*found->second, side);
+    }
+}
+
+// Connections
+
+bool server::state::may_connect(int fd, std::uint32_t& pid) const {
+    ucred peer{};
+    socklen_t length = sizeof peer;
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return false;
+    pid = static_cast<std::uint32_t>(peer.pid);
+    return peer.uid == 0 || peer.uid == ::geteuid();
+}
+
+std::uint32_t server::state::free_port(std::uint32_t wanted) {
+    while (wanted == 0 || ports_.contains(wanted))
+        wanted = next_port_--;
+    ports_.insert(wanted);
+    return wanted;
+}
+
+void server::state::accept_clients() {
+    for (int i = 0; i < turn; ++i) {
+        xfrm::descriptor s(
+            ::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        if (!s.valid()) return;
+        std::uint32_t pid = 0;
+        if (!may_connect(s.get(), pid) || clients_.size() == max_clients) {
+            ++counters_.refused_peers;
+            continue;
+        }
+        // As root beyond the system's limit; else as much as that allows.
+        if (::setsockopt(s.get(), SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer_bytes, sizeof(int)) != 0)
+            (void)::setsockopt(s.get(), SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof(int));
+        const std::uint64_t number = next_client_++;
+        if (!watch(epoll_.get(), EPOLL_CTL_ADD, s.get(), EPOLLIN, key_of(number, 0))) continue;
+        auto c = std::make_unique<client>(std::move(s));
+        c->interest = EPOLLIN;
+        c->state.port_id = free_port(pid);
+        clients_.emplace(number, std::move(c));
+        counters_.clients = clients_.size();
+    }
+}
+
+void server::state::disconnect(std::uint64_t number) {
+    const auto found = clients_.find(number);
+    ports_.erase(found->second->state.port_id);
+    clients_.erase(found);
+    counters_.clients = clients_.size();
+}
+
+// The data socket
+
+void server::state::serve_data(std::uint64_t number, client& c, std::uint32_t events) {
+    c.flush();
+    send_dump(c);
+    bool alive = (events & (EPOLLHUP | EPOLLERR)) == 0;
+    for (int i = 0; alive && i < turn && c.waiting.empty(); ++i) {
+        const reading r = read_data(number, c);
+        if (r == reading::nothing) break;
+        alive = r == reading::taken;
+    }
+    if (alive)
+        update_interest(number, c);
+    else
+        disconnect(number);
+}
+
+server::state::reading server::state::read_data(std::uint64_t number, client& c) {
+    received r = receive(c.data.get(), buffer_);
+    if (r.length < 0) return errno == EAGAIN || errno == EINTR ? reading::nothing : reading::broken;
+    if (r.length == 0) return reading::broken; // it closed its socket
+    const auto length = static_cast<std::size_t>(r.length);
+    const bool good = take(number, c, std::move(r));
+    wipe(buffer_.data(), length); // it may have held keys
+    counters_.broken_clients += good ? 0 : 1;
+    return good ? reading::taken : reading::broken;
+}
+
+/// Acts on one datagram.  False: it is not of the shim's protocol.
+bool server::state::take(std::uint64_t number, client& c, received&& r) {
+    const bytes all(buffer_.data(), static_cast<std::size_t>(r.length));
+    const auto header = read_fixed<shim_header>(all);
+    if (!header || r.truncated || header->magic != SHIM_MAGIC || header->version != SHIM_VERSION)
+        return false;
+    if (header->kind == shim_attach)
+        return r.passed.valid() && attach(number, c, std::move(r.passed));
+    if (header->kind != shim_request) return false;
+    request(c, *header, all.subspan(sizeof *header));
+    return true;
+}
+
+bool server::state::attach(std::uint64_t number, client& c, xfrm::descriptor side) {
+    const std::uint32_t side_number = c.next_side++;
+    if (!watch(epoll_.get(), EPOLL_CTL_ADD, side.get(), EPOLLIN, key_of(number, side_number)))
+        return false;
+    if (c.sides.size() == max_sides) c.sides.erase(c.sides.begin());
+    c.sides.push_back({side_number, std::move(side)});
+    tell(c, c.sides.back(), shim_attach, 0, 0);
+    return true;
+}
+
+void server::state::request(client& c, const shim_header& h, bytes messages) {
+    ++counters_.requests;
+    answers out(*this, c, h.deadline_ns);
+    if (out.late()) {
+        ++counters_.replies_lost;
+        return;
+    }
+    dispatcher_.request(messages, c.state, clock_(), out);
+    if (out.late()) c.state.dump.reset(); // its beginning was not sent
+    if (const side_channel* side = c.find_side(h.channel)) tell(c, *side, shim_done, h.id, 0);
+}
+
+void server::state::send_dump(client& c) {
+    for (int i = 0; i < turn && c.state.dump && c.waiting.empty(); ++i)
+        c.send_or_keep(dispatcher_.continue_dump(c.state));
+}
+
+void server::state::update_interest(std::uint64_t number, client& c) {
+    std::uint32_t wanted = 0;
+    if (c.waiting.empty()) wanted |= EPOLLIN;
+    if (!c.waiting.empty() || c.state.dump) wanted |= EPOLLOUT;
+    if (wanted == c.interest) return;
+    if (watch(epoll_.get(), EPOLL_CTL_MOD, c.data.get(), wanted, key_of(number, 0)))
+        c.interest = wanted;
+}
+
+// The side channel
+
+void server::state::serve_side(client& c, std::uint32_t number) {
+    side_channel* const side = c.find_side(number);
+    if (side == nullptr) return;
+    shim_control what{};
+    const ssize_t length = ::recv(side->socket.get(), &what, sizeof what, MSG_DONTWAIT);
+    if (length < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (length == sizeof what && what.magic == SHIM_MAGIC && what.version == SHIM_VERSION)
+        control(c, *side, what);
+    else // closed, or no shim
+        std::erase_if(c.sides, [number](const side_channel& s) { return s.number == number; });
+}
+
+std::uint32_t server::state::bind_port(client& c, std::uint32_t port) {
+    if (port == 0 || port == c.state.port_id) return 0;
+    if (ports_.contains(port)) return EADDRINUSE;
+    ports_.erase(c.state.port_id);
+    c.state.port_id = free_port(port);
+    return 0;
+}
+
+void server::state::control(client& c, side_channel& side, const shim_control& what) {
+    std::uint32_t status = 0;
+    const std::uint32_t group = what.argument;
+    const bool is_group = group >= 1 && group <= 32;
+    switch (what.kind) {
+    case shim_bind:
+        status = bind_port(c, what.argument);
+        if (status == 0) c.groups = what.value;
+        break;
+    case shim_join:
+    case shim_leave:
+        if (!is_group)
+            status = EINVAL;
+        else if (what.kind == shim_join)
+            c.groups |= std::uint32_t{1} << (group - 1);
+        else
+            c.groups &= ~(std::uint32_t{1} << (group - 1));
+        break;
+    case shim_option:
+        if (what.argument == NETLINK_CAP_ACK)
+            c.state.capped_acks = what.value != 0;
+        else if (what.argument == NETLINK_EXT_ACK)
+            c.state.extended_acks = what.value != 0;
+        else
+            status = ENOPROTOOPT;
+        break;
+    default:
+        status = EOPNOTSUPP;
+    }
+    tell(c, side, what.kind, what.id, status);
+}
+
+void server::state::tell(const client& c, const side_channel& side, std::uint16_t kind,
+                         std::uint32_t id, std::uint32_t status) {
+    const shim_answer a{SHIM_MAGIC,  SHIM_VERSION,    kind,    id, status,
+                        side.number, c.state.port_id, c.groups};
+    // A shim that does not take its answers stops waiting by itself.
+    (void)::send(side.socket.get(), &a, sizeof a, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// Events
+
+void server::state::on_event(const ipsec::event& e) {
+    datagram d;
+    std::uint32_t group = 0;
+    for (auto& [number, c] : clients_) {
+        if (c->groups == 0) continue;
+        if (d.empty()) group = encode_event(e, d);
+        if (c->in_group(group) && !c->send_now(d)) ++counters_.events_lost;
+    }
+}
+
+// The public face
+
+result<std::unique_ptr<server>> server::open(control::layer& l, std::string path,
+                                             clock_source clock) {
+    auto listening = listen_at(path);
+    if (!listening) return tl::unexpected(listening.error());
+    xfrm::descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
+    if (!epoll.valid()) return fail_errno("epoll_create1");
+    if (auto ok = watch(epoll.get(), EPOLL_CTL_ADD, listening->get(), EPOLLIN, key_of(0, 0)); !ok)
+        return tl::unexpected(ok.error());
+    return std::unique_ptr<server>(new server(std::make_unique<state>(
+        l, std::move(path), std::move(clock), std::move(*listening), std::move(epoll))));
+}
+
+server::server(std::unique_ptr<state> s)
+    : state_(std::move(s)) {}
+server::~server() = default;
+int server::descriptor() const noexcept {
+    return state_->epoll_.get();
+}
+void server::serve() {
+    state_->serve();
+}
+const server_counters& server::counters() const noexcept {
+    return state_->counters_;
+}
+
+} // namespace esplane::xfrm
