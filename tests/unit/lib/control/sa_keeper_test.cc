@@ -362,6 +362,12 @@ TEST_F(SaRules, SoftComesOnceThenHardTakesTheSaWithoutADeletionEvent) {
     EXPECT_FALSE(layer_.next_deadline_ns());
 }
 
+TEST_F(SaRules, AnUpdateWithoutLimitsLeavesNoTimer) {
+    given(timed(1, 10, 20));
+    ASSERT_TRUE(layer_.update_sa(make_sa(1), client, after(1)));
+    EXPECT_FALSE(layer_.next_deadline_ns());
+}
+
 TEST_F(SaRules, AStepOfTheWallClockExpiresNothing) {
     given(timed(1, 100, 200));
     layer_.tick({after(1).monotonic_ns, start.realtime_s + 1'000'000});
