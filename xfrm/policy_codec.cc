@@ -29,11 +29,6 @@ result<void> check_policy(const xfrm_userpolicy_info& info) {
     return {};
 }
 
-bool is_xfrm_protocol(std::uint8_t protocol) noexcept {
-    return protocol == IPPROTO_AH || protocol == IPPROTO_ESP || protocol == IPPROTO_COMP ||
-           protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS;
-}
-
 /// validate_tmpl for one template.  `family` is that of what the template is applied to.
 result<void> check_template(const xfrm_user_tmpl& t, std::uint16_t family, std::uint8_t dir) {
     const bool wraps = t.mode == XFRM_MODE_TUNNEL || t.mode == XFRM_MODE_BEET;
@@ -45,21 +40,14 @@ result<void> check_template(const xfrm_user_tmpl& t, std::uint16_t family, std::
         return fail(EINVAL, "Mode in template must be < XFRM_MODE_MAX (6)");
     if (family_from(t.family) == ipsec::family::unspecified)
         return fail(EINVAL, "Invalid family in template");
-    if (!is_xfrm_protocol(t.id.proto)) return fail(EINVAL, "Invalid XFRM protocol in template");
     return {};
 }
 
 result<void> check_carried(const xfrm_user_tmpl& t) {
-    if (t.id.proto != IPPROTO_ESP)
-        return fail(EPROTONOSUPPORT,
-                    "XFRMA_TMPL id.proto " + std::to_string(t.id.proto) +
-                        " is not carried, only ESP is",
-                    "XFRMA_TMPL");
-    if (t.mode != XFRM_MODE_TUNNEL)
-        return fail(EOPNOTSUPP,
-                    "XFRMA_TMPL mode " + std::to_string(t.mode) + " is not carried, only tunnel is",
-                    "XFRMA_TMPL");
-    return {};
+    if (auto ok = check_protocol(t.id.proto, "Invalid XFRM protocol in template", "XFRMA_TMPL");
+        !ok)
+        return ok;
+    return check_mode(t.mode, "Unsupported mode", "XFRMA_TMPL");
 }
 
 ipsec::template_ template_from(const xfrm_user_tmpl& t) noexcept {

@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
+#include <string_view>
 
 namespace esplane::xfrm {
 namespace {
@@ -236,29 +236,25 @@ ipsec::direction direction_from(const attributes& a) noexcept {
     }
 }
 
-result<void> check_protocol(std::uint8_t protocol) {
+/// Those that the kernel knows beside ESP.
+constexpr std::string_view other_protocol(std::uint8_t protocol) noexcept {
     switch (protocol) {
-    case IPPROTO_ESP:
-        return {};
     case IPPROTO_AH:
+        return "AH";
     case IPPROTO_COMP:
+        return "IPComp";
     case IPPROTO_ROUTING:
+        return "routing header";
     case IPPROTO_DSTOPTS:
-        return fail(EPROTONOSUPPORT,
-                    "id.proto " + std::to_string(protocol) + " is not carried, only ESP is",
-                    "id.proto");
+        return "destination options";
     default:
-        return fail(EINVAL, "Unsupported protocol");
+        return {};
     }
 }
 
-result<void> check_mode(std::uint8_t mode) {
-    if (mode == XFRM_MODE_TUNNEL) return {};
-    if (mode >= xfrm_mode_max || mode == XFRM_MODE_IN_TRIGGER)
-        return fail(EINVAL, "Unsupported mode");
-    return fail(EOPNOTSUPP, "mode " + std::to_string(mode) + " is not carried, only tunnel is",
-                "mode");
-}
+constexpr std::string_view mode_names[xfrm_mode_max] = {
+    "transport", "tunnel", "route optimization", "in_trigger", "BEET", "IP-TFS",
+};
 
 result<void> check_algorithm_attributes(const attributes& a) {
     const bool separate =
@@ -285,9 +281,9 @@ result<void> check_families(const xfrm_usersa_info& info) {
 /// verify_newsa_info, as far as it does not depend on values of attributes.
 result<void> check_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = check_families(info); !ok) return ok;
-    if (auto ok = check_protocol(info.id.proto); !ok) return ok;
+    if (auto ok = check_protocol(info.id.proto, "Unsupported protocol", "id.proto"); !ok) return ok;
     if (auto ok = check_algorithm_attributes(a); !ok) return ok;
-    return check_mode(info.mode);
+    return check_mode(info.mode, "Unsupported mode", "mode");
 }
 
 ipsec::sa sa_from(const xfrm_usersa_info& info) {
@@ -310,6 +306,20 @@ ipsec::sa sa_from(const xfrm_usersa_info& info) {
 }
 
 } // namespace
+
+result<void> check_protocol(std::uint8_t protocol, const char* unknown, const char* field) {
+    if (protocol == IPPROTO_ESP) return {};
+    const std::string_view name = other_protocol(protocol);
+    if (name.empty()) return fail(EINVAL, unknown);
+    return fail(EPROTONOSUPPORT, std::string(name) + " is not carried, only ESP is", field);
+}
+
+result<void> check_mode(std::uint8_t mode, const char* unknown, const char* field) {
+    if (mode == XFRM_MODE_TUNNEL) return {};
+    if (mode >= xfrm_mode_max || mode == XFRM_MODE_IN_TRIGGER) return fail(EINVAL, unknown);
+    return fail(EOPNOTSUPP,
+                "mode " + std::string(mode_names[mode]) + " is not carried, only tunnel is", field);
+}
 
 ipsec::family family_from(std::uint16_t address_family) noexcept {
     return address_family == AF_INET    ? ipsec::family::ipv4
@@ -505,12 +515,15 @@ xfrm_usersa_id sa_id_to(const ipsec::sa_id& id) noexcept {
 
 result<control::spi_request> decode_spi_request(const xfrm_userspi_info& info,
                                                 const attributes& a) {
-    if (auto ok = check_protocol(info.info.id.proto); !ok)
+    if (auto ok = check_protocol(info.info.id.proto,
+                                 "Invalid protocol, must be one of AH, ESP, IPCOMP", "id.proto");
+        !ok)
         return tl::unexpected(std::move(ok.error()));
     if (info.min > info.max) return fail(EINVAL, "Invalid SPI range: min > max");
     const ipsec::family family = family_from(info.info.family);
     if (family == ipsec::family::unspecified) return fail(EINVAL, "Invalid address family");
-    if (auto ok = check_mode(info.info.mode); !ok) return tl::unexpected(std::move(ok.error()));
+    if (auto ok = check_mode(info.info.mode, "Unsupported mode", "mode"); !ok)
+        return tl::unexpected(std::move(ok.error()));
     control::spi_request r;
     r.source = address_from(info.info.saddr, family);
     r.destination = address_from(info.info.id.daddr, family);

@@ -26,6 +26,14 @@ namespace esplane::xfrm {
 /// Errors: EINVAL where a prefix is longer than an address of `f`; none for an unspecified family.
 [[nodiscard]] result<void> check_prefixes(const xfrm_selector& s, ipsec::family f);
 
+/// Only ESP, only tunnel mode.
+///
+/// Errors: EINVAL with the text `unknown` for what is no protocol or mode of XFRM; EPROTONOSUPPORT
+/// or EOPNOTSUPP with its name and `field` for what is not carried.
+[[nodiscard]] result<void> check_protocol(std::uint8_t protocol, const char* unknown,
+                                          const char* field);
+[[nodiscard]] result<void> check_mode(std::uint8_t mode, const char* unknown, const char* field);
+
 [[nodiscard]] ipsec::lifetime_limits limits_from(const xfrm_lifetime_cfg& l) noexcept;
 [[nodiscard]] xfrm_lifetime_cfg limits_to(const ipsec::lifetime_limits& l) noexcept;
 [[nodiscard]] ipsec::lifetime_current current_from(const xfrm_lifetime_cur& l) noexcept;
