@@ -59,13 +59,8 @@ result<void> apply_port_option(port_spec& spec, const std::string& option) {
 }
 
 result<void> check_kind(const port_spec& spec) {
-    const std::string kinds = port_kinds();
-    if (kinds.empty())
-        return bad_port(spec.text, "this build has no ports: install libxdp-dev, libbpf-dev and "
-                                   "clang, then configure it again");
-    if (spec.kind != kinds)
-        return bad_port(spec.text, "no port kind \"" + spec.kind + "\": this build has " + kinds);
-    return {};
+    if (spec.kind == port_kinds) return {};
+    return bad_port(spec.text, "no port kind \"" + spec.kind + "\": this build has " + port_kinds);
 }
 
 /// Everything the two sources can say; what is absent was not said.
@@ -214,14 +209,6 @@ result<daemon_options> interpret(const stated& s) {
 }
 
 } // namespace
-
-std::string port_kinds() {
-#ifdef ESPLANE_HAVE_XDP
-    return "xdp";
-#else
-    return {};
-#endif
-}
 
 std::string_view name_of(fastpath::port_role role) noexcept {
     for (const auto& [text, r] : roles)

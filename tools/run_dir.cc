@@ -38,9 +38,12 @@ result<guarded_device> device_from(const json& j, const std::string& path) {
         const auto at = j.find(key);
         return at != j.end() && at->is_string() ? at->get<std::string>() : std::string();
     };
-    guarded_device d{text("name"), text("kind"), text("device"), 0};
-    const auto index = j.find("ifindex");
-    if (index != j.end() && index->is_number_integer()) d.ifindex = index->get<int>();
+    const auto number = [&](const char* key) {
+        const auto at = j.find(key);
+        return at != j.end() && at->is_number_unsigned() ? at->get<std::uint64_t>() : 0;
+    };
+    const guarded_device d{text("name"), text("kind"), text("device"),
+                           static_cast<int>(number("ifindex")), number("network_namespace")};
     if (d.device.empty() || d.ifindex <= 0)
         return fail(EINVAL, path + ": not a list of devices: was it changed by hand?");
     return d;
@@ -70,6 +73,11 @@ result<run_lock> run_lock::take(const std::string& run_dir, bool create) {
     return run_lock(std::move(fd));
 }
 
+std::uint64_t current_network_namespace() {
+    struct stat s {};
+    return ::stat("/proc/self/ns/net", &s) == 0 ? s.st_ino : 0;
+}
+
 result<std::vector<guarded_device>> read_guarded(const std::string& run_dir) {
     const std::string path = ports_path(run_dir);
     std::ifstream file(path);
@@ -97,8 +105,11 @@ result<void> write_guarded(const std::string& run_dir, const std::vector<guarded
     }
     json list = json::array();
     for (const guarded_device& d : devices)
-        list.push_back(
-            {{"name", d.name}, {"kind", d.kind}, {"device", d.device}, {"ifindex", d.ifindex}});
+        list.push_back({{"name", d.name},
+                        {"kind", d.kind},
+                        {"device", d.device},
+                        {"ifindex", d.ifindex},
+                        {"network_namespace", d.network_namespace}});
     const std::string fresh = path + ".new";
     {
         std::ofstream file(fresh, std::ios::trunc);
@@ -113,7 +124,7 @@ std::vector<guarded_device> merge_guarded(std::vector<guarded_device> recorded,
                                           const std::vector<guarded_device>& added) {
     std::erase_if(recorded, [&](const guarded_device& old) {
         return std::any_of(added.begin(), added.end(), [&](const guarded_device& fresh) {
-            return fresh.ifindex == old.ifindex;
+            return fresh.ifindex == old.ifindex && fresh.network_namespace == old.network_namespace;
         });
     });
     recorded.insert(recorded.end(), added.begin(), added.end());

@@ -8,6 +8,7 @@
 //   DIR/ports          JSON; stays when the daemon is gone, because protection does
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -40,16 +41,20 @@ struct guarded_device {
     std::string kind;
     std::string device;
     int ifindex = 0;
+    std::uint64_t network_namespace = 0; ///< its inode: devices are numbered anew in each
 
     friend bool operator==(const guarded_device&, const guarded_device&) = default;
 };
+
+/// The network namespace this process is in, as guarded_device has it.
+[[nodiscard]] std::uint64_t current_network_namespace();
 
 /// Empty where there is no list.  Errors: EINVAL where it cannot be understood; what open gives.
 [[nodiscard]] result<std::vector<guarded_device>> read_guarded(const std::string& run_dir);
 /// Atomic; an empty list removes the file.
 [[nodiscard]] result<void> write_guarded(const std::string& run_dir,
                                          const std::vector<guarded_device>& devices);
-/// `recorded` and `added`, a device (by ifindex) once, as in `added`.
+/// `recorded` and `added`, a device (by namespace and ifindex) once, as in `added`.
 [[nodiscard]] std::vector<guarded_device> merge_guarded(std::vector<guarded_device> recorded,
                                                         const std::vector<guarded_device>& added);
 

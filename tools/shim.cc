@@ -103,7 +103,9 @@ error run_command(const std::string& run_dir, const std::vector<std::string>& co
         arguments.push_back(const_cast<char*>(argument.c_str()));
     arguments.push_back(nullptr);
     ::execvp(arguments[0], arguments.data());
-    return fail_errno(command.front()).value();
+    error failed = fail_errno(command.front()).value();
+    failed.field = "exec";
+    return failed;
 }
 
 } // namespace esplane::tools

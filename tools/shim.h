@@ -23,7 +23,7 @@ namespace esplane::tools {
 [[nodiscard]] bool is_static(const std::string& program);
 
 /// `esplane run`: becomes COMMAND under the shim of the daemon in `run_dir`.
-/// Returns only where that failed.
+/// Returns only where that failed; with the field "exec" where the command could not be started.
 [[nodiscard]] error run_command(const std::string& run_dir,
                                 const std::vector<std::string>& command);
 

@@ -58,8 +58,8 @@ TEST(RunLock, RefusesWhatIsNoDirectory) {
 
 TEST(GuardedDevices, AreReadAsTheyWereWritten) {
     const temporary_directory directory;
-    const std::vector<guarded_device> devices{{"lan", "xdp", "veth1", 4},
-                                              {"wan", "xdp", "veth2", 7}};
+    const std::vector<guarded_device> devices{{"lan", "xdp", "veth1", 4, 1},
+                                              {"wan", "xdp", "veth2", 7, 1}};
     ASSERT_TRUE(write_guarded(directory.path(), devices));
     EXPECT_EQ(*read_guarded(directory.path()), devices);
     ASSERT_TRUE(write_guarded(directory.path(), {}));
@@ -80,9 +80,11 @@ TEST(GuardedDevices, AreRefusedWhereTheFileIsBroken) {
 }
 
 TEST(GuardedDevices, StayRecordedWhenADaemonComesBackWithOthers) {
-    const guarded_device lan{"lan", "xdp", "veth1", 4}, wan{"wan", "xdp", "veth2", 7};
-    const guarded_device renamed{"inside", "xdp", "veth1", 4};
-    EXPECT_THAT(merge_guarded({lan, wan}, {renamed}), ElementsAre(wan, renamed));
+    const guarded_device lan{"lan", "xdp", "veth1", 4, 1}, wan{"wan", "xdp", "veth2", 7, 1};
+    const guarded_device renamed{"inside", "xdp", "veth1", 4, 1};
+    const guarded_device elsewhere{"lan", "xdp", "veth1", 4, 2};
+    EXPECT_THAT(merge_guarded({lan, wan, elsewhere}, {renamed}),
+                ElementsAre(wan, elsewhere, renamed));
 }
 
 } // namespace

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/answers.h"
+
+#include <unistd.h>
+
+#include "tools/report.h"
+#include "tools/run_dir.h"
+
+namespace esplane::tools {
+
+using nlohmann::json;
+
+namespace {
+
+json report_status(engine& e, const daemon_facts& facts) {
+    const control::spd_counts policies = e.control().policy_counts();
+    const std::uint64_t uptime_ns = fastpath::now().monotonic_ns - facts.started_ns;
+    return {{"version", ESPLANE_VERSION},
+            {"pid", ::getpid()},
+            {"run_dir", facts.run_dir},
+            {"uptime_s", uptime_ns / 1'000'000'000},
+            {"xfrm", e.xfrm() != nullptr ? json(xfrm_socket_path(facts.run_dir)) : json()},
+            {"crypto", e.worker().engine().architecture()},
+            {"ports", e.ports().size()},
+            {"sas", e.control().sa_count()},
+            {"policies", {{"in", policies.in}, {"out", policies.out}, {"fwd", policies.fwd}}},
+            {"packets", report_packets(e.worker().counters())}};
+}
+
+json report_ports(const engine& e) {
+    json ports = json::array();
+    for (const fastpath::port* p : e.ports())
+        ports.push_back(report_port(*p));
+    return {{"ports", std::move(ports)}};
+}
+
+/// Where a page begins; false where the request says no place.
+bool read_cursor(const json& request, control::cursor& into) {
+    const auto at = request.find("cursor");
+    if (at == request.end()) return true;
+    if (!at->is_number_unsigned()) return false;
+    into.next = at->get<std::uint64_t>();
+    return true;
+}
+
+} // namespace
+
+json answer(engine& e, const daemon_facts& facts, const json& request) {
+    const auto at = request.find("command");
+    const std::string command =
+        at != request.end() && at->is_string() ? at->get<std::string>() : std::string();
+    control::cursor from;
+    if (!read_cursor(request, from)) return {{"error", "cursor: must be a number"}};
+    if (command == "status") return report_status(e, facts);
+    if (command == "sa") return report_sas(e.control(), from);
+    if (command == "policy") return report_policies(e.control(), from);
+    if (command == "ports") return report_ports(e);
+    if (command == "drops")
+        return {{"packets", report_packets(e.worker().counters())},
+                {"drops", report_drops(e.worker().counters())}};
+    return {{"error",
+             "unknown command \"" + command + "\": there are status, sa, policy, ports and drops"}};
+}
+
+} // namespace esplane::tools

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a daemon answers on its control socket.
+//
+//   {"command": "status"}                     one object
+//   {"command": "ports"}                      {"ports": [...]}
+//   {"command": "drops"}                      {"packets": {...}, "drops": [...]}
+//   {"command": "sa", "cursor": N}            {"sas": [...], "next": N or null}
+//   {"command": "policy", "cursor": N}        {"policies": [...], "next": N or null}
+//
+// Without a cursor a walk begins.  What is not understood gets {"error": "..."}.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "tools/engine.h"
+
+namespace esplane::tools {
+
+struct daemon_facts {
+    std::string run_dir;
+    std::uint64_t started_ns = 0; ///< CLOCK_MONOTONIC
+};
+
+[[nodiscard]] nlohmann::json answer(engine& e, const daemon_facts& facts,
+                                    const nlohmann::json& request);
+
+} // namespace esplane::tools

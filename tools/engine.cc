@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/engine.h"
+
+#include <stdexcept>
+#include <sys/random.h>
+
+namespace esplane::tools {
+
+void kernel_random(std::span<std::uint8_t> into) {
+    while (!into.empty()) {
+        const ssize_t n = ::getrandom(into.data(), into.size(), 0);
+        if (n < 0 && errno != EINTR) throw std::runtime_error("getrandom: no random numbers");
+        if (n > 0) into = into.subspan(static_cast<std::size_t>(n));
+    }
+}
+
+engine::engine(std::vector<fastpath::port*> ports)
+    : ports_(std::move(ports))
+    , backend_(tables_, kernel_random)
+    , layer_(backend_, kernel_random) {}
+
+result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
+                                             std::vector<fastpath::port*> ports,
+                                             fastpath::worker_options options) {
+    std::unique_ptr<engine> e(new engine(std::move(ports)));
+    auto worker = fastpath::worker::make(e->tables_, buffers, e->ports_, options);
+    if (!worker) return tl::unexpected(worker.error());
+    e->worker_ = std::move(*worker);
+    return e;
+}
+
+result<void> engine::open_xfrm(const std::string& path) {
+    auto server = xfrm::server::open(layer_, path, fastpath::now);
+    if (!server) return tl::unexpected(server.error());
+    server_ = std::move(*server);
+    return {};
+}
+
+void engine::publish_network(const control::network& n) {
+    std::vector<fastpath::port_binding> bindings;
+    for (std::size_t i = 0; i < ports_.size(); ++i)
+        bindings.push_back({ports_[i]->ifindex(), static_cast<std::uint16_t>(i)});
+    tables_.publish(fastpath::fib::build(n, bindings));
+}
+
+std::vector<wanted_next_hop> engine::deliver_events() {
+    std::vector<wanted_next_hop> wanted;
+    for (fastpath::worker_event e; worker_->events().pop(e);) {
+        if (e.kind == fastpath::worker_event_kind::neighbour_wanted)
+            wanted.push_back({e.ifindex, e.id.destination});
+        else
+            backend_.deliver(e);
+    }
+    return wanted;
+}
+
+} // namespace esplane::tools

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// esplane: asks a running esplaned, runs clients against it, works on captures without it.
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "tools/control_socket.h"
+#include "tools/offline.h"
+#include "tools/options.h"
+#include "tools/release.h"
+#include "tools/shim.h"
+#include "tools/text.h"
+#include "tools/version.h"
+
+namespace {
+
+using namespace esplane;
+using namespace esplane::tools;
+
+constexpr int exit_failed = 1;
+constexpr int exit_usage = 2;
+constexpr int exit_not_found = 127; ///< of `run`, as the shell has it
+
+int report_failure(const error& e, int status = exit_failed) {
+    std::cerr << "esplane: " << e.text << '\n';
+    return status;
+}
+
+struct question {
+    const char* command;
+    const char* help;
+    const char* pages_of; ///< the key under which pages are joined; nullptr: one reply
+};
+
+constexpr question questions[] = {
+    {"status", "version, uptime, totals", nullptr},
+    {"sa", "security associations, without their keys", "sas"},
+    {"policy", "security policies", "policies"},
+    {"ports", "ports and their counters", nullptr},
+    {"drops", "packets lost, by reason", nullptr},
+};
+
+int ask(const std::string& run_dir, const question& q, bool as_json) {
+    auto client = control_client::connect(run_dir);
+    if (!client) return report_failure(client.error());
+    const auto reply = q.pages_of != nullptr ? client->ask_all(q.command, q.pages_of)
+                                             : client->ask({{"command", q.command}});
+    if (!reply) return report_failure(reply.error());
+    std::cout << (as_json ? reply->dump(2) + "\n" : text_of_reply(q.command, *reply));
+    return 0;
+}
+
+int run(const std::string& run_dir, std::vector<std::string> command) {
+    if (!command.empty() && command.front() == "--") command.erase(command.begin());
+    const error e = run_command(run_dir, command);
+    return report_failure(e, e.field == "exec" ? exit_not_found : exit_failed);
+}
+
+int release(const std::string& run_dir, bool as_json) {
+    const auto released = release_devices(run_dir);
+    if (!released) return report_failure(released.error());
+    std::cout << (as_json ? report_release(*released).dump(2) + "\n" : text_of_release(*released));
+    return std::all_of(released->begin(), released->end(),
+                       [](const released_device& d) { return d.failure.empty(); })
+               ? 0
+               : exit_failed;
+}
+
+/// What never became a packet, in one line; "" where there was nothing of the kind.
+std::string text_of_unread(const nlohmann::json& unread) {
+    std::string text;
+    for (const auto& [what, count] : unread.items())
+        if (count.get<std::uint64_t>() != 0)
+            text += (text.empty() ? "frames not read: " : ", ") + what + " " + count.dump();
+    return text.empty() ? text : text + "\n";
+}
+
+int work_offline(const offline_request& request, bool as_json) {
+    const auto outcome = run_offline(request);
+    if (!outcome) return report_failure(outcome.error());
+    if (as_json)
+        std::cout << outcome->dump(2) << '\n';
+    else
+        std::cerr << "packets: " << text_of_packets(outcome->at("packets")) << '\n'
+                  << text_of_unread(outcome->at("unread")) << text_of_drops(outcome->at("drops"));
+    const auto& trouble = outcome->at("trouble");
+    if (trouble.is_null()) return 0;
+    return report_failure({EIO, request.input + ": ends early: " + trouble.get<std::string>(), {}});
+}
+
+/// The command line: what it may say, and what is done then.
+class command_line {
+  public:
+    command_line() {
+        app_.set_version_flag("--version", version_line("esplane"));
+        app_.add_option("--run-dir", run_dir_, "of the daemon")
+            ->option_text("DIR [" + std::string(default_run_dir) + "]");
+        app_.require_subcommand(1);
+        app_.fallthrough();
+        add_run();
+        for (const question& q : questions) {
+            CLI::App* sub = app_.add_subcommand(q.command, q.help);
+            add_json(sub);
+            sub->final_callback(
+                [this, q] { action_ = [this, q] { return ask(run_dir_, q, json_); }; });
+        }
+        add_release();
+        add_pcap();
+    }
+
+    int main(int argc, const char* const* argv) {
+        try {
+            app_.parse(argc, argv);
+        } catch (const CLI::CallForHelp&) {
+            const auto chosen = app_.get_subcommands();
+            std::cout << (chosen.empty() ? app_.help() : chosen.front()->help());
+            return 0;
+        } catch (const CLI::CallForVersion& e) {
+            std::cout << e.what() << '\n';
+            return 0;
+        } catch (const CLI::ParseError& e) {
+            return report_failure({EINVAL, std::string(e.what()) + ": see esplane --help", {}},
+                                  exit_usage);
+        }
+        return action_();
+    }
+
+  private:
+    void add_json(CLI::App* sub) { sub->add_flag("--json", json_, "machine-readable"); }
+
+    void add_run() {
+        CLI::App* sub =
+            app_.add_subcommand("run", "run an unmodified XFRM client: run -- COMMAND…");
+        sub->prefix_command();
+        sub->final_callback(
+            [this, sub] { action_ = [this, sub] { return run(run_dir_, sub->remaining()); }; });
+    }
+
+    void add_release() {
+        CLI::App* sub = app_.add_subcommand(
+            "release", "give the devices back to the kernel: no protection from then on");
+        add_json(sub);
+        sub->final_callback([this] { action_ = [this] { return release(run_dir_, json_); }; });
+    }
+
+    void add_pcap() {
+        CLI::App* sub = app_.add_subcommand("pcap", "send a capture through the engine, offline");
+        sub->add_option("--setup", request_.setup, "shell command: ip xfrm …")
+            ->option_text("COMMAND")
+            ->required();
+        sub->add_option("--direction", request_.direction, "as seen from this gateway")
+            ->option_text("outbound|inbound")
+            ->transform(CLI::Transformer(
+                std::map<std::string, offline_direction>{{"outbound", offline_direction::outbound},
+                                                         {"inbound", offline_direction::inbound}}))
+            ->required();
+        sub->add_option("--in", request_.input, "pcap or pcapng; Ethernet or raw IP")
+            ->option_text("FILE")
+            ->required();
+        sub->add_option("--out", request_.output, "written in the same form")
+            ->option_text("FILE")
+            ->required();
+        add_json(sub);
+        sub->final_callback([this] { action_ = [this] { return work_offline(request_, json_); }; });
+    }
+
+    CLI::App app_{"esplane: command line of the user-space IPsec ESP data plane", "esplane"};
+    std::string run_dir_ = default_run_dir;
+    bool json_ = false;
+    offline_request request_;
+    std::function<int()> action_;
+};
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return command_line().main(argc, argv);
+    } catch (const std::exception& e) {
+        return report_failure({EINVAL, e.what(), {}});
+    }
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// esplaned: the one file that knows every room.
+//
+//   XFRM clients ──► xfrm::server ──► control::layer ──► user_backend ──► tables ──► worker ◄─►
+//   ports rtnetlink ─────► xfrm::route_monitor ──────────────► fib ────────────────┘
+//                                   └── guarding ──► guards (XDP and tc programs)
+//
+// One thread for control, an epoll loop; one for packets.  Both end on SIGTERM and SIGINT; the
+// programs on the devices stay.
+#include <csignal>
+#include <functional>
+#include <iostream>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "tools/answers.h"
+#include "tools/control_socket.h"
+#include "tools/engine.h"
+#include "tools/guarding.h"
+#include "tools/options.h"
+#include "tools/run_dir.h"
+#include "tools/unique_fd.h"
+#include "tools/version.h"
+#include "tools/xdp_ports.h"
+#include "xfrm/route.h"
+
+namespace {
+
+using namespace esplane;
+using namespace esplane::tools;
+
+constexpr int exit_failed = 1;
+constexpr int exit_usage = 2;
+
+void log(const std::string& line) {
+    std::cerr << "esplaned: " + line + "\n";
+}
+
+/// Keys live in this process: no core file, no ptrace by others of the same user.
+void keep_memory_private() {
+    ::prctl(PR_SET_DUMPABLE, 0);
+    const rlimit none{0, 0};
+    ::setrlimit(RLIMIT_CORE, &none);
+}
+
+/// Waits for descriptors and calls whoever is responsible.
+class event_loop {
+  public:
+    event_loop()
+        : poller_(::epoll_create1(EPOLL_CLOEXEC)) {}
+
+    [[nodiscard]] result<void> watch(int fd, std::function<void()> ready) {
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.u64 = ready_.size();
+        if (::epoll_ctl(poller_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return fail_errno("epoll");
+        ready_.push_back(std::move(ready));
+        return {};
+    }
+    /// timeout_ms   -1 = for ever
+    void turn(int timeout_ms) {
+        std::array<epoll_event, 8> events{};
+        const int n =
+            ::epoll_wait(poller_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
+        for (int i = 0; i < n; ++i)
+            ready_[events[i].data.u64]();
+    }
+
+  private:
+    unique_fd poller_;
+    std::vector<std::function<void()>> ready_;
+};
+
+/// Blocks the signals that end the daemon, in every thread, and gives them by descriptor.
+unique_fd take_signals() {
+    ::signal(SIGPIPE, SIG_IGN);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    return unique_fd(::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
+}
+
+class daemon {
+  public:
+    explicit daemon(daemon_options options)
+        : options_(std::move(options))
+        , signals_(take_signals())
+        , wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+    /// What the engine takes down on its way out is not told to the guards: they stay as they are.
+    ~daemon() {
+        if (!engine_) return;
+        engine_->control().unsubscribe(guarding_.get());
+        engine_->backend().on_encap_ports({});
+    }
+    daemon(const daemon&) = delete;
+    daemon& operator=(const daemon&) = delete;
+
+    /// Everything is there and the worker runs when this returns well.
+    [[nodiscard]] result<void> start();
+    void run();
+
+  private:
+    [[nodiscard]] result<void> guard_devices();
+    [[nodiscard]] result<void> make_engine();
+    [[nodiscard]] result<void> follow_network();
+    [[nodiscard]] result<void> open_sockets();
+    [[nodiscard]] result<void> watch_all();
+    void announce();
+    void network_changed();
+    void worker_spoke();
+    [[nodiscard]] int timeout_ms();
+
+    daemon_options options_;
+    daemon_facts facts_;
+    unique_fd signals_;
+    unique_fd wake_; ///< written by the worker
+    std::unique_ptr<run_lock> lock_;
+    std::unique_ptr<xdp_ports> devices_;
+    std::unique_ptr<guarding> guarding_;
+    std::unique_ptr<engine> engine_;
+    std::unique_ptr<xfrm::route_monitor> routes_;
+    std::unique_ptr<control_server> control_;
+    event_loop loop_;
+    bool stopping_ = false;
+};
+
+result<void> daemon::start() {
+    facts_ = {options_.run_dir, fastpath::now().monotonic_ns};
+    auto lock = run_lock::take(options_.run_dir, true);
+    if (!lock) return tl::unexpected(lock.error());
+    lock_ = std::make_unique<run_lock>(std::move(*lock));
+    for (const auto step : {&daemon::guard_devices, &daemon::make_engine, &daemon::follow_network,
+                            &daemon::open_sockets, &daemon::watch_all})
+        if (auto done = (this->*step)(); !done) return done;
+    if (auto started = engine_->worker().start(); !started) return started;
+    announce();
+    return {};
+}
+
+/// The record first: whatever happens from then on, `esplane release` finds the devices.
+result<void> daemon::guard_devices() {
+    auto devices = xdp_ports::reserve(options_.ports);
+    if (!devices) return tl::unexpected(devices.error());
+    devices_ = std::move(*devices);
+    auto recorded = read_guarded(options_.run_dir);
+    if (!recorded) return tl::unexpected(recorded.error());
+    const auto all = merge_guarded(std::move(*recorded), devices_->devices());
+    if (auto written = write_guarded(options_.run_dir, all); !written) return written;
+    if (auto attached = devices_->attach(); !attached) return attached;
+    return devices_->open();
+}
+
+result<void> daemon::make_engine() {
+    fastpath::worker_options worker;
+    if (!options_.cpus.empty()) worker.cpu = static_cast<int>(options_.cpus.front());
+    worker.wake_control = wake_.get();
+    auto made = engine::make(devices_->buffers(), devices_->ports(), worker);
+    if (!made) return tl::unexpected(made.error());
+    guarding_ = std::make_unique<guarding>(devices_->guards(), log);
+    engine_ = std::move(*made);
+    engine_->control().subscribe(guarding_.get());
+    engine_->backend().on_encap_ports(
+        [this] { guarding_->set_encap_ports(engine_->backend().encap_ports()); });
+    return {};
+}
+
+result<void> daemon::follow_network() {
+    auto routes = xfrm::route_monitor::open();
+    if (!routes) return tl::unexpected(routes.error());
+    routes_ = std::move(*routes);
+    network_changed();
+    return {};
+}
+
+result<void> daemon::open_sockets() {
+    if (options_.serve_xfrm)
+        if (auto open = engine_->open_xfrm(xfrm_socket_path(options_.run_dir)); !open) return open;
+    auto control = control_server::open(
+        control_socket_path(options_.run_dir),
+        [this](const nlohmann::json& request) { return answer(*engine_, facts_, request); });
+    if (!control) return tl::unexpected(control.error());
+    control_ = std::move(*control);
+    return {};
+}
+
+result<void> daemon::watch_all() {
+    const std::pair<int, std::function<void()>> watched[] = {
+        {signals_.get(), [this] { stopping_ = true; }},
+        {wake_.get(), [this] { worker_spoke(); }},
+        {routes_->descriptor(),
+         [this] {
+             if (routes_->serve()) network_changed();
+         }},
+        {control_->descriptor(), [this] { control_->serve(); }},
+    };
+    for (const auto& [fd, ready] : watched)
+        if (auto done = loop_.watch(fd, ready); !done) return done;
+    if (engine_->xfrm() == nullptr) return {};
+    return loop_.watch(engine_->xfrm()->descriptor(), [this] { engine_->xfrm()->serve(); });
+}
+
+void daemon::announce() {
+    const std::size_t n = options_.ports.size();
+    log("ready: " + std::to_string(n) + (n == 1 ? " port" : " ports") +
+        (options_.serve_xfrm ? ", XFRM at " + xfrm_socket_path(options_.run_dir) : ", no XFRM"));
+    ::sd_notify(0, "READY=1");
+}
+
+void daemon::run() {
+    while (!stopping_) {
+        loop_.turn(timeout_ms());
+        engine_->control().tick(fastpath::now());
+    }
+    ::sd_notify(0, "STOPPING=1");
+    engine_->worker().stop();
+}
+
+void daemon::network_changed() {
+    engine_->publish_network(routes_->network());
+    guarding_->set_addresses(routes_->network().addresses);
+}
+
+void daemon::worker_spoke() {
+    std::uint64_t count = 0;
+    (void)!::read(wake_.get(), &count, sizeof count);
+    for (const wanted_next_hop& hop : engine_->deliver_events())
+        routes_->resolve(hop.ifindex, hop.address);
+}
+
+int daemon::timeout_ms() {
+    const auto deadline = engine_->control().next_deadline_ns();
+    if (!deadline) return -1;
+    const std::uint64_t now_ns = fastpath::now().monotonic_ns;
+    if (*deadline <= now_ns) return 0;
+    constexpr std::uint64_t longest_ms = 3'600'000;
+    return static_cast<int>(std::min((*deadline - now_ns) / 1'000'000 + 1, longest_ms));
+}
+
+int main_of(int argc, char** argv) {
+    auto parsed = parse_daemon_options(argc, argv);
+    if (!parsed) {
+        log(parsed.error().text);
+        return exit_usage;
+    }
+    if (const auto* answer = std::get_if<text_answer>(&*parsed)) {
+        std::cout << answer->text;
+        return 0;
+    }
+    keep_memory_private();
+    daemon d(std::move(std::get<daemon_options>(*parsed)));
+    if (auto started = d.start(); !started) {
+        log(started.error().text);
+        return exit_failed;
+    }
+    d.run();
+    log("stopped: protection stays in place; `esplane release` removes it");
+    return 0;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return main_of(argc, argv);
+    } catch (const std::exception& e) {
+        log(e.what());
+        return exit_failed;
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/guarding.h"
+
+#include <algorithm>
+
+namespace esplane::tools {
+
+guarding::guarding(std::vector<fastpath::guard*> guards, log l)
+    : guards_(std::move(guards))
+    , log_(std::move(l)) {}
+
+void guarding::on_event(const ipsec::event& e) {
+    if (const auto* added = std::get_if<ipsec::policy_added>(&e)) learn(added->what);
+    if (const auto* updated = std::get_if<ipsec::policy_updated>(&e)) learn(updated->what);
+    if (const auto* deleted = std::get_if<ipsec::policy_deleted>(&e)) forget(deleted->what);
+    if (std::holds_alternative<ipsec::policy_flushed>(e)) forget_all();
+    if (const auto* expired = std::get_if<ipsec::policy_expired>(&e); expired && expired->hard)
+        forget(expired->what);
+}
+
+void guarding::learn(const ipsec::policy& p) {
+    const bool bypass = p.action == ipsec::policy_action::allow && !p.protects();
+    policies_[p.index] = {p.position, p.dir, {p.sel, p.priority, bypass}};
+    publish(p.dir);
+}
+
+void guarding::forget(const ipsec::policy& p) {
+    if (policies_.erase(p.index) != 0) publish(p.dir);
+}
+
+void guarding::forget_all() {
+    policies_.clear();
+    publish_out();
+    publish_in();
+}
+
+void guarding::publish(ipsec::policy_direction changed) {
+    if (changed == ipsec::policy_direction::out) publish_out();
+    if (changed == ipsec::policy_direction::in) publish_in();
+}
+
+/// Among equal priorities the earlier wins: rules go in order of position.
+void guarding::publish_out() {
+    std::vector<const known_policy*> order;
+    for (const auto& [index, p] : policies_)
+        if (p.dir == ipsec::policy_direction::out) order.push_back(&p);
+    std::sort(order.begin(), order.end(), [](const known_policy* a, const known_policy* b) {
+        return a->position < b->position;
+    });
+    std::vector<fastpath::egress_rule> rules;
+    for (const known_policy* p : order)
+        rules.push_back(p->rule);
+    for (fastpath::guard* g : guards_)
+        check(*g, "policies for what the machine sends", g->set_out_policies(rules));
+}
+
+void guarding::publish_in() {
+    const bool take = std::any_of(policies_.begin(), policies_.end(), [](const auto& entry) {
+        return entry.second.dir == ipsec::policy_direction::in && !entry.second.rule.allow;
+    });
+    if (take == take_local_) return;
+    bool all = true; // a guard that failed is told again at the next change
+    for (fastpath::guard* g : guards_)
+        all &= check(*g, "policies for what the machine receives", g->set_take_local(take));
+    if (all) take_local_ = take;
+}
+
+void guarding::set_addresses(const std::vector<control::interface_address>& addresses) {
+    std::vector<ipsec::address> locals;
+    for (const control::interface_address& a : addresses)
+        locals.push_back(a.local);
+    for (fastpath::guard* g : guards_)
+        check(*g, "addresses of the machine", g->set_local_addresses(locals));
+}
+
+void guarding::set_encap_ports(const std::vector<wire::be16>& ports) {
+    for (fastpath::guard* g : guards_)
+        check(*g, "UDP ports that carry ESP", g->set_encap_ports(ports));
+}
+
+bool guarding::check(const fastpath::guard& g, const char* what, const result<void>& done) {
+    if (!done) log_(g.device() + ": " + what + ": " + done.error().text);
+    return done.has_value();
+}
+
+} // namespace esplane::tools

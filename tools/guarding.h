@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Keeps the guards of all devices in step with the control layer and the machine.
+//
+// A policy's effect on the egress programs is there before the client that asked for it has its
+// answer.  Where a guard cannot be told, it denies everything (guard::set_out_policies); the fault
+// is handed to the log.
+// Threads: control.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "fastpath/xdp/guard.h"
+#include "lib/control/network.h"
+#include "lib/ipsec/event.h"
+
+namespace esplane::tools {
+
+class guarding final : public ipsec::listener {
+  public:
+    using log = std::function<void(const std::string& line)>;
+
+    /// All guards outlive this.
+    guarding(std::vector<fastpath::guard*> guards, log l);
+
+    void on_event(const ipsec::event& e) override;
+    void set_addresses(const std::vector<control::interface_address>& addresses);
+    void set_encap_ports(const std::vector<wire::be16>& ports);
+
+  private:
+    struct known_policy {
+        std::uint64_t position = 0;
+        ipsec::policy_direction dir = ipsec::policy_direction::out;
+        fastpath::egress_rule rule;
+    };
+
+    void learn(const ipsec::policy& p);
+    void forget(const ipsec::policy& p);
+    void forget_all();
+    void publish(ipsec::policy_direction changed);
+    void publish_out();
+    void publish_in();
+    bool check(const fastpath::guard& g, const char* what, const result<void>& done);
+
+    std::vector<fastpath::guard*> guards_;
+    log log_;
+    std::map<std::uint32_t, known_policy> policies_; ///< by index
+    bool take_local_ = false;
+};
+
+} // namespace esplane::tools

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/release.h"
+
+#include <net/if.h>
+
+#ifdef ESPLANE_HAVE_XDP
+#include "fastpath/xdp/guard.h"
+#endif
+
+namespace esplane::tools {
+
+namespace {
+
+#ifdef ESPLANE_HAVE_XDP
+result<std::vector<std::string>> take_off(const std::string& device) {
+    const auto off = fastpath::guard::release(device);
+    if (!off) return tl::unexpected(off.error());
+    std::vector<std::string> removed;
+    if (off->ingress) removed.push_back("XDP program");
+    if (off->egress) removed.push_back("egress program");
+    if (off->qdisc) removed.push_back("clsact qdisc");
+    return removed;
+}
+#else
+result<std::vector<std::string>> take_off(const std::string& device) {
+    return fail(ENOTSUP, device + ": this build has no AF_XDP ports: release it with one that has");
+}
+#endif
+
+/// A device may have been renamed since; its number stays.
+released_device release_device(const guarded_device& d) {
+    released_device outcome{d, {}, false, {}};
+    if (d.network_namespace != current_network_namespace()) {
+        outcome.failure = "is in another network namespace: release it there (ip netns exec)";
+        return outcome;
+    }
+    char name[IF_NAMESIZE];
+    if (::if_indextoname(static_cast<unsigned>(d.ifindex), name) == nullptr) {
+        outcome.gone = true;
+        return outcome;
+    }
+    outcome.what.device = name;
+    if (auto removed = take_off(name))
+        outcome.removed = std::move(*removed);
+    else
+        outcome.failure = removed.error().text;
+    return outcome;
+}
+
+std::string joined(const std::vector<std::string>& parts) {
+    std::string text;
+    for (const std::string& part : parts)
+        text += (text.empty() ? "" : ", ") + part;
+    return text;
+}
+
+} // namespace
+
+result<std::vector<released_device>> release_devices(const std::string& run_dir) {
+    const auto lock = run_lock::take(run_dir, false);
+    if (!lock && lock.error().code == EBUSY)
+        return fail(EBUSY, run_dir + ": esplaned is running: stop it first (SIGTERM)");
+    if (!lock && lock.error().code == ENOENT)
+        return fail(ENOENT, run_dir + ": no such directory: name the daemon's with --run-dir");
+    if (!lock) return tl::unexpected(lock.error());
+    const auto recorded = read_guarded(run_dir);
+    if (!recorded) return tl::unexpected(recorded.error());
+    std::vector<released_device> outcomes;
+    std::vector<guarded_device> kept;
+    for (const guarded_device& d : *recorded) {
+        outcomes.push_back(release_device(d));
+        if (!outcomes.back().failure.empty()) kept.push_back(d);
+    }
+    if (auto written = write_guarded(run_dir, kept); !written)
+        return tl::unexpected(written.error());
+    return outcomes;
+}
+
+nlohmann::json report_release(const std::vector<released_device>& devices) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const released_device& d : devices)
+        list.push_back(
+            {{"name", d.what.name},
+             {"device", d.what.device},
+             {"removed", d.removed},
+             {"gone", d.gone},
+             {"failure", d.failure.empty() ? nlohmann::json() : nlohmann::json(d.failure)}});
+    return {{"released", std::move(list)}};
+}
+
+std::string text_of_release(const std::vector<released_device>& devices) {
+    if (devices.empty()) return "nothing to release: no device is guarded\n";
+    std::string text;
+    for (const released_device& d : devices) {
+        text += d.what.name + " (" + d.what.device + "): ";
+        if (d.gone)
+            text += "the device is gone";
+        else if (!d.failure.empty())
+            text += d.failure;
+        else
+            text += d.removed.empty() ? "nothing was there" : "removed " + joined(d.removed);
+        text += '\n';
+    }
+    return text;
+}
+
+} // namespace esplane::tools
