@@ -116,8 +116,8 @@ void program(lab& l, const shape& s) {
 
 frame flow_packet(const shape& s, unsigned flow, std::uint8_t ttl) {
     tests::packet_spec spec;
-    spec.host = static_cast<std::uint16_t>((flow % s.sites()) << site_bits |
-                                           (10 + flow / s.sites()));
+    spec.host =
+        static_cast<std::uint16_t>((flow % s.sites()) << site_bits | (10 + flow / s.sites()));
     spec.length = s.length;
     spec.number = flow;
     spec.ttl = ttl;
@@ -127,7 +127,9 @@ frame flow_packet(const shape& s, unsigned flow, std::uint8_t ttl) {
 /// The path of one gateway, and the packets it is fed with.
 class path_case {
   public:
-    explicit path_case(const shape& s) : shape_(s), packets_(s.pool()) {
+    explicit path_case(const shape& s)
+        : shape_(s)
+        , packets_(s.pool()) {
         program(near_, s);
         program(far_, s);
         for (unsigned f = 0; f < flows; ++f)
@@ -182,8 +184,8 @@ class path_case {
     void reopen_windows() {
         for (unsigned n = 0; n < shape_.sas; ++n) {
             const ipsec::sa_id id = far_.sa_of(tunnel(n), false);
-            const std::uint32_t hash = fastpath::hash_of_spi(id.spi, id.destination.bytes.data(),
-                                                             ipsec::family::ipv4);
+            const std::uint32_t hash =
+                fastpath::hash_of_spi(id.spi, id.destination.bytes.data(), ipsec::family::ipv4);
             far_.tables.inbound()
                 .find(hash, [&](const fastpath::sa_in& sa) { return sa.spi == id.spi; })
                 ->window.restore(0, std::vector<std::uint32_t>(2));
@@ -231,7 +233,10 @@ class path_case {
 /// intel-ipsec-mb's direct GCM call, which is its fastest, on the path's payloads and keys.
 class crypto_case {
   public:
-    explicit crypto_case(const shape& s) : shape_(s), keys_(s.sas), manager_(alloc_mb_mgr(0)) {
+    explicit crypto_case(const shape& s)
+        : shape_(s)
+        , keys_(s.sas)
+        , manager_(alloc_mb_mgr(0)) {
         init_mb_mgr_auto(manager_, nullptr);
         pool_ = std::move(*fastpath::buffer_pool::make(2048));
         for (unsigned n = 0; n < s.sas; ++n) {

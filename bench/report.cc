@@ -17,7 +17,8 @@ namespace {
 /// Keeps the best chunk of every benchmark.
 class best_of final : public benchmark::BenchmarkReporter {
   public:
-    explicit best_of(std::map<std::string, double>& best) : best_(best) {}
+    explicit best_of(std::map<std::string, double>& best)
+        : best_(best) {}
     bool ReportContext(const Context&) override { return true; }
     void ReportRuns(const std::vector<Run>& runs) override {
         for (const Run& r : runs) {
@@ -40,7 +41,8 @@ std::string bar(double value, double full) {
 
 } // namespace
 
-report::report(std::string name, int argc, char** argv) : name_(std::move(name)) {
+report::report(std::string name, int argc, char** argv)
+    : name_(std::move(name)) {
     for (int i = 0; i < argc; ++i) {
         const std::string a = argv[i];
         if (a == "--targets")
@@ -91,8 +93,8 @@ void report::print_table() const {
         std::string drawn = bar(ours, longest);
         const std::size_t part = std::min(drawn.size(), bar(peer, longest).size());
         std::fill_n(drawn.begin(), part, '=');
-        std::printf("%-16s %9.1f %9.1f %7.1f %7.2f  %s\n", c.title.c_str(), ours, peer,
-                    ours - peer, ours / peer, drawn.c_str());
+        std::printf("%-16s %9.1f %9.1f %7.1f %7.2f  %s\n", c.title.c_str(), ours, peer, ours - peer,
+                    ours / peer, drawn.c_str());
     }
 }
 

@@ -42,10 +42,14 @@ bool look_at_limits(stage& s, sa_account& account, sa_limits& limits,
         tell(s, limits.soft_told, worker_event_kind::sa_soft_limit, id);
     const bool all_told = limits.use_time.get() != 0;
     const bool soft_done = limits.soft_told.load(relaxed);
-    account.look_at_packets.store(
-        !all_told ? 0 : soft_done ? hard_packets : std::min(hard_packets, soft_packets), relaxed);
-    account.look_at_bytes.store(
-        !all_told ? 0 : soft_done ? hard_bytes : std::min(hard_bytes, soft_bytes), relaxed);
+    account.look_at_packets.store(!all_told   ? 0
+                                  : soft_done ? hard_packets
+                                              : std::min(hard_packets, soft_packets),
+                                  relaxed);
+    account.look_at_bytes.store(!all_told   ? 0
+                                : soft_done ? hard_bytes
+                                            : std::min(hard_bytes, soft_bytes),
+                                relaxed);
     return true;
 }
 

@@ -2,6 +2,7 @@
 #include "fastpath/backend.h"
 
 #include <algorithm>
+#include <variant>
 
 #include "lib/wire/checksum.h"
 
@@ -29,6 +30,8 @@ void write_limits(sa_limits& to, sa_account& account, const ipsec::lifetime_limi
     to.hard_packets.store(from.hard_packets, relaxed);
     to.soft_bytes.store(from.soft_bytes, relaxed);
     to.hard_bytes.store(from.hard_bytes, relaxed);
+    to.soft_told.store(false, relaxed);
+    to.hard_told.store(false, relaxed);
     account.look_at_packets.store(0, relaxed);
     account.look_at_bytes.store(0, relaxed);
 }
@@ -104,14 +107,20 @@ struct user_backend::group_record {
 
 struct user_backend::policy_record {
     ipsec::policy_direction dir;
-    policy_entry entry;
+    ipsec::selector selector;
+    std::variant<keyed_policy<v4_words>, keyed_policy<v6_words>> entry;
     group_record* group = nullptr;
+
+    [[nodiscard]] policy_entry& run() {
+        return std::visit([](auto& e) -> policy_entry& { return e.run; }, entry);
+    }
 };
 
 // --- nonces ----------------------------------------------------------------------------------
 
 nonce_registry::nonce_registry(control::random_source random, std::size_t limit)
-    : random_(std::move(random)), limit_(limit) {
+    : random_(std::move(random))
+    , limit_(limit) {
     random_(hash_key_);
 }
 
@@ -157,7 +166,8 @@ std::shared_ptr<nonce_space> nonce_registry::space_for(const secret& key) {
         oldest_first_.splice(oldest_first_.end(), oldest_first_, known->second.age);
         return known->second.space;
     }
-    for (auto old = oldest_first_.begin(); by_key_.size() >= limit_ && old != oldest_first_.end();) {
+    for (auto old = oldest_first_.begin();
+         by_key_.size() >= limit_ && old != oldest_first_.end();) {
         const auto candidate = by_key_.find(*old);
         if (candidate->second.space.use_count() > 1) { // an SA still runs on it
             ++old;
@@ -177,7 +187,8 @@ std::shared_ptr<nonce_space> nonce_registry::space_for(const secret& key) {
 // --- SAs -------------------------------------------------------------------------------------
 
 user_backend::user_backend(tables& shared, control::random_source random)
-    : shared_(shared), nonces_(std::move(random)) {}
+    : shared_(shared)
+    , nonces_(std::move(random)) {}
 
 user_backend::~user_backend() {
     begin_batch();
@@ -342,7 +353,8 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
         add(r.in->account, r.in->limits);
         into.replay.received = r.in->window.highest();
         into.replay.bitmap = r.in->window.snapshot();
-        into.statistics.integrity_failed += static_cast<std::uint32_t>(r.in->integrity_failed.get());
+        into.statistics.integrity_failed +=
+            static_cast<std::uint32_t>(r.in->integrity_failed.get());
         into.statistics.replay += static_cast<std::uint32_t>(r.in->replay.get());
         into.statistics.replay_window += static_cast<std::uint32_t>(r.in->replay_too_old.get());
     }
@@ -357,8 +369,8 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
 /// outbound.
 void user_backend::count_encap(const sa_record& r, int by) {
     if (!r.described.encap) return;
-    const wire::be16 port = r.out ? r.described.encap->source_port
-                                  : r.described.encap->destination_port;
+    const wire::be16 port =
+        r.out ? r.described.encap->source_port : r.described.encap->destination_port;
     int& users = encap_users_[port];
     const bool before = users != 0;
     users += by;
@@ -441,12 +453,12 @@ void user_backend::release_group(group_record* g) {
 auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
     auto r = std::make_unique<policy_record>();
     r->dir = p.dir;
-    policy_entry& e = r->entry;
+    r->selector = p.sel;
+    if (p.sel.fam == family::ipv6) r->entry.emplace<keyed_policy<v6_words>>();
+    policy_entry& e = r->run();
     e.rank = std::uint64_t{p.priority} << 32 | static_cast<std::uint32_t>(p.position);
-    e.index = p.index;
     e.action = p.action;
     e.protects = p.protects();
-    e.selector = p.sel;
     e.use_time.set(p.current.use_time);
     if (!e.protects) return r;
     e.required = p.templates.front();
@@ -460,11 +472,13 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
 
 void user_backend::publish(policy_record& p, bool on) {
     tables::spd& spd = shared_.policies(p.dir);
-    const auto change = [&](auto& table) { on ? table.insert(&p.entry) : table.erase(&p.entry); };
-    if (p.entry.selector.fam == family::ipv4)
-        change(spd.v4);
+    const auto change = [&](auto& table, auto& entry) {
+        on ? table.insert(&entry, p.selector) : table.erase(&entry, p.selector);
+    };
+    if (auto* v4 = std::get_if<keyed_policy<v4_words>>(&p.entry))
+        change(spd.v4, *v4);
     else
-        change(spd.v6);
+        change(spd.v6, std::get<keyed_policy<v6_words>>(p.entry));
 }
 
 void user_backend::retire(std::unique_ptr<policy_record> p) {
@@ -508,13 +522,14 @@ void user_backend::delete_policy(const ipsec::policy& p) {
 bool user_backend::query_policy(std::uint32_t index, ipsec::lifetime_current& into) {
     const auto found = policies_.find(index);
     if (found == policies_.end()) return false;
-    into.use_time = found->second->entry.use_time.get();
+    into.use_time = found->second->run().use_time.get();
     return true;
 }
 
 // --- the rest --------------------------------------------------------------------------------
 
-/// The effect of a call is there when it returns: what was taken out is out of every worker's sight.
+/// The effect of a call is there when it returns: what was taken out is out of every worker's
+/// sight.
 void user_backend::settle() {
     if (!in_batch_) shared_.graveyard().reclaim();
 }

@@ -12,19 +12,24 @@ result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count) {
     const std::size_t bytes = std::size_t{count} * frame_size;
     void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (base == MAP_FAILED) return fail_errno("packet buffers, " + std::to_string(bytes) + " bytes");
+    if (base == MAP_FAILED)
+        return fail_errno("packet buffers, " + std::to_string(bytes) + " bytes");
     (void)::madvise(base, bytes, MADV_HUGEPAGE);
     (void)::madvise(base, bytes, MADV_DONTDUMP); // packets may hold clear text
     return std::unique_ptr<buffer_pool>(new buffer_pool(static_cast<std::uint8_t*>(base), count));
 }
 
-buffer_pool::buffer_pool(std::uint8_t* base, std::uint32_t count) : base_(base), count_(count) {
+buffer_pool::buffer_pool(std::uint8_t* base, std::uint32_t count)
+    : base_(base)
+    , count_(count) {
     free_.reserve(count);
     for (std::uint32_t i = count; i-- > 0;)
         free_.push_back(std::uint64_t{i} * frame_size);
 }
 
-buffer_pool::~buffer_pool() { ::munmap(base_, size()); }
+buffer_pool::~buffer_pool() {
+    ::munmap(base_, size());
+}
 
 void buffer_pool::release(std::span<packet* const> packets) noexcept {
     for (const packet* p : packets) {

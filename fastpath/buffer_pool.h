@@ -43,9 +43,7 @@ class buffer_pool final : public buffer_owner {
     }
 
     [[nodiscard]] std::uint8_t* base() const noexcept { return base_; }
-    [[nodiscard]] std::uint64_t size() const noexcept {
-        return std::uint64_t{count_} * frame_size;
-    }
+    [[nodiscard]] std::uint64_t size() const noexcept { return std::uint64_t{count_} * frame_size; }
     [[nodiscard]] std::uint32_t count() const noexcept { return count_; }
     [[nodiscard]] std::size_t free_frames() const noexcept { return free_.size(); }
 

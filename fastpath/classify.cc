@@ -40,11 +40,16 @@ std::uint64_t upper_word(wire::be16 source, wire::be16 destination,
 template <std::size_t Words>
 flow_key<Words> key_of_parts(const std::uint8_t* source, const std::uint8_t* destination,
                              std::uint64_t upper) noexcept {
-    constexpr std::size_t length = Words == v4_words ? 4 : 16;
     flow_key<Words> key;
-    auto* bytes = reinterpret_cast<std::uint8_t*>(key.words.data());
-    std::memcpy(bytes, source, length);
-    std::memcpy(bytes + length, destination, length);
+    if constexpr (Words == v4_words) {
+        key.words[0] = wire::load<std::uint32_t>(source) |
+                       std::uint64_t{wire::load<std::uint32_t>(destination)} << 32;
+    } else {
+        key.words[0] = wire::load<std::uint64_t>(source);
+        key.words[1] = wire::load<std::uint64_t>(source + 8);
+        key.words[2] = wire::load<std::uint64_t>(destination);
+        key.words[3] = wire::load<std::uint64_t>(destination + 8);
+    }
     key.words[Words - 1] = upper;
     return key;
 }
@@ -64,8 +69,7 @@ flow_key<v6_words> key_of_v6(const packet& p) noexcept {
 bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
     return t.id.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
            (t.id.spi == wire::be32() || t.id.spi == sa.spi) &&
-           (t.reqid == 0 || t.reqid == sa.reqid) &&
-           (t.source.is_any() || t.source == sa.source);
+           (t.reqid == 0 || t.reqid == sa.reqid) && (t.source.is_any() || t.source == sa.source);
 }
 
 /// `in` and `fwd`: xfrm_policy_check.
@@ -155,9 +159,8 @@ std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noe
     const auto mask = key_of_parts<Words>(
         masked(ones, s.source_prefix).bytes.data(), masked(ones, s.destination_prefix).bytes.data(),
         upper_word(s.source_port_mask, s.destination_port_mask, s.protocol != 0 ? 0xff : 0));
-    const auto key = key_of_parts<Words>(
-        s.source.bytes.data(), s.destination.bytes.data(),
-        upper_word(s.source_port, s.destination_port, s.protocol));
+    const auto key = key_of_parts<Words>(s.source.bytes.data(), s.destination.bytes.data(),
+                                         upper_word(s.source_port, s.destination_port, s.protocol));
     return {key & mask, mask};
 }
 
@@ -169,63 +172,60 @@ policy_table<Words>::~policy_table() {
 template <std::size_t Words>
 const policy_entry* policy_table<Words>::find(const flow_key<Words>& flow) const noexcept {
     const policy_entry* best = nullptr;
-    for (const shape* one : *ordered_.load(std::memory_order_acquire)) {
-        if (best != nullptr && best->rank <= one->best.load(std::memory_order_relaxed)) break;
-        const flow_key<Words> key = flow & one->mask;
-        const node* found =
-            one->table.find(hash_of(key), [&](const node& n) { return n.key == key; });
-        if (found == nullptr) continue;
-        const policy_entry* first = found->first.load(std::memory_order_acquire);
-        if (first != nullptr && (best == nullptr || first->rank < best->rank)) best = first;
+    for (const searched& one : *ordered_.load(std::memory_order_acquire)) {
+        if (best != nullptr && best->rank <= one.best) break;
+        const flow_key<Words> key = flow & one.mask;
+        const entry* found =
+            one.table->find(hash_of(key), [&](const entry& e) { return e.key == key; });
+        if (found != nullptr && (best == nullptr || found->run.rank < best->rank))
+            best = &found->run;
     }
     return best;
 }
 
+/// Entries of one key are a chain, best first, whose head is in the table.
 template <std::size_t Words>
-void policy_table<Words>::insert(policy_entry* e) {
-    const auto [key, mask] = key_of<Words>(e->selector);
+void policy_table<Words>::insert(entry* e, const ipsec::selector& s) {
+    constexpr auto relaxed = std::memory_order_relaxed;
+    const auto [key, mask] = key_of<Words>(s);
     shape& home = shape_of(mask);
-    const std::uint32_t hash = hash_of(key);
-    node* n = home.table.find(hash, [&key = key](const node& one) { return one.key == key; });
-    const bool fresh = n == nullptr;
-    if (fresh) {
-        n = new node;
-        n->hash = hash;
-        n->key = key;
+    e->key = key;
+    e->hash = hash_of(key);
+    home.ranks.insert(e->run.rank);
+    if (*home.ranks.begin() == e->run.rank) publish();
+    entry* head = home.table.find(e->hash, [&](const entry& one) { return one.key == e->key; });
+    if (head == nullptr) {
+        home.table.insert(e);
+        return;
     }
-    std::atomic<policy_entry*>* link = &n->first;
-    while (link->load(std::memory_order_relaxed) != nullptr &&
-           link->load(std::memory_order_relaxed)->rank < e->rank)
-        link = &link->load(std::memory_order_relaxed)->next;
-    e->next.store(link->load(std::memory_order_relaxed), std::memory_order_relaxed);
-    link->store(e, std::memory_order_release);
-    home.ranks.insert(e->rank);
-    if (e->rank < home.best.load(std::memory_order_relaxed)) {
-        home.best.store(e->rank, std::memory_order_relaxed);
-        publish();
+    if (e->run.rank < head->run.rank) {
+        e->next.store(head, relaxed);
+        home.table.replace(head, e);
+        return;
     }
-    if (fresh) home.table.insert(n);
+    while (head->next.load(relaxed) != nullptr && head->next.load(relaxed)->run.rank <= e->run.rank)
+        head = head->next.load(relaxed);
+    e->next.store(head->next.load(relaxed), relaxed);
+    head->next.store(e, std::memory_order_release);
 }
 
 template <std::size_t Words>
-void policy_table<Words>::erase(policy_entry* e) {
-    const auto [key, mask] = key_of<Words>(e->selector);
-    shape& home = shape_of(mask);
-    node* n = home.table.find(hash_of(key), [&key = key](const node& one) { return one.key == key; });
-    std::atomic<policy_entry*>* link = &n->first;
-    while (link->load(std::memory_order_relaxed) != e)
-        link = &link->load(std::memory_order_relaxed)->next;
-    link->store(e->next.load(std::memory_order_relaxed), std::memory_order_release);
-    if (n->first.load(std::memory_order_relaxed) == nullptr) {
-        home.table.erase(n);
-        graveyard_.add([n] { delete n; });
-    }
-    home.ranks.erase(home.ranks.find(e->rank));
-    const std::uint64_t best = home.ranks.empty() ? ~std::uint64_t{0} : *home.ranks.begin();
-    if (best != home.best.load(std::memory_order_relaxed)) {
-        home.best.store(best, std::memory_order_relaxed);
-        publish();
-    }
+void policy_table<Words>::erase(entry* e, const ipsec::selector& s) {
+    constexpr auto relaxed = std::memory_order_relaxed;
+    shape& home = shape_of(key_of<Words>(s).second);
+    entry* head = home.table.find(e->hash, [&](const entry& one) { return one.key == e->key; });
+    entry* after = e->next.load(relaxed);
+    if (head != e) {
+        while (head->next.load(relaxed) != e)
+            head = head->next.load(relaxed);
+        head->next.store(after, std::memory_order_release);
+    } else if (after != nullptr)
+        home.table.replace(e, after);
+    else
+        home.table.erase(e);
+    const bool was_best = *home.ranks.begin() == e->run.rank;
+    home.ranks.erase(home.ranks.find(e->run.rank));
+    if (was_best) publish();
 }
 
 template <std::size_t Words>
@@ -235,21 +235,17 @@ auto policy_table<Words>::shape_of(const flow_key<Words>& mask) -> shape& {
     return *shapes_.emplace_back(std::make_unique<shape>(mask, graveyard_));
 }
 
-/// The shapes that hold something, best first.
-///
-/// A reader that still has the list from before sees ranks that may have changed meanwhile; it may
-/// then stop one shape early or late for packets of this moment, as if the change had come a moment
-/// earlier or later: insert() publishes the new order before the policy can be found.
+/// The shapes that hold something, best first.  insert() publishes the new order before the policy
+/// can be found: a reader that still has the list from before takes its packets as if the change
+/// came a moment later.
 template <std::size_t Words>
 void policy_table<Words>::publish() {
-    auto list = std::make_unique<shape_list>();
+    auto list = std::make_unique<std::vector<searched>>();
     for (const auto& one : shapes_)
-        if (one->best.load(std::memory_order_relaxed) != ~std::uint64_t{0})
-            list->push_back(one.get());
-    std::sort(list->begin(), list->end(), [](const shape* a, const shape* b) {
-        return a->best.load(std::memory_order_relaxed) < b->best.load(std::memory_order_relaxed);
-    });
-    const shape_list* before = ordered_.exchange(list.release(), std::memory_order_acq_rel);
+        if (!one->ranks.empty()) list->push_back({one->mask, *one->ranks.begin(), &one->table});
+    std::sort(list->begin(), list->end(),
+              [](const searched& a, const searched& b) { return a.best < b.best; });
+    const auto* before = ordered_.exchange(list.release(), std::memory_order_acq_rel);
     if (before != nullptr) graveyard_.add([before] { delete before; });
 }
 
@@ -262,8 +258,8 @@ key_of<v6_words>(const ipsec::selector&) noexcept;
 
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
     const tables::spd& spd = s.shared.policies(d);
-    const policy_entry* found = p.family == family::ipv4 ? spd.v4.find(key_of_v4(p))
-                                                         : spd.v6.find(key_of_v6(p));
+    const policy_entry* found =
+        p.family == family::ipv4 ? spd.v4.find(key_of_v4(p)) : spd.v6.find(key_of_v6(p));
     if (found != nullptr && found->use_time.get() != s.now.realtime_s)
         const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
     return found;

@@ -32,39 +32,55 @@ struct sa_group {
     std::atomic<sa_out* const*> all{nullptr};
 };
 
-/// A policy as run.  Immutable but for `use_time`.
-struct alignas(64) policy_entry {
-    /// Lower wins: priority in the upper half, order of arrival in the lower.
-    std::uint64_t rank = 0;
-    std::uint32_t hash = 0;
-    std::uint32_t index = 0;
-    ipsec::policy_action action = ipsec::policy_action::allow;
-    bool protects = false;
-    bool check_optional = false; ///< inbound: "level use"
-    const sa_group* group = nullptr; ///< outbound, where it protects
-    counter use_time; ///< CLOCK_REALTIME seconds of the last packet
-    std::atomic<policy_entry*> next{nullptr}; ///< same selector key, worse rank
-
-    ipsec::template_ required; ///< inbound, where it protects
-    ipsec::selector selector;
-};
-
 /// A flow in words that can be masked and hashed.
 ///
 ///   IPv4: [src dst] [sport dport proto 0]        IPv6: [src src] [dst dst] [sport dport proto 0]
 template <std::size_t Words>
 struct flow_key {
     std::array<std::uint64_t, Words> words{};
-    friend bool operator==(const flow_key&, const flow_key&) = default;
+
+    friend bool operator==(const flow_key& a, const flow_key& b) noexcept {
+        std::uint64_t difference = 0;
+        for (std::size_t i = 0; i < Words; ++i)
+            difference |= a.words[i] ^ b.words[i];
+        return difference == 0;
+    }
 };
 inline constexpr std::size_t v4_words = 2;
 inline constexpr std::size_t v6_words = 5;
+
+/// A policy as run.  Immutable but for `use_time`.
+struct policy_entry {
+    /// Lower wins: priority in the upper half, order of arrival in the lower.
+    std::uint64_t rank = 0;
+    ipsec::policy_action action = ipsec::policy_action::allow;
+    bool protects = false;
+    bool check_optional = false;     ///< inbound: "level use"
+    const sa_group* group = nullptr; ///< outbound, where it protects
+    counter use_time;                ///< CLOCK_REALTIME seconds of the last packet
+
+    ipsec::template_ required; ///< inbound, where it protects
+};
+
+/// With the key it is found by: what a lookup touches comes first.
+template <std::size_t Words>
+struct alignas(64) keyed_policy {
+    flow_key<Words> key;
+    policy_entry run;
+    std::atomic<keyed_policy*> next{nullptr}; ///< same key, worse rank
+    std::uint32_t hash = 0;
+};
 
 /// Policies of one direction and family.  Writer: control; readers: workers.
 template <std::size_t Words>
 class policy_table {
   public:
-    explicit policy_table(retired& graveyard) : graveyard_(graveyard) { publish(); }
+    using entry = keyed_policy<Words>;
+
+    explicit policy_table(retired& graveyard)
+        : graveyard_(graveyard) {
+        publish();
+    }
     ~policy_table();
     policy_table(const policy_table&) = delete;
     policy_table& operator=(const policy_table&) = delete;
@@ -72,32 +88,33 @@ class policy_table {
     /// The best policy for a flow; nullptr where none covers it.
     [[nodiscard]] const policy_entry* find(const flow_key<Words>& flow) const noexcept;
 
-    /// Takes the entry into the table; the caller owns it.
-    void insert(policy_entry* e);
+    /// Takes an entry, its rank set, under a selector; the caller owns it.
+    void insert(entry* e, const ipsec::selector& s);
     /// Takes it out; it may be freed after the workers were quiescent.
-    void erase(policy_entry* e);
+    void erase(entry* e, const ipsec::selector& s);
 
   private:
-    struct node {
-        std::uint32_t hash = 0;
-        flow_key<Words> key;
-        std::atomic<policy_entry*> first{nullptr};
-    };
     struct shape {
-        shape(const flow_key<Words>& m, retired& graveyard) : mask(m), table(graveyard) {}
+        shape(const flow_key<Words>& m, retired& graveyard)
+            : mask(m)
+            , table(graveyard) {}
         flow_key<Words> mask;
-        std::atomic<std::uint64_t> best{~std::uint64_t{0}}; ///< rank of the best policy in it
-        lookup_table<node> table;
+        lookup_table<entry> table;
         std::multiset<std::uint64_t> ranks;
     };
-    using shape_list = std::vector<shape*>;
+    /// What a lookup reads of a shape.
+    struct searched {
+        flow_key<Words> mask;
+        std::uint64_t best; ///< rank of the best policy in it
+        const lookup_table<entry>* table;
+    };
 
     shape& shape_of(const flow_key<Words>& mask);
     void publish();
 
     retired& graveyard_;
     std::vector<std::unique_ptr<shape>> shapes_;
-    std::atomic<const shape_list*> ordered_{nullptr};
+    std::atomic<const std::vector<searched>*> ordered_{nullptr};
 };
 
 extern template class policy_table<v4_words>;
@@ -113,8 +130,8 @@ struct protect_item;
 
 /// Where classify() puts packets.  Arrays hold a burst.
 struct verdicts {
-    packet_list& bypass;        ///< leaves as it is
-    packet_list& local;         ///< for the machine's own stack
+    packet_list& bypass; ///< leaves as it is
+    packet_list& local;  ///< for the machine's own stack
     std::span<protect_item> protect;
     unsigned protect_count = 0; ///< how many of `protect` are set
 };

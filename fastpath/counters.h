@@ -33,11 +33,11 @@ class counter {
 
 struct worker_counters {
     counter received;
-    counter created; ///< ICMP errors we made
+    counter created;     ///< ICMP errors we made
     counter not_created; ///< those we did not make: rate limit, or no buffer
     counter sent;
     counter punted;
-    counter held; ///< packets that wait for a next hop now
+    counter held;     ///< packets that wait for a next hop now
     counter absorbed; ///< none in this version: fragments will be
     counter encrypted;
     counter decrypted;

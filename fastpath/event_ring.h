@@ -23,8 +23,8 @@ enum class worker_event_kind : std::uint8_t {
 
 struct worker_event {
     worker_event_kind kind = worker_event_kind::sa_first_use;
-    int ifindex = 0;         ///< neighbour_wanted
-    ipsec::sa_id id;         ///< of the SA; neighbour_wanted: `destination` is the next hop
+    int ifindex = 0; ///< neighbour_wanted
+    ipsec::sa_id id; ///< of the SA; neighbour_wanted: `destination` is the next hop
 };
 
 class event_ring {

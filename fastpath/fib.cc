@@ -78,7 +78,9 @@ adjacency adjacency_of(const control::route& r, const control::network& n,
 
 } // namespace
 
-fib::fib() : nodes_(2), adjacencies_(1) {}
+fib::fib()
+    : nodes_(2)
+    , adjacencies_(1) {}
 
 std::unique_ptr<const fib> fib::build(const control::network& n,
                                       std::span<const port_binding> ports) {
@@ -122,8 +124,7 @@ void fib::insert_neighbours(const control::network& n, std::span<const port_bind
     for (const control::neighbour& one : n.neighbours) {
         if (!one.resolved || find_port(ports, one.ifindex) == nullptr) continue;
         adjacency a = lookup(one.ip);
-        if (a.kind != adjacency_kind::unresolved || a.ifindex != one.ifindex ||
-            !a.gateway.is_any())
+        if (a.kind != adjacency_kind::unresolved || a.ifindex != one.ifindex || !a.gateway.is_any())
             continue;
         a.kind = adjacency_kind::forward;
         a.destination = one.mac;
@@ -187,23 +188,6 @@ void fib::fill(std::uint32_t& slot, std::uint32_t adjacency_index) {
         fill(below, adjacency_index);
 }
 
-const adjacency& fib::lookup_v4(wire::be32 destination) const noexcept {
-    std::uint32_t bytes = destination.network();
-    std::uint32_t slot = nodes_[0].entry[bytes & 0xff];
-    while ((slot & node_bit) != 0) {
-        bytes >>= 8;
-        slot = nodes_[slot & ~node_bit].entry[bytes & 0xff];
-    }
-    return adjacencies_[slot];
-}
-
-const adjacency& fib::lookup_v6(const std::uint8_t* destination) const noexcept {
-    std::uint32_t slot = nodes_[1].entry[*destination];
-    while ((slot & node_bit) != 0)
-        slot = nodes_[slot & ~node_bit].entry[*++destination];
-    return adjacencies_[slot];
-}
-
 const adjacency& fib::lookup(const ipsec::address& destination) const noexcept {
     return destination.fam == family::ipv4 ? lookup_v4(destination.as_v4())
                                            : lookup_v6(destination.bytes.data());
@@ -225,8 +209,7 @@ const ipsec::address* fib::source_for(std::uint16_t port,
     const ipsec::address* found = nullptr;
     for (const control::interface_address& a : identity(port).addresses) {
         if (!usable(a)) continue;
-        if (ipsec::prefix_equal(a.local.bytes.data(), peer.bytes.data(), a.prefix))
-            return &a.local;
+        if (ipsec::prefix_equal(a.local.bytes.data(), peer.bytes.data(), a.prefix)) return &a.local;
         if (found == nullptr) found = &a.local;
     }
     if (found != nullptr) return found;

@@ -62,9 +62,22 @@ class fib {
     [[nodiscard]] static std::unique_ptr<const fib>
     everywhere(std::uint16_t port, std::uint32_t mtu, std::span<const ipsec::address> locals);
 
-    [[nodiscard]] const adjacency& lookup_v4(wire::be32 destination) const noexcept;
+    [[nodiscard]] const adjacency& lookup_v4(wire::be32 destination) const noexcept {
+        std::uint32_t bytes = destination.network();
+        std::uint32_t slot = nodes_[0].entry[bytes & 0xff];
+        while ((slot & node_bit) != 0) {
+            bytes >>= 8;
+            slot = nodes_[slot & ~node_bit].entry[bytes & 0xff];
+        }
+        return adjacencies_[slot];
+    }
     /// `destination` is 16 bytes.
-    [[nodiscard]] const adjacency& lookup_v6(const std::uint8_t* destination) const noexcept;
+    [[nodiscard]] const adjacency& lookup_v6(const std::uint8_t* destination) const noexcept {
+        std::uint32_t slot = nodes_[1].entry[*destination];
+        while ((slot & node_bit) != 0)
+            slot = nodes_[slot & ~node_bit].entry[*++destination];
+        return adjacencies_[slot];
+    }
     [[nodiscard]] const adjacency& lookup(const ipsec::address& destination) const noexcept;
 
     /// Of the port with that index; an empty one where nothing is known.
@@ -87,7 +100,7 @@ class fib {
     void insert_routes(const control::network& n, std::span<const port_binding> ports);
     void insert_neighbours(const control::network& n, std::span<const port_binding> ports);
 
-    std::vector<node> nodes_; ///< 0: root of IPv4; 1: root of IPv6
+    std::vector<node> nodes_;            ///< 0: root of IPv4; 1: root of IPv6
     std::vector<adjacency> adjacencies_; ///< 0: missing
     std::vector<port_identity> identities_;
     std::vector<control::interface_address> addresses_;

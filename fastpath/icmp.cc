@@ -78,8 +78,8 @@ void write_error(packet& e, const packet& about, const ipsec::address& from, icm
         ip.source = from.bytes;
         ip.destination = to.bytes;
         wire::store(e.data, ip);
-        const std::uint64_t pseudo = wire::checksum_pseudo(
-            from.bytes.data(), to.bytes.data(), 16, wire::proto_icmpv6, icmp_length);
+        const std::uint64_t pseudo = wire::checksum_pseudo(from.bytes.data(), to.bytes.data(), 16,
+                                                           wire::proto_icmpv6, icmp_length);
         icmp.checksum = wire::checksum_finish(wire::checksum_add(pseudo, body, icmp_length));
     }
     wire::store(body, icmp);

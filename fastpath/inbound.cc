@@ -22,9 +22,8 @@ struct candidate {
 };
 
 const std::uint8_t* destination_of(const packet& p) noexcept {
-    return p.family == family::ipv4
-               ? reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination)
-               : p.ipv6().destination.data();
+    return p.family == family::ipv4 ? reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination)
+                                    : p.ipv6().destination.data();
 }
 
 std::uint32_t esp_offset(const packet& p) noexcept {
@@ -49,15 +48,13 @@ drop_reason check(stage& s, candidate& c) noexcept {
     const packet& p = *c.p;
     sa_in& sa = *c.sa;
     const std::uint32_t offset = esp_offset(p);
-    const std::uint32_t overhead =
-        static_cast<std::uint32_t>(sizeof(wire::esp_header)) + sa.layout.iv_length +
-        sa.layout.icv_length;
+    const std::uint32_t overhead = static_cast<std::uint32_t>(sizeof(wire::esp_header)) +
+                                   sa.layout.iv_length + sa.layout.icv_length;
     if (sa.encapsulated != (p.protocol == wire::proto_udp)) return drop_reason::sa_encapsulation;
     if (p.length < offset + overhead + 2) return drop_reason::esp_malformed;
     if ((p.length - offset - overhead) % sa.layout.block_length != 0)
         return drop_reason::esp_malformed;
-    if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); }))
-        return drop_reason::sa_expired;
+    if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); })) return drop_reason::sa_expired;
     const auto low = wire::load<wire::esp_header>(p.data + offset).sequence.host();
     c.sequence = (sa.flags & ipsec::sa_flag::esn) != 0
                      ? ipsec::infer_esn(low, sa.window.highest(), sa.window.size())
@@ -102,8 +99,8 @@ void copy_traffic_class(const sa_in& sa, std::uint8_t outer_tos, std::uint8_t* i
 drop_reason decapsulate(stage& s, candidate& c) noexcept {
     packet& p = *c.p;
     const sa_in& sa = *c.sa;
-    const std::uint32_t front = esp_offset(p) + static_cast<std::uint32_t>(sizeof(wire::esp_header)) +
-                                sa.layout.iv_length;
+    const std::uint32_t front =
+        esp_offset(p) + static_cast<std::uint32_t>(sizeof(wire::esp_header)) + sa.layout.iv_length;
     const std::uint32_t text = p.length - front - sa.layout.icv_length;
     const std::uint8_t* trailer = p.data + front + text - 2;
     const std::uint8_t pad = trailer[0];
@@ -116,8 +113,8 @@ drop_reason decapsulate(stage& s, candidate& c) noexcept {
     if (inner == family::unspecified) return drop_reason::inner_malformed;
     if (sa.inner_family != family::unspecified && sa.inner_family != inner)
         return drop_reason::inner_family;
-    const std::uint32_t minimum = inner == family::ipv4 ? sizeof(wire::ipv4_header)
-                                                        : sizeof(wire::ipv6_header);
+    const std::uint32_t minimum =
+        inner == family::ipv4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header);
     if (text - 2u - pad < minimum) return drop_reason::inner_malformed;
     const std::uint8_t outer_tos = p.tos;
     p.pull(static_cast<int>(front));
@@ -146,7 +143,8 @@ ipsec::flow flow_of(const packet& p) {
 /// What an authentic packet does: takes its number, then gives up its inside.
 drop_reason accept(stage& s, candidate& c) noexcept {
     sa_in& sa = *c.sa;
-    if (const auto verdict = sa.window.commit(c.sequence); verdict != ipsec::replay_verdict::fresh) {
+    if (const auto verdict = sa.window.commit(c.sequence);
+        verdict != ipsec::replay_verdict::fresh) {
         sa.replay.add(1);
         return drop_reason::replay_duplicate;
     }

@@ -10,10 +10,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <vector>
+#include <new>
 
 #include "fastpath/retired.h"
 
@@ -23,8 +22,9 @@ template <typename Entry>
 class lookup_table {
   public:
     explicit lookup_table(retired& graveyard, std::uint32_t capacity = 16)
-        : graveyard_(graveyard), current_(new slots(capacity)) {}
-    ~lookup_table() { delete current_.load(std::memory_order_relaxed); }
+        : graveyard_(graveyard)
+        , current_(slots::make(capacity)) {}
+    ~lookup_table() { slots::free(current_.load(std::memory_order_relaxed)); }
     lookup_table(const lookup_table&) = delete;
     lookup_table& operator=(const lookup_table&) = delete;
 
@@ -61,7 +61,7 @@ class lookup_table {
 
     /// Writer.  The entry stays readable until the workers were quiescent.
     void erase(const Entry* e) noexcept {
-        const slots* s = current_.load(std::memory_order_relaxed);
+        slots* s = current_.load(std::memory_order_relaxed);
         for (std::uint32_t i = e->hash & s->mask;; i = (i + 1) & s->mask) {
             Entry* found = s->cell[i].load(std::memory_order_relaxed);
             if (found == nullptr) return;
@@ -74,7 +74,7 @@ class lookup_table {
 
     /// Writer: puts `after` into the slot of `before`; same hash.
     void replace(const Entry* before, Entry* after) noexcept {
-        const slots* s = current_.load(std::memory_order_relaxed);
+        slots* s = current_.load(std::memory_order_relaxed);
         for (std::uint32_t i = before->hash & s->mask;; i = (i + 1) & s->mask) {
             if (s->cell[i].load(std::memory_order_relaxed) != before) continue;
             s->cell[i].store(after, std::memory_order_release);
@@ -85,11 +85,21 @@ class lookup_table {
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
   private:
+    /// Mask and cells in one piece of memory: one pointer less on the way to an entry.
     struct slots {
-        explicit slots(std::uint32_t capacity)
-            : mask(capacity - 1), cell(new std::atomic<Entry*>[capacity]()) {}
         std::uint32_t mask;
-        std::unique_ptr<std::atomic<Entry*>[]> cell;
+        std::atomic<Entry*> cell[1]; ///< mask + 1 of them
+
+        static slots* make(std::uint32_t capacity) {
+            void* memory =
+                ::operator new(offsetof(slots, cell) + capacity * sizeof(std::atomic<Entry*>));
+            auto* s = static_cast<slots*>(memory);
+            s->mask = capacity - 1;
+            for (std::uint32_t i = 0; i < capacity; ++i)
+                new (&s->cell[i]) std::atomic<Entry*>(nullptr);
+            return s;
+        }
+        static void free(slots* s) noexcept { ::operator delete(s); }
     };
 
     static Entry* tombstone() noexcept {
@@ -110,13 +120,13 @@ class lookup_table {
         std::uint32_t capacity = 16;
         while (capacity < (size_ + 1) * 4)
             capacity *= 2;
-        auto* next = new slots(capacity);
+        slots* next = slots::make(capacity);
         for (std::uint32_t i = 0; i <= old->mask; ++i) {
             Entry* e = old->cell[i].load(std::memory_order_relaxed);
             if (e != nullptr && e != tombstone()) place(*next, e);
         }
         current_.store(next, std::memory_order_release);
-        graveyard_.add([old] { delete old; });
+        graveyard_.add([old] { slots::free(old); });
         used_ = size_;
         return next;
     }

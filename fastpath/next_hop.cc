@@ -19,14 +19,16 @@ bool decrement_ttl(packet& p) noexcept {
     }
     wire::ipv4_header& ip = p.ipv4();
     if (ip.ttl <= 1) return false;
-    const auto before = wire::load<wire::be16>(&ip.ttl); // TTL and protocol: one word
+    // RFC 1141: one less in the high byte of a word is 0x0100 more in the sum.
+    const std::uint32_t sum = ip.checksum.network() + wire::be16(0x0100).network();
+    ip.checksum = wire::be16::from_network(static_cast<std::uint16_t>(sum + (sum >= 0xffff)));
     --ip.ttl;
-    ip.checksum = wire::checksum_update(ip.checksum, before, wire::load<wire::be16>(&ip.ttl));
     return true;
 }
 
 /// The caller has checked the headroom.
-void write_ethernet(packet& p, const wire::mac_address& to, const wire::mac_address& from) noexcept {
+void write_ethernet(packet& p, const wire::mac_address& to,
+                    const wire::mac_address& from) noexcept {
     p.pull(-static_cast<int>(sizeof(wire::ethernet_header)));
     auto& frame = *reinterpret_cast<wire::ethernet_header*>(p.data);
     frame.destination = to;

@@ -30,30 +30,30 @@ inline constexpr unsigned max_burst = 64;
 
 /// What parse found; see parse.h.
 namespace packet_flag {
-inline constexpr std::uint16_t fragment = 1;        ///< not the whole of an IP packet
-inline constexpr std::uint16_t dont_fragment = 2;   ///< IPv4 DF; always set for IPv6
-inline constexpr std::uint16_t for_machine = 4;     ///< destination is an address of ours
-inline constexpr std::uint16_t created = 8;         ///< made by us (ICMP)
+inline constexpr std::uint16_t fragment = 1;      ///< not the whole of an IP packet
+inline constexpr std::uint16_t dont_fragment = 2; ///< IPv4 DF; always set for IPv6
+inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address of ours
+inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)
 } // namespace packet_flag
 
 struct alignas(64) packet {
     // First line: what every stage touches.
-    std::uint8_t* data = nullptr;  ///< first byte of the current header
-    std::uint32_t length = 0;      ///< bytes from data on
-    std::uint16_t headroom = 0;    ///< bytes that may be written before data
-    std::uint16_t tailroom = 0;    ///< bytes that may be written after data + length
+    std::uint8_t* data = nullptr; ///< first byte of the current header
+    std::uint32_t length = 0;     ///< bytes from data on
+    std::uint16_t headroom = 0;   ///< bytes that may be written before data
+    std::uint16_t tailroom = 0;   ///< bytes that may be written after data + length
     buffer_owner* owner = nullptr;
-    std::uint64_t handle = 0;      ///< the owner's: frame address, mbuf pointer
-    std::uint16_t flags = 0;       ///< packet_flag
-    std::uint16_t port = 0;        ///< index of the rx port; after next_hop of the tx port
+    std::uint64_t handle = 0; ///< the owner's: frame address, mbuf pointer
+    std::uint16_t flags = 0;  ///< packet_flag
+    std::uint16_t port = 0;   ///< index of the rx port; after next_hop of the tx port
     ipsec::family family = ipsec::family::unspecified;
-    std::uint8_t protocol = 0;     ///< last header: what selectors compare
-    std::uint8_t l2_length = 0;    ///< bytes of Ethernet before data, still in the headroom
-    std::uint8_t tos = 0;          ///< DSCP and ECN
-    std::uint16_t l4_offset = 0;   ///< from data to the upper-layer header
-    wire::be16 source_port;        ///< as in ipsec::flow
+    std::uint8_t protocol = 0;   ///< last header: what selectors compare
+    std::uint8_t l2_length = 0;  ///< bytes of Ethernet before data, still in the headroom
+    std::uint8_t tos = 0;        ///< DSCP and ECN
+    std::uint16_t l4_offset = 0; ///< from data to the upper-layer header
+    wire::be16 source_port;      ///< as in ipsec::flow
     wire::be16 destination_port;
-    std::uint16_t drop = 0;        ///< drop_reason once it is lost
+    std::uint16_t drop = 0;            ///< drop_reason once it is lost
     const sa_in* inbound_sa = nullptr; ///< SA it came out of; nullptr = clear
     const adjacency* next = nullptr;   ///< how it leaves; valid within one burst
 

@@ -23,7 +23,7 @@ struct port_counters {
     std::uint64_t rx_bytes = 0; ///< frames
     std::uint64_t tx_packets = 0;
     std::uint64_t tx_bytes = 0;
-    std::uint64_t tx_full = 0;    ///< no room on the device: given back to the caller, dropped
+    std::uint64_t tx_full = 0;      ///< no room on the device: given back to the caller, dropped
     std::uint64_t rx_no_buffer = 0; ///< the device had no buffer to fill
     std::uint64_t punted = 0;
     std::uint64_t punt_full = 0;

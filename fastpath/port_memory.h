@@ -20,7 +20,10 @@ class memory_port final : public port {
     /// `pool` outlives the port.  with_ethernet: whether frames have an Ethernet header.
     memory_port(std::string name, buffer_pool& pool, bool with_ethernet = true,
                 port_role role = port_role::plain)
-        : name_(std::move(name)), pool_(pool), ethernet_(with_ethernet), role_(role) {}
+        : name_(std::move(name))
+        , pool_(pool)
+        , ethernet_(with_ethernet)
+        , role_(role) {}
 
     /// A frame that the next receive() finds; longer than a buffer: not taken, false.
     bool inject(std::span<const std::uint8_t> f);

@@ -41,15 +41,18 @@ result<std::unique_ptr<pcap_port>> pcap_port::open(const std::string& in, const 
         return fail(EOPNOTSUPP, in + ": link type " + (name != nullptr ? name : "unknown") +
                                     ": only Ethernet and raw IP captures can be read");
     }
-    f->shape = pcap_open_dead_with_tstamp_precision(link_type, snap_length,
-                                                    PCAP_TSTAMP_PRECISION_NANO);
+    f->shape =
+        pcap_open_dead_with_tstamp_precision(link_type, snap_length, PCAP_TSTAMP_PRECISION_NANO);
     f->out = pcap_dump_open(f->shape, out.c_str());
     if (f->out == nullptr) return fail(EINVAL, pcap_geterr(f->shape));
     return std::unique_ptr<pcap_port>(new pcap_port(std::move(f), in, pool));
 }
 
 pcap_port::pcap_port(std::unique_ptr<files> f, std::string name, buffer_pool& pool)
-    : files_(std::move(f)), name_(std::move(name)), pool_(pool), origins_(pool.count()) {}
+    : files_(std::move(f))
+    , name_(std::move(name))
+    , pool_(pool)
+    , origins_(pool.count()) {}
 
 pcap_port::~pcap_port() = default;
 

@@ -25,7 +25,8 @@ class nonce_space {
   public:
     static constexpr std::uint64_t block = 1u << 20;
 
-    explicit nonce_space(std::uint64_t start) noexcept : next_(start) {}
+    explicit nonce_space(std::uint64_t start) noexcept
+        : next_(start) {}
     /// The first of `block` numbers that nobody else gets.
     [[nodiscard]] std::uint64_t take() noexcept {
         return next_.fetch_add(block, std::memory_order_relaxed);
@@ -38,7 +39,7 @@ class nonce_space {
 /// What every SA counts, and where it must stop to think.
 struct sa_account {
     counter packets;
-    counter bytes; ///< inner IP bytes
+    counter bytes;     ///< inner IP bytes
     counter last_used; ///< CLOCK_REALTIME seconds
     /// At this count of packets or bytes the worker looks at the limits.  0 = at the next packet.
     std::atomic<std::uint64_t> look_at_packets{0};
@@ -92,10 +93,10 @@ struct alignas(64) sa_out {
 
     // Line 0: per packet.
     const crypto::key::schedule* keys = nullptr;
-    std::uint64_t sequence = 0; ///< last one sent; worker
+    std::uint64_t sequence = 0;               ///< last one sent; worker
     std::uint64_t last_sequence = 0xffffffff; ///< never above it
-    std::uint64_t nonce = 0;     ///< next IV of a counter mode
-    std::uint64_t nonce_end = 0; ///< of the block it is from
+    std::uint64_t nonce = 0;                  ///< next IV of a counter mode
+    std::uint64_t nonce_end = 0;              ///< of the block it is from
     nonce_space* nonces = nullptr;
     std::uint8_t header_length = 0;
     std::uint8_t flags = 0; ///< ipsec::sa_flag

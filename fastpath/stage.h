@@ -21,6 +21,8 @@ class packet_list {
     /// A burst, and what may be created while it is worked on.
     static constexpr unsigned capacity = 2 * max_burst;
 
+    packet_list() noexcept {} // the array stays as it is: most of it is never looked at
+
     void push(packet& p) noexcept { items_[count_++] = &p; }
     void clear() noexcept { count_ = 0; }
     [[nodiscard]] unsigned size() const noexcept { return count_; }

@@ -17,12 +17,16 @@ std::uint32_t hash_of_spi(wire::be32 spi, const std::uint8_t* destination,
     return static_cast<std::uint32_t>(h);
 }
 
-tables::tables() : routes_(fib::build({}, {}).release()), inbound_(graveyard_) {
+tables::tables()
+    : routes_(fib::build({}, {}).release())
+    , inbound_(graveyard_) {
     for (auto& p : policies_)
         p = std::make_unique<spd>(graveyard_);
 }
 
-tables::~tables() { delete routes_.load(std::memory_order_relaxed); }
+tables::~tables() {
+    delete routes_.load(std::memory_order_relaxed);
+}
 
 void tables::publish(std::unique_ptr<const fib> f) {
     const fib* before = routes_.exchange(f.release(), std::memory_order_acq_rel);

@@ -25,7 +25,9 @@ namespace esplane::fastpath {
 class tables {
   public:
     struct spd {
-        explicit spd(retired& graveyard) : v4(graveyard), v6(graveyard) {}
+        explicit spd(retired& graveyard)
+            : v4(graveyard)
+            , v6(graveyard) {}
         policy_table<v4_words> v4;
         policy_table<v6_words> v6;
     };

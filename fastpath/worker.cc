@@ -28,8 +28,7 @@ moment now() noexcept {
 }
 
 result<std::unique_ptr<worker>> worker::make(tables& shared, buffer_pool& buffers,
-                                             std::span<port* const> ports,
-                                             worker_options options) {
+                                             std::span<port* const> ports, worker_options options) {
     auto engine = crypto::engine::make();
     if (!engine) return tl::unexpected(engine.error());
     const int wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -18,17 +18,17 @@
 namespace esplane::fastpath {
 
 struct worker_options {
-    int cpu = -1;                  ///< to pin to; -1 = leave it to the scheduler
+    int cpu = -1;                   ///< to pin to; -1 = leave it to the scheduler
     std::uint32_t idle_loops = 512; ///< without a packet before it sleeps
-    int wake_control = -1;         ///< eventfd to write to when events wait; -1 = none
+    int wake_control = -1;          ///< eventfd to write to when events wait; -1 = none
 };
 
 class worker {
   public:
     /// All but the options outlive the worker.  Errors: ENOTSUP (crypto::engine), EMFILE.
-    [[nodiscard]] static result<std::unique_ptr<worker>>
-    make(tables& shared, buffer_pool& buffers, std::span<port* const> ports,
-         worker_options options);
+    [[nodiscard]] static result<std::unique_ptr<worker>> make(tables& shared, buffer_pool& buffers,
+                                                              std::span<port* const> ports,
+                                                              worker_options options);
     ~worker();
     worker(const worker&) = delete;
     worker& operator=(const worker&) = delete;

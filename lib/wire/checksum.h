@@ -13,8 +13,19 @@ namespace esplane::wire {
 
 /// Adds the bytes, as 16-bit words in memory order, to an unfolded sum.  An odd last byte is
 /// padded with zero, so only the last piece of a message may have odd length.
-[[nodiscard]] std::uint64_t checksum_add(std::uint64_t sum, const void* data,
-                                         std::size_t length) noexcept;
+[[nodiscard]] inline std::uint64_t checksum_add(std::uint64_t sum, const void* data,
+                                                std::size_t length) noexcept {
+    const auto* p = static_cast<const std::uint8_t*>(data);
+    for (; length >= 4; p += 4, length -= 4)
+        sum += load<std::uint32_t>(p);
+    if (length >= 2) {
+        sum += load<std::uint16_t>(p);
+        p += 2;
+        length -= 2;
+    }
+    if (length == 1) sum += *p; // little-endian: the low byte is the first in memory
+    return sum;
+}
 
 /// Folds a sum to 16 bits, not complemented, in memory order.
 [[nodiscard]] constexpr std::uint16_t checksum_fold(std::uint64_t sum) noexcept {
@@ -33,9 +44,14 @@ namespace esplane::wire {
 /// The sum over the pseudo-header of IPv4 (addresses of 4 bytes) or IPv6 (16 bytes).
 ///
 /// length   of the upper-layer packet, host order
-[[nodiscard]] std::uint64_t checksum_pseudo(const void* source, const void* destination,
-                                            std::size_t address_length, std::uint8_t protocol,
-                                            std::uint32_t length) noexcept;
+[[nodiscard]] inline std::uint64_t checksum_pseudo(const void* source, const void* destination,
+                                                   std::size_t address_length,
+                                                   std::uint8_t protocol,
+                                                   std::uint32_t length) noexcept {
+    std::uint64_t sum = checksum_add(0, source, address_length);
+    sum = checksum_add(sum, destination, address_length);
+    return sum + be32(length).network() + be32(protocol).network();
+}
 
 /// Corrects `checksum` for a 16-bit word that changed from `before` to `after` (RFC 1624, eq. 3).
 [[nodiscard]] constexpr be16 checksum_update(be16 checksum, be16 before, be16 after) noexcept {

@@ -17,14 +17,18 @@ const wire::mac_address port_mac[2] = {{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}};
 const wire::mac_address peer_mac = {2, 0, 0, 0, 1, 0};
 constexpr int port_ifindex[2] = {11, 12};
 
-address parse(const std::string& text) { return *address::parse(text); }
+address parse(const std::string& text) {
+    return *address::parse(text);
+}
 
 /// Network of a site, either family.
 address site_network(family f, unsigned site) {
     return parse(f == family::ipv4 ? "10." + std::to_string(site) + ".0.0"
                                    : "fd0" + std::to_string(site) + "::");
 }
-constexpr std::uint8_t site_prefix(family f) { return f == family::ipv4 ? 16 : 32; }
+constexpr std::uint8_t site_prefix(family f) {
+    return f == family::ipv4 ? 16 : 32;
+}
 
 address gateway_address(family f, unsigned site) {
     return parse((f == family::ipv4 ? "192.168.77." : "fd77::") + std::to_string(site));
@@ -129,8 +133,8 @@ frame make_packet(const packet_spec& s) {
 }
 
 std::uint32_t number_of(const frame& ip_packet) {
-    const std::size_t at = (ip_packet.at(0) >> 4) == 4 ? sizeof(wire::ipv4_header)
-                                                       : sizeof(wire::ipv6_header);
+    const std::size_t at =
+        (ip_packet.at(0) >> 4) == 4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header);
     return wire::load<wire::be32>(&ip_packet.at(at + sizeof(wire::udp_header))).host();
 }
 
@@ -201,8 +205,8 @@ lab::lab(unsigned which, std::uint32_t frames)
     , backend(tables, fixed_random(which))
     , control(backend, fixed_random(which + 100)) {
     ports[plain] = std::make_unique<fastpath::memory_port>("plain", *pool);
-    ports[secure] = std::make_unique<fastpath::memory_port>("secure", *pool, true,
-                                                            fastpath::port_role::secure);
+    ports[secure] =
+        std::make_unique<fastpath::memory_port>("secure", *pool, true, fastpath::port_role::secure);
     fastpath::port* const all[] = {ports[0].get(), ports[1].get()};
     auto made = fastpath::worker::make(tables, *pool, all, {});
     if (!made) throw std::runtime_error(made.error().text);
@@ -261,7 +265,9 @@ void lab::add_policies(const tunnel_options& o) {
         }
 }
 
-void lab::add_policy(ipsec::policy p) { must(control.add_policy(std::move(p), {}, clock)); }
+void lab::add_policy(ipsec::policy p) {
+    must(control.add_policy(std::move(p), {}, clock));
+}
 
 void lab::add_tunnel(const tunnel_options& o) {
     add_sas(o);

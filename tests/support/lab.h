@@ -30,11 +30,11 @@ struct tunnel_options {
     bool encapsulated = false; ///< in UDP, port 4500
     bool esn = false;
     std::uint32_t replay_window = 32;
-    std::uint32_t spi = 0x1000;   ///< of the SA from site 1 to site 2; the other way: + 1
+    std::uint32_t spi = 0x1000; ///< of the SA from site 1 to site 2; the other way: + 1
     std::uint32_t reqid = 1;
-    std::uint32_t key_seed = 1;   ///< keys follow from it
+    std::uint32_t key_seed = 1; ///< keys follow from it
     ipsec::lifetime_limits limits{};
-    std::uint8_t flags = 0;       ///< ipsec::sa_flag, beside esn
+    std::uint8_t flags = 0; ///< ipsec::sa_flag, beside esn
     std::uint32_t extra_flags = 0;
 };
 
@@ -77,7 +77,8 @@ class lab {
     explicit lab(unsigned site, std::uint32_t frames = 1024);
     ~lab();
 
-    /// Both SAs of a tunnel and the policies `out`, `in` and `fwd` for both families' site networks.
+    /// Both SAs of a tunnel and the policies `out`, `in` and `fwd` for both families' site
+    /// networks.
     void add_tunnel(const tunnel_options& o);
     void add_sas(const tunnel_options& o);
     void add_policies(const tunnel_options& o);

@@ -36,8 +36,7 @@ struct pair_of_sites : testing::Test {
     void expect_balance() {
         for (lab* l : {&one, &two}) {
             EXPECT_TRUE(l->worker->counters().balanced());
-            EXPECT_EQ(l->pool->free_frames() + l->worker->counters().held.get(),
-                      l->pool->count());
+            EXPECT_EQ(l->pool->free_frames() + l->worker->counters().held.get(), l->pool->count());
         }
     }
 };
@@ -71,7 +70,8 @@ TEST_F(Gateway, DeliversWhatItProtectsUnchangedButForTwoHops) {
                         b.add_tunnel(o);
                         std::vector<frame> in, want;
                         for (std::uint32_t i = 0; i < 200; ++i) {
-                            in.push_back(make_packet({.family = inner, .length = 60 + i, .number = i}));
+                            in.push_back(
+                                make_packet({.family = inner, .length = 60 + i, .number = i}));
                             want.push_back(make_packet(
                                 {.family = inner, .length = 60 + i, .number = i, .ttl = 62}));
                         }
@@ -92,9 +92,9 @@ TEST_F(Gateway, LeavesNothingOfTheInnerPacketInClear) {
     ASSERT_EQ(wire.size(), 1u);
     const frame inner = make_packet({.length = 200, .number = 0xcafe});
     for (std::size_t at = 0; at + 8 <= inner.size(); at += 8)
-        EXPECT_EQ(std::search(wire[0].begin(), wire[0].end(), inner.begin() + at,
-                              inner.begin() + at + 8),
-                  wire[0].end());
+        EXPECT_EQ(
+            std::search(wire[0].begin(), wire[0].end(), inner.begin() + at, inner.begin() + at + 8),
+            wire[0].end());
 }
 
 TEST_F(Gateway, DropsWhatAPolicyProtectsWhileNoSaCarriesIt) {
