@@ -481,6 +481,15 @@ void encode_direction(message_writer& w, const ipsec::sa& s) {
     w.attribute(xfrma_sa_dir, s.dir == ipsec::direction::in ? xfrm_sa_dir_in : xfrm_sa_dir_out);
 }
 
+static void encode_encap(message_writer& w, const ipsec::udp_encapsulation& e) {
+    xfrm_encap_tmpl out{}; // with its padding: it goes to a client
+    out.encap_type = encap_espinudp;
+    out.encap_sport = e.source_port.network();
+    out.encap_dport = e.destination_port.network();
+    out.encap_oa = address_to(e.original);
+    w.attribute(XFRMA_ENCAP, out);
+}
+
 void encode_sa_attributes(message_writer& w, const ipsec::sa& s) {
     if (s.extra_flags != 0) w.attribute(XFRMA_SA_EXTRA_FLAGS, s.extra_flags);
     if (s.care_of) w.attribute(XFRMA_COADDR, address_to(*s.care_of));
@@ -491,10 +500,7 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s) {
         encode_algorithm(w, XFRMA_ALG_AUTH_TRUNC, s.algs.auth, true);
     }
     if (s.algs.cipher.present()) encode_algorithm(w, XFRMA_ALG_CRYPT, s.algs.cipher, false);
-    if (s.encap)
-        w.attribute(XFRMA_ENCAP, xfrm_encap_tmpl{encap_espinudp, s.encap->source_port.network(),
-                                                 s.encap->destination_port.network(),
-                                                 address_to(s.encap->original)});
+    if (s.encap) encode_encap(w, *s.encap);
     encode_replay(w, s);
     encode_direction(w, s);
 }

@@ -8,6 +8,7 @@
 // its IPsec stack.
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
+#undef _FILE_OFFSET_BITS // fcntl and fcntl64 are both defined here
 
 #include <errno.h>
 #include <fcntl.h>
