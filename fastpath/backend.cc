@@ -36,12 +36,17 @@ void write_limits(sa_limits& to, sa_account& account, const ipsec::lifetime_limi
     account.look_at_bytes.store(0, relaxed);
 }
 
-/// Outer header, UDP header and ESP header with everything that never changes.
-std::uint8_t write_template(std::array<std::uint8_t, 64>& into, const ipsec::sa& s) noexcept {
+/// Outer header, UDP header and ESP header with everything that never changes, at the end of
+/// `into`.  Returns their length.
+std::uint8_t write_template(std::array<std::uint8_t, sa_out::template_size>& into,
+                            const ipsec::sa& s) noexcept {
+    const bool v4 = s.id.destination.fam == family::ipv4;
+    const std::size_t length = (v4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header)) +
+                               (s.encap ? sizeof(wire::udp_header) : 0) + sizeof(wire::esp_header);
     into.fill(0);
-    std::size_t at = 0;
+    std::size_t at = into.size() - length;
     const std::uint8_t protocol = s.encap ? wire::proto_udp : wire::proto_esp;
-    if (s.id.destination.fam == family::ipv4) {
+    if (v4) {
         wire::ipv4_header ip{};
         ip.version_ihl = 0x45;
         ip.ttl = outer_hop_limit;
@@ -49,16 +54,16 @@ std::uint8_t write_template(std::array<std::uint8_t, 64>& into, const ipsec::sa&
         ip.source = s.source.as_v4();
         ip.destination = s.id.destination.as_v4();
         ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
-        wire::store(into.data(), ip);
-        at = sizeof ip;
+        wire::store(into.data() + at, ip);
+        at += sizeof ip;
     } else {
         wire::ipv6_header ip{};
         ip.next_header = protocol;
         ip.hop_limit = outer_hop_limit;
         ip.source = s.source.bytes;
         ip.destination = s.id.destination.bytes;
-        wire::store(into.data(), ip);
-        at = sizeof ip;
+        wire::store(into.data() + at, ip);
+        at += sizeof ip;
     }
     if (s.encap) {
         wire::udp_header udp{};
@@ -70,7 +75,7 @@ std::uint8_t write_template(std::array<std::uint8_t, 64>& into, const ipsec::sa&
     wire::esp_header esp{};
     esp.spi = s.id.spi;
     wire::store(into.data() + at, esp);
-    return static_cast<std::uint8_t>(at + sizeof esp);
+    return static_cast<std::uint8_t>(length);
 }
 
 } // namespace

@@ -2,6 +2,7 @@
 #include "fastpath/fib.h"
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 
 namespace esplane::fastpath {

@@ -80,6 +80,9 @@ class fib {
     }
     [[nodiscard]] const adjacency& lookup(const ipsec::address& destination) const noexcept;
 
+    /// Different for every table there ever was; never 0.
+    [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
+
     /// Of the port with that index; an empty one where nothing is known.
     [[nodiscard]] const port_identity& identity(std::uint16_t port) const noexcept;
     /// An address of the machine to speak from towards `peer` on `port`: one whose prefix covers
@@ -100,6 +103,7 @@ class fib {
     void insert_routes(const control::network& n, std::span<const port_binding> ports);
     void insert_neighbours(const control::network& n, std::span<const port_binding> ports);
 
+    std::uint64_t generation_;
     std::vector<node> nodes_;            ///< 0: root of IPv4; 1: root of IPv6
     std::vector<adjacency> adjacencies_; ///< 0: missing
     std::vector<port_identity> identities_;

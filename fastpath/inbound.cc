@@ -14,13 +14,6 @@ using ipsec::family;
 constexpr std::uint8_t ecn_mask = 3;
 constexpr std::uint8_t ecn_ce = 3;
 
-/// A packet between lookup and decapsulation.
-struct candidate {
-    packet* p = nullptr;
-    sa_in* sa = nullptr;
-    std::uint64_t sequence = 0;
-};
-
 const std::uint8_t* destination_of(const packet& p) noexcept {
     return p.family == family::ipv4 ? reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination)
                                     : p.ipv6().destination.data();
@@ -44,7 +37,7 @@ sa_in* find_sa(const stage& s, const packet& p, wire::be32 spi, std::uint32_t ha
 }
 
 /// Everything that can be said before the ICV: const for the SA but for error counts.
-drop_reason check(stage& s, candidate& c) noexcept {
+drop_reason check(stage& s, inbound_item& c) noexcept {
     const packet& p = *c.p;
     sa_in& sa = *c.sa;
     const std::uint32_t offset = esp_offset(p);
@@ -96,7 +89,7 @@ void copy_traffic_class(const sa_in& sa, std::uint8_t outer_tos, std::uint8_t* i
 }
 
 /// Strips an authentic packet to its inner one and parses that.
-drop_reason decapsulate(stage& s, candidate& c) noexcept {
+drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     packet& p = *c.p;
     const sa_in& sa = *c.sa;
     const std::uint32_t front =
@@ -141,7 +134,7 @@ ipsec::flow flow_of(const packet& p) {
 }
 
 /// What an authentic packet does: takes its number, then gives up its inside.
-drop_reason accept(stage& s, candidate& c) noexcept {
+drop_reason accept(stage& s, inbound_item& c) noexcept {
     sa_in& sa = *c.sa;
     if (const auto verdict = sa.window.commit(c.sequence);
         verdict != ipsec::replay_verdict::fresh) {
@@ -175,11 +168,11 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     for (unsigned i = 0; i < esp.size(); ++i)
         s.shared.inbound().prefetch_entry(hashes[i]);
 
-    std::array<candidate, max_burst> candidates;
-    std::array<crypto::job, max_burst> jobs;
+    std::span<inbound_item> candidates = s.scratch.inbound;
+    std::span<crypto::job> jobs = s.scratch.jobs;
     unsigned count = 0;
     for (unsigned i = 0; i < esp.size(); ++i) {
-        candidate& c = candidates[count];
+        inbound_item& c = candidates[count];
         c.p = &esp[i];
         c.sa = find_sa(s, esp[i], spis[i], hashes[i]);
         const drop_reason why = c.sa == nullptr ? drop_reason::sa_unknown : check(s, c);
@@ -196,10 +189,10 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
         j.esn = (c.sa->flags & ipsec::sa_flag::esn) != 0;
         j.seq_high = static_cast<std::uint32_t>(c.sequence >> 32);
     }
-    s.crypto.decrypt({jobs.data(), count});
+    s.crypto.decrypt(jobs.first(count));
 
     for (unsigned i = 0; i < count; ++i) {
-        candidate& c = candidates[i];
+        inbound_item& c = candidates[i];
         drop_reason why = drop_reason::icv_mismatch;
         if (jobs[i].ok)
             why = accept(s, c);

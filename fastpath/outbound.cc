@@ -22,11 +22,15 @@ std::uint32_t trailer_length(const sa_out& sa, std::uint32_t inner) noexcept {
     return ((inner + 2 + mask) & ~mask) - inner;
 }
 
-const adjacency& outer_route(const stage& s, const sa_out& sa) noexcept {
-    return sa.outer_family == family::ipv4
-               ? s.routes.lookup_v4(wire::load<wire::be32>(
-                     sa.header.data() + offsetof(wire::ipv4_header, destination)))
-               : s.routes.lookup_v6(sa.header.data() + offsetof(wire::ipv6_header, destination));
+const adjacency& outer_route(const stage& s, sa_out& sa) noexcept {
+    if (sa.route_generation == s.routes.generation()) return *sa.route;
+    const std::uint8_t* ip = sa.first_header();
+    sa.route = sa.outer_family == family::ipv4
+                   ? &s.routes.lookup_v4(
+                         wire::load<wire::be32>(ip + offsetof(wire::ipv4_header, destination)))
+                   : &s.routes.lookup_v6(ip + offsetof(wire::ipv6_header, destination));
+    sa.route_generation = s.routes.generation();
+    return *sa.route;
 }
 
 /// RFC 6040 in the kernel's form: CE inside becomes ECT(0) outside, everything else is copied.
@@ -41,7 +45,7 @@ std::uint8_t outer_tos(const sa_out& sa, std::uint8_t inner) noexcept {
 drop_reason check(stage& s, packet& p, sa_out& sa, const adjacency& route) noexcept {
     const std::uint32_t front = sa.header_length + sa.layout.iv_length;
     const std::uint32_t back = trailer_length(sa, p.length) + sa.layout.icv_length;
-    if (p.headroom < front + sizeof(wire::ethernet_header) || p.tailroom < back)
+    if (p.headroom < sa_out::template_size + sa.layout.iv_length || p.tailroom < back)
         return drop_reason::no_room;
     if (const drop_reason why = refusal(route); why != drop_reason::none) return why;
     if (front + p.length + back > route.mtu) {
@@ -111,11 +115,12 @@ crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
     const std::uint64_t sequence = ++sa.sequence;
     sa.sequence_sent.set(sequence);
     p.pull(-(sa.header_length + sa.layout.iv_length));
-    std::memcpy(p.data, sa.header.data(), sa.header_length);
-    std::uint8_t* esp = p.data + sa.header_length - sizeof(wire::esp_header);
+    std::uint8_t* const iv = p.data + sa.header_length;
+    std::memcpy(iv - sa_out::template_size, sa.header.data(), sa_out::template_size);
+    std::uint8_t* const esp = iv - sizeof(wire::esp_header);
     wire::store(esp + offsetof(wire::esp_header, sequence),
                 wire::be32(static_cast<std::uint32_t>(sequence)));
-    write_iv(s, sa, p.data + sa.header_length);
+    write_iv(s, sa, iv);
     p.family = sa.outer_family;
     p.l2_length = 0;
     if (sa.encapsulated) {
@@ -154,7 +159,7 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         __builtin_prefetch(item.sa->header.data());
         __builtin_prefetch(item.sa->keys);
     }
-    std::array<crypto::job, max_burst> jobs;
+    std::span<crypto::job> jobs = s.scratch.jobs;
     unsigned count = 0;
     for (const protect_item& item : items) {
         packet& p = *item.p;
@@ -169,7 +174,7 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         p.next = &route;
         out.push(p);
     }
-    s.crypto.encrypt({jobs.data(), count});
+    s.crypto.encrypt(jobs.first(count));
     s.counters.encrypted.add(count);
 }
 

@@ -11,12 +11,6 @@
 
 namespace esplane::fastpath {
 
-/// A packet and the SA that will carry it.
-struct protect_item {
-    packet* p = nullptr;
-    sa_out* sa = nullptr;
-};
-
 /// Encrypts in place and appends the outer packets to `out`, their route in `next`.
 void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept;
 

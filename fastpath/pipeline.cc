@@ -26,11 +26,10 @@ void pipeline::process(std::span<packet> frames, std::uint16_t from, moment now)
     if (!esp.empty()) inbound(s, esp, clear);
 
     packet_list clear_out, local, leaving;
-    std::array<protect_item, max_burst> items;
-    verdicts to{clear_out, local, items};
+    verdicts to{clear_out, local, scratch_.protect};
     classify(s, clear, to);
 
-    protect(s, {items.data(), to.protect_count}, leaving);
+    protect(s, to.protect.first(to.protect_count), leaving);
     bypass(s, clear_out, leaving);
     send(s, leaving);
     punt(s, local);
@@ -49,7 +48,8 @@ void pipeline::tend(moment now) noexcept {
 
 stage pipeline::begin(moment now) noexcept {
     budget_.refill(now.monotonic_ns);
-    return stage{shared_, shared_.routes(), crypto_, counters_, events_, buffers_, budget_, now};
+    return stage{shared_,  shared_.routes(), crypto_,  counters_, events_,
+                 buffers_, budget_,          scratch_, now};
 }
 
 /// What a policy protects: one hop less, then ESP.

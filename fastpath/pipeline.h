@@ -55,6 +55,7 @@ class pipeline {
     worker_counters counters_;
     event_ring events_;
     creation_budget budget_;
+    burst_scratch scratch_;
     hold_queue hold_;
 };
 

@@ -19,6 +19,8 @@
 
 namespace esplane::fastpath {
 
+struct adjacency;
+
 /// Nonces of one key, for all SAs that ever had it.  SAs take them in blocks, so that no two share
 /// one, whoever is deleted and added again meanwhile.
 class nonce_space {
@@ -88,8 +90,8 @@ struct alignas(64) sa_in {
 };
 
 struct alignas(64) sa_out {
-    /// Outer header, UDP header, ESP header: what every packet starts with.
-    static constexpr unsigned max_header = 40 + 8 + 8;
+    /// Room for outer header, UDP header and ESP header: at most 40 + 8 + 8 bytes.
+    static constexpr unsigned template_size = 64;
 
     // Line 0: per packet.
     const crypto::key::schedule* keys = nullptr;
@@ -108,9 +110,18 @@ struct alignas(64) sa_out {
     bool dont_copy_dscp = false;
     bool counter_mode = false;
 
-    alignas(64) std::array<std::uint8_t, 64> header{};
+    /// What every packet starts with, at the end of the line: one copy of fixed size puts it
+    /// before the IV.
+    alignas(64) std::array<std::uint8_t, template_size> header{};
     alignas(64) sa_account account;
     counter sequence_sent; ///< `sequence` for other threads
+    /// Where the outer packet leaves, looked up once per forwarding table; worker.
+    const adjacency* route = nullptr;
+    std::uint64_t route_generation = 0;
+
+    [[nodiscard]] const std::uint8_t* first_header() const noexcept {
+        return header.data() + template_size - header_length;
+    }
 
     sa_limits limits;
     ipsec::selector selector;

@@ -55,6 +55,29 @@ class creation_budget {
     std::uint64_t filled_ns_ = 0;
 };
 
+struct sa_in;
+struct sa_out;
+
+/// A packet and the SA that will carry it.
+struct protect_item {
+    packet* p;
+    sa_out* sa;
+};
+
+/// An ESP packet and the SA it names, between lookup and decapsulation.
+struct inbound_item {
+    packet* p;
+    sa_in* sa;
+    std::uint64_t sequence;
+};
+
+/// Arrays that one burst needs and the next one overwrites: never cleared.
+struct burst_scratch {
+    std::array<protect_item, max_burst> protect;
+    std::array<inbound_item, max_burst> inbound;
+    std::array<crypto::job, max_burst> jobs;
+};
+
 /// One burst's surroundings.  `routes` is the same table for the whole burst.
 struct stage {
     const tables& shared;
@@ -64,6 +87,7 @@ struct stage {
     event_ring& events;
     buffer_owner& buffers; ///< for packets we create
     creation_budget& budget;
+    burst_scratch& scratch;
     moment now;
     packet_list lost{};    ///< released at the end of the burst
     packet_list created{}; ///< ICMP errors, sent at the end of the burst
