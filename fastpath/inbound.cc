@@ -27,13 +27,19 @@ ipsec::sa_id id_of(const sa_in& sa) {
     return {sa.destination, sa.spi, wire::proto_esp};
 }
 
+bool owns(const sa_in& sa, const packet& p) noexcept {
+    const std::uint8_t* own = sa.destination.bytes.data();
+    const std::uint8_t* there = destination_of(p);
+    if (sa.destination.fam != p.family) return false;
+    if (p.family == family::ipv4)
+        return wire::load<std::uint32_t>(own) == wire::load<std::uint32_t>(there);
+    return wire::load<std::uint64_t>(own) == wire::load<std::uint64_t>(there) &&
+           wire::load<std::uint64_t>(own + 8) == wire::load<std::uint64_t>(there + 8);
+}
+
 sa_in* find_sa(const stage& s, const packet& p, wire::be32 spi, std::uint32_t hash) noexcept {
-    const std::uint8_t* destination = destination_of(p);
-    const std::size_t length = ipsec::address_length(p.family);
-    return s.shared.inbound().find(hash, [&](const sa_in& sa) {
-        return sa.spi == spi && sa.destination.fam == p.family &&
-               std::memcmp(sa.destination.bytes.data(), destination, length) == 0;
-    });
+    return s.shared.inbound().find(hash,
+                                   [&](const sa_in& sa) { return sa.spi == spi && owns(sa, p); });
 }
 
 /// Everything that can be said before the ICV: const for the SA but for error counts.
@@ -45,7 +51,7 @@ drop_reason check(stage& s, inbound_item& c) noexcept {
                                    sa.layout.iv_length + sa.layout.icv_length;
     if (sa.encapsulated != (p.protocol == wire::proto_udp)) return drop_reason::sa_encapsulation;
     if (p.length < offset + overhead + 2) return drop_reason::esp_malformed;
-    if ((p.length - offset - overhead) % sa.layout.block_length != 0)
+    if (((p.length - offset - overhead) & (sa.layout.block_length - 1u)) != 0)
         return drop_reason::esp_malformed;
     if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); })) return drop_reason::sa_expired;
     const auto low = wire::load<wire::esp_header>(p.data + offset).sequence.host();
@@ -155,29 +161,27 @@ drop_reason accept(stage& s, inbound_item& c) noexcept {
 // 3. Verify and decrypt them all.
 // 4. Commit the authentic ones to their windows, strip them, hand on what was inside.
 void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
-    std::array<wire::be32, max_burst> spis;
-    std::array<std::uint32_t, max_burst> hashes;
+    std::span<inbound_item> items = s.scratch.inbound;
     for (unsigned i = 0; i < esp.size(); ++i) {
         packet& p = esp[i];
         // A packet too short for an SPI finds no SA: 0 is never one.
         const bool whole = p.length >= esp_offset(p) + sizeof(wire::esp_header);
-        spis[i] = whole ? wire::load<wire::be32>(p.data + esp_offset(p)) : wire::be32();
-        hashes[i] = hash_of_spi(spis[i], destination_of(p), p.family);
-        s.shared.inbound().prefetch(hashes[i]);
+        items[i].p = &p;
+        items[i].spi = whole ? wire::load<wire::be32>(p.data + esp_offset(p)) : wire::be32();
+        items[i].hash = hash_of_spi(items[i].spi, destination_of(p), p.family);
+        s.shared.inbound().prefetch(items[i].hash);
     }
     for (unsigned i = 0; i < esp.size(); ++i)
-        s.shared.inbound().prefetch_entry(hashes[i]);
+        s.shared.inbound().prefetch_entry(items[i].hash);
 
-    std::span<inbound_item> candidates = s.scratch.inbound;
     std::span<crypto::job> jobs = s.scratch.jobs;
     unsigned count = 0;
     for (unsigned i = 0; i < esp.size(); ++i) {
-        inbound_item& c = candidates[count];
-        c.p = &esp[i];
-        c.sa = find_sa(s, esp[i], spis[i], hashes[i]);
+        inbound_item& c = items[count] = items[i];
+        c.sa = find_sa(s, *c.p, c.spi, c.hash);
         const drop_reason why = c.sa == nullptr ? drop_reason::sa_unknown : check(s, c);
         if (why != drop_reason::none) {
-            s.drop(esp[i], why);
+            s.drop(*c.p, why);
             continue;
         }
         crypto::job& j = jobs[count++];
@@ -192,7 +196,7 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     s.crypto.decrypt(jobs.first(count));
 
     for (unsigned i = 0; i < count; ++i) {
-        inbound_item& c = candidates[i];
+        inbound_item& c = items[i];
         drop_reason why = drop_reason::icv_mismatch;
         if (jobs[i].ok)
             why = accept(s, c);

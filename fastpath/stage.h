@@ -69,6 +69,8 @@ struct inbound_item {
     packet* p;
     sa_in* sa;
     std::uint64_t sequence;
+    wire::be32 spi;
+    std::uint32_t hash; ///< hash_of_spi
 };
 
 /// Arrays that one burst needs and the next one overwrites: never cleared.
