@@ -4,11 +4,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <random>
 #include <vector>
 
 #include "fastpath/xdp/egress_rules.h"
+#include "lib/wire/headers.h"
 
 namespace esplane::fastpath::test {
 

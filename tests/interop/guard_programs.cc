@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The two BPF programs themselves, packet by packet (BPF_PROG_TEST_RUN), in a network namespace of
+// the test's own.  Needs root; skips (77) without it.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <sched.h>
+#include <unistd.h>
+#include <vector>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <gtest/gtest.h>
+#include <linux/pkt_cls.h>
+
+#include "fastpath/xdp/guard.h"
+#include "lib/wire/headers.h"
+#include "tests/unit/fastpath/xdp_rules_model.h"
+
+namespace esplane::fastpath {
+namespace {
+
+using bytes = std::vector<std::uint8_t>;
+
+constexpr std::array<std::uint8_t, 6> own_mac{2, 0, 0, 0, 0, 1};
+
+template <typename T>
+void append(bytes& to, const T& value) {
+    const auto* at = reinterpret_cast<const std::uint8_t*>(&value);
+    to.insert(to.end(), at, at + sizeof value);
+}
+
+/// What a frame is made of.
+struct shape {
+    std::string to = "10.1.0.1";
+    std::string from = "10.9.9.9";
+    std::uint8_t protocol = wire::proto_udp;
+    bytes payload = bytes(64, 0xab); ///< from the upper-layer header on
+    std::uint8_t hop_limit = 64;
+    std::uint16_t fragment = 0; ///< IPv4: the field; IPv6: offset, in a fragment header
+    bytes extension{};          ///< IPv6: header before the upper layer, its type first
+    std::array<std::uint8_t, 6> mac = own_mac;
+};
+
+void append_ipv4(bytes& b, const shape& s) {
+    wire::ipv4_header ip{};
+    ip.version_ihl = 0x45;
+    ip.total_length.set(static_cast<std::uint16_t>(sizeof ip + s.payload.size()));
+    ip.fragment.set(s.fragment);
+    ip.ttl = s.hop_limit;
+    ip.protocol = s.protocol;
+    ip.source = ipsec::address::parse(s.from)->as_v4();
+    ip.destination = ipsec::address::parse(s.to)->as_v4();
+    append(b, ip);
+}
+
+void append_ipv6(bytes& b, const shape& s) {
+    wire::ipv6_header ip{};
+    ip.version_class_flow.set(0x60000000);
+    ip.payload_length.set(static_cast<std::uint16_t>(s.extension.size() + s.payload.size()));
+    ip.next_header = s.extension.empty() ? s.protocol : s.extension[0];
+    ip.hop_limit = s.hop_limit;
+    ip.source = ipsec::address::parse(s.from)->bytes;
+    ip.destination = ipsec::address::parse(s.to)->bytes;
+    append(b, ip);
+    if (s.extension.empty()) return;
+    b.push_back(s.protocol);
+    b.insert(b.end(), s.extension.begin() + 1, s.extension.end());
+}
+
+bytes frame(const shape& s) {
+    const bool v6 = s.to.find(':') != std::string::npos;
+    bytes b(s.mac.begin(), s.mac.end());
+    b.insert(b.end(), {2, 0, 0, 0, 0, 2});
+    append(b, wire::be16(v6 ? wire::ethertype_ipv6 : wire::ethertype_ipv4));
+    v6 ? append_ipv6(b, s) : append_ipv4(b, s);
+    b.insert(b.end(), s.payload.begin(), s.payload.end());
+    return b;
+}
+
+/// A UDP packet's upper layer.
+bytes udp(std::uint16_t source, std::uint16_t destination, const bytes& payload) {
+    bytes b;
+    append(b, wire::be16(source));
+    append(b, wire::be16(destination));
+    append(b, wire::be16(static_cast<std::uint16_t>(8 + payload.size())));
+    append(b, wire::be16(0));
+    b.insert(b.end(), payload.begin(), payload.end());
+    return b;
+}
+
+unique_fd program_named(const std::string& name) {
+    std::uint32_t id = 0;
+    unique_fd found;
+    while (bpf_prog_get_next_id(id, &id) == 0) {
+        unique_fd fd(bpf_prog_get_fd_by_id(id));
+        bpf_prog_info info{};
+        std::uint32_t length = sizeof info;
+        if (fd.valid() && bpf_obj_get_info_by_fd(fd.get(), &info, &length) == 0 &&
+            info.name == name)
+            found = std::move(fd); // ids rise: the last is this test's
+    }
+    return found;
+}
+
+class GuardPrograms : public testing::Test {
+  protected:
+    void SetUp() override {
+        ASSERT_EQ(std::system("ip link add x0 type veth peer name x1 && ip link set x0 up"), 0);
+        auto opened = guard::open("x0");
+        ASSERT_TRUE(opened) << opened.error().text;
+        guard_ = std::move(*opened);
+        ASSERT_TRUE(guard_->set_local_addresses(
+            std::vector{*ipsec::address::parse("10.1.0.1"), *ipsec::address::parse("fd01::1")}));
+        ASSERT_TRUE(guard_->set_encap_ports(std::vector{wire::be16(4500)}));
+        ASSERT_TRUE(guard_->attach());
+        ingress_ = program_named(ingress_program_name);
+        egress_ = program_named(egress_program_name);
+    }
+    void TearDown() override {
+        guard_.reset();
+        ASSERT_EQ(std::system("ip link del x0"), 0);
+    }
+
+    /// The counter that the packet moved.
+    esplane_ingress_counter ingress_frame(const bytes& packet) {
+        const auto before = guard_->counters().ingress;
+        run(ingress_.get(), packet);
+        const auto after = guard_->counters().ingress;
+        for (int i = 0; i < esplane_ingress_counters; ++i)
+            if (after[static_cast<std::size_t>(i)] != before[static_cast<std::size_t>(i)])
+                return static_cast<esplane_ingress_counter>(i);
+        return esplane_ingress_counters;
+    }
+    esplane_ingress_counter ingress(const shape& s) { return ingress_frame(frame(s)); }
+
+    /// Whether the packet may leave.
+    bool leaves(const shape& s) { return run(egress_.get(), frame(s)) != TC_ACT_SHOT; }
+
+    static std::uint32_t run(int program, const bytes& packet) {
+        bytes out(packet.size() + 256);
+        auto options = cleared<bpf_test_run_opts>();
+        options.data_in = packet.data();
+        options.data_size_in = static_cast<std::uint32_t>(packet.size());
+        options.data_out = out.data();
+        options.data_size_out = static_cast<std::uint32_t>(out.size());
+        options.repeat = 1;
+        EXPECT_EQ(bpf_prog_test_run_opts(program, &options), 0) << std::strerror(errno);
+        return options.retval;
+    }
+
+    std::unique_ptr<guard> guard_;
+    unique_fd ingress_;
+    unique_fd egress_;
+};
+
+// Nobody holds a socket here: what is for esplane is dropped.
+constexpr auto taken = esplane_dropped_nobody_holds;
+
+TEST_F(GuardPrograms, TransitIsNeverPassed) {
+    EXPECT_EQ(ingress({.to = "10.2.0.10"}), taken);
+    EXPECT_EQ(ingress({.to = "fd02::10", .from = "fd09::9"}), taken);
+    EXPECT_EQ(ingress({.to = "10.2.0.10", .payload = udp(500, 500, bytes(64, 1))}), taken);
+    EXPECT_EQ(ingress({.to = "fe80::77", .from = "fd09::9"}), taken);
+    EXPECT_EQ(ingress({.to = "10.2.0.10", .fragment = 100}), taken);
+}
+
+TEST_F(GuardPrograms, EspForTheMachineIsTakenInEveryShape) {
+    EXPECT_EQ(ingress({.protocol = wire::proto_esp}), taken);
+    EXPECT_EQ(ingress({.protocol = wire::proto_esp, .fragment = 100}), taken);
+    EXPECT_EQ(ingress({.to = "fd01::1", .from = "fd09::9", .protocol = wire::proto_esp}), taken);
+    EXPECT_EQ(ingress({.to = "fd01::1",
+                       .from = "fd09::9",
+                       .protocol = wire::proto_esp,
+                       .extension = {wire::proto_dstopts, 0, 1, 4, 0, 0, 0, 0}}),
+              taken);
+    EXPECT_EQ(ingress({.payload = udp(4500, 4500, bytes(64, 1))}), taken);
+}
+
+TEST_F(GuardPrograms, IkeAndKeepalivesArePassed) {
+    EXPECT_EQ(ingress({.payload = udp(500, 500, bytes(64, 1))}), esplane_passed_ike);
+    EXPECT_EQ(ingress({.payload = udp(4500, 4500, bytes(64, 0))}), esplane_passed_ike);
+    EXPECT_EQ(ingress({.payload = udp(4500, 4500, {0xff})}), esplane_passed_ike);
+    EXPECT_EQ(ingress({.to = "fd01::1", .from = "fd09::9", .payload = udp(1, 500, bytes(64, 1))}),
+              esplane_passed_ike);
+    ASSERT_TRUE(guard_->set_take_local(true));
+    EXPECT_EQ(ingress({.payload = udp(500, 500, bytes(64, 1))}), esplane_passed_ike);
+    EXPECT_EQ(ingress({.fragment = 100}), esplane_passed_fragment);
+}
+
+TEST_F(GuardPrograms, AnEncapsulationPortThatIsGoneIsNoLongerTaken) {
+    ASSERT_TRUE(guard_->set_encap_ports({}));
+    EXPECT_EQ(ingress({.payload = udp(4500, 4500, bytes(64, 1))}), esplane_passed_ike);
+}
+
+TEST_F(GuardPrograms, LocalTrafficIsTakenOnlyWhereItIsAskedFor) {
+    const shape tcp{.protocol = wire::proto_tcp};
+    const shape tcp6{.to = "fd01::1", .from = "fd09::9", .protocol = wire::proto_tcp};
+    EXPECT_EQ(ingress(tcp), esplane_passed_local);
+    EXPECT_EQ(ingress(tcp6), esplane_passed_local);
+    ASSERT_TRUE(guard_->set_take_local(true));
+    EXPECT_EQ(ingress(tcp), taken);
+    EXPECT_EQ(ingress(tcp6), taken);
+    EXPECT_EQ(ingress({.protocol = wire::proto_icmp, .fragment = 100}), taken);
+    EXPECT_EQ(ingress({.payload = udp(9, 9, bytes(64, 1))}), taken);
+}
+
+TEST_F(GuardPrograms, AnAddressThatIsGoneIsTransit) {
+    ASSERT_TRUE(guard_->set_local_addresses(std::vector{*ipsec::address::parse("fd01::1")}));
+    EXPECT_EQ(ingress({.to = "10.1.0.1"}), taken);
+    EXPECT_EQ(ingress({.to = "fd01::1", .from = "fd09::9"}), esplane_passed_local);
+}
+
+TEST_F(GuardPrograms, GroupsAndNeighbourDiscoveryArePassed) {
+    const bytes solicitation{135, 0, 0, 0, 0, 0, 0, 0};
+    ASSERT_TRUE(guard_->set_take_local(true));
+    EXPECT_EQ(ingress({.to = "224.0.0.1"}), esplane_passed_group);
+    EXPECT_EQ(ingress({.to = "255.255.255.255"}), esplane_passed_group);
+    EXPECT_EQ(ingress({.to = "10.1.0.255", .mac = {255, 255, 255, 255, 255, 255}}),
+              esplane_passed_group);
+    EXPECT_EQ(ingress({.to = "ff02::1", .from = "fe80::2"}), esplane_passed_group);
+    shape nd{.to = "fd01::1",
+             .from = "fe80::2",
+             .protocol = wire::proto_icmpv6,
+             .payload = solicitation,
+             .hop_limit = 255};
+    EXPECT_EQ(ingress(nd), esplane_passed_nd);
+    nd.hop_limit = 64; // it came through a router: no neighbour's
+    EXPECT_EQ(ingress(nd), taken);
+    EXPECT_EQ(ingress({.to = "10.1.0.1", .mac = {255, 255, 255, 255, 255, 255}}), taken);
+}
+
+TEST_F(GuardPrograms, FramesThatEndTooSoonAreNeverPassedAsIp) {
+    for (const bytes& whole : {frame({.to = "10.2.0.10"}), frame({.payload = udp(1, 2, bytes(9))}),
+                               frame({.to = "fd02::10", .from = "fd09::9"})})
+        for (std::size_t n = 14; n < 34; ++n)
+            EXPECT_EQ(ingress_frame(bytes(whole.begin(), whole.begin() + static_cast<long>(n))),
+                      taken);
+}
+
+TEST_F(GuardPrograms, OtherProtocolsArePassed) {
+    bytes arp = frame({});
+    arp[12] = 8;
+    arp[13] = 6;
+    EXPECT_EQ(ingress_frame(arp), esplane_passed_not_ip);
+}
+
+/// Frame of a packet of the rules model.
+shape shape_of(const test::outgoing& p) {
+    const bool v6 = p.flow.source.fam == ipsec::family::ipv6;
+    shape s{.to = p.flow.destination.to_string(),
+            .from = p.flow.source.to_string(),
+            .protocol = p.flow.protocol,
+            .payload =
+                udp(p.flow.source_port.host(), p.flow.destination_port.host(), bytes(32, 1))};
+    if (!p.later_fragment) return s;
+    if (v6)
+        s.extension = {wire::proto_fragment, 0, 0x10, 0, 0, 0, 0, 1};
+    else
+        s.fragment = 100;
+    s.payload = bytes(64, 0xcc);
+    return s;
+}
+
+TEST_F(GuardPrograms, TheEgressProgramDecidesAsThePoliciesOneByOne) {
+    int denied = 0;
+    for (unsigned seed = 100; seed < 130; ++seed) {
+        test::rules_model model(seed);
+        const auto rules = model.rules(1 + seed % 12);
+        ASSERT_TRUE(guard_->set_out_policies(rules));
+        for (int i = 0; i < 200; ++i) {
+            const auto p = model.packet();
+            const bool allowed = test::rules_model::allows(rules, p);
+            ASSERT_EQ(leaves(shape_of(p)), allowed) << "seed " << seed << " packet " << i;
+            denied += !allowed;
+        }
+    }
+    EXPECT_GT(denied, 500);
+}
+
+std::vector<egress_rule> protect_all() {
+    std::vector<egress_rule> rules(2);
+    rules[0].sel.fam = ipsec::family::ipv4;
+    rules[1].sel.fam = ipsec::family::ipv6;
+    return rules;
+}
+
+TEST_F(GuardPrograms, IkeEspAndNeighbourDiscoveryLeaveWhateverThePolicies) {
+    const shape advertisement{.to = "fe80::2",
+                              .from = "fd01::1",
+                              .protocol = wire::proto_icmpv6,
+                              .payload = {136, 0, 0, 0, 0, 0, 0, 0},
+                              .hop_limit = 255};
+    shape off_link = advertisement;
+    off_link.hop_limit = 64;
+    ASSERT_TRUE(guard_->set_out_policies(protect_all()));
+    EXPECT_TRUE(leaves({.payload = udp(500, 500, bytes(9))}));
+    EXPECT_TRUE(leaves({.payload = udp(4500, 7, bytes(9))}));
+    EXPECT_TRUE(leaves({.protocol = wire::proto_esp}));
+    EXPECT_TRUE(leaves(advertisement));
+    EXPECT_FALSE(leaves(off_link));
+    EXPECT_FALSE(leaves({.payload = udp(7, 7, bytes(9))}));
+    EXPECT_FALSE(leaves({.protocol = wire::proto_tcp, .payload = udp(500, 500, bytes(9))}));
+}
+
+TEST_F(GuardPrograms, HeadersThatCannotBeReadDoNotLeaveWherePoliciesAre) {
+    const shape cut{.protocol = wire::proto_tcp, .payload = {1}};
+    EXPECT_TRUE(leaves(cut));
+    ASSERT_TRUE(guard_->set_out_policies(protect_all()));
+    EXPECT_FALSE(leaves(cut));
+}
+
+TEST_F(GuardPrograms, PoliciesThatDoNotFitCloseTheMachine) {
+    std::vector<egress_rule> rules;
+    for (std::uint8_t prefix = 0; prefix < ESPLANE_MAX_MASKS + 1; ++prefix) {
+        rules.emplace_back().sel.fam = ipsec::family::ipv6;
+        rules.back().sel.source_prefix = prefix;
+        rules.back().allow = true;
+    }
+    EXPECT_TRUE(leaves({.protocol = wire::proto_tcp}));
+    const auto refused = guard_->set_out_policies(rules);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, E2BIG);
+    EXPECT_FALSE(leaves({.protocol = wire::proto_tcp}));
+    EXPECT_TRUE(leaves({.payload = udp(500, 500, bytes(9))}));
+    rules.pop_back();
+    ASSERT_TRUE(guard_->set_out_policies(rules));
+    EXPECT_TRUE(leaves({.protocol = wire::proto_tcp}));
+}
+
+TEST_F(GuardPrograms, TenThousandPoliciesOfOneShapeAreHeld) {
+    std::vector<egress_rule> rules(10000);
+    for (std::size_t i = 0; i < rules.size(); ++i) {
+        rules[i].sel.fam = rules[i].sel.destination.fam = ipsec::family::ipv4;
+        rules[i].sel.destination.bytes = {10, 2, static_cast<std::uint8_t>(i >> 8),
+                                          static_cast<std::uint8_t>(i)};
+        rules[i].sel.destination_prefix = 32;
+    }
+    ASSERT_TRUE(guard_->set_out_policies(rules));
+    EXPECT_FALSE(leaves({.to = "10.2.39.15"})); // the last
+    EXPECT_TRUE(leaves({.to = "10.2.39.16"}));
+}
+
+} // namespace
+} // namespace esplane::fastpath
+
+int main(int argc, char** argv) {
+    testing::InitGoogleTest(&argc, argv);
+    if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) {
+        std::puts("SKIP: needs root (network namespaces, BPF): run it with sudo");
+        return 77;
+    }
+    return RUN_ALL_TESTS();
+}
