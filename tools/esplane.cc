@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -56,8 +55,7 @@ int ask(const std::string& run_dir, const question& q, bool as_json) {
     return 0;
 }
 
-int run(const std::string& run_dir, std::vector<std::string> command) {
-    if (!command.empty() && command.front() == "--") command.erase(command.begin());
+int run(const std::string& run_dir, const std::vector<std::string>& command) {
     const error e = run_command(run_dir, command);
     return report_failure(e, e.field == "exec" ? exit_not_found : exit_failed);
 }
@@ -94,6 +92,33 @@ int work_offline(const offline_request& request, bool as_json) {
     return report_failure({EIO, request.input + ": ends early: " + trouble.get<std::string>(), {}});
 }
 
+/// `run` takes whatever follows as it is: CLI11 sees what stands before the command.
+struct split_arguments {
+    std::vector<const char*> ours; ///< with argv[0]
+    std::vector<std::string> command;
+};
+
+split_arguments split(int argc, const char* const* argv) {
+    split_arguments s;
+    bool running = false;
+    int i = 0;
+    for (; i < argc; ++i) {
+        const std::string argument = argv[i];
+        const bool option = argument.size() > 1 && argument.front() == '-';
+        if (running && (argument == "--" || !option)) break;
+        s.ours.push_back(argv[i]);
+        if (argument == "--run-dir" && i + 1 < argc)
+            s.ours.push_back(argv[++i]);
+        else if (i != 0 && !option) {
+            if (argument != "run") return {{argv, argv + argc}, {}};
+            running = true;
+        }
+    }
+    if (i < argc && std::string(argv[i]) == "--") ++i;
+    s.command.assign(argv + i, argv + argc);
+    return s;
+}
+
 /// The command line: what it may say, and what is done then.
 class command_line {
   public:
@@ -101,7 +126,7 @@ class command_line {
         app_.set_version_flag("--version", version_line("esplane"));
         app_.add_option("--run-dir", run_dir_, "of the daemon")
             ->option_text("DIR [" + std::string(default_run_dir) + "]");
-        app_.require_subcommand(1);
+        app_.require_subcommand(0, 1);
         app_.fallthrough();
         add_run();
         for (const question& q : questions) {
@@ -115,8 +140,10 @@ class command_line {
     }
 
     int main(int argc, const char* const* argv) {
+        const split_arguments arguments = split(argc, argv);
+        command_ = arguments.command;
         try {
-            app_.parse(argc, argv);
+            app_.parse(static_cast<int>(arguments.ours.size()), arguments.ours.data());
         } catch (const CLI::CallForHelp&) {
             const auto chosen = app_.get_subcommands();
             std::cout << (chosen.empty() ? app_.help() : chosen.front()->help());
@@ -128,7 +155,8 @@ class command_line {
             return report_failure({EINVAL, std::string(e.what()) + ": see esplane --help", {}},
                                   exit_usage);
         }
-        return action_();
+        if (action_) return action_();
+        return report_failure({EINVAL, "no command given: see esplane --help", {}}, exit_usage);
     }
 
   private:
@@ -137,9 +165,7 @@ class command_line {
     void add_run() {
         CLI::App* sub =
             app_.add_subcommand("run", "run an unmodified XFRM client: run -- COMMAND…");
-        sub->prefix_command();
-        sub->final_callback(
-            [this, sub] { action_ = [this, sub] { return run(run_dir_, sub->remaining()); }; });
+        sub->final_callback([this] { action_ = [this] { return run(run_dir_, command_); }; });
     }
 
     void add_release() {
@@ -154,11 +180,9 @@ class command_line {
         sub->add_option("--setup", request_.setup, "shell command: ip xfrm …")
             ->option_text("COMMAND")
             ->required();
-        sub->add_option("--direction", request_.direction, "as seen from this gateway")
+        sub->add_option("--direction", direction_, "as seen from this gateway")
             ->option_text("outbound|inbound")
-            ->transform(CLI::Transformer(
-                std::map<std::string, offline_direction>{{"outbound", offline_direction::outbound},
-                                                         {"inbound", offline_direction::inbound}}))
+            ->check(CLI::IsMember({"outbound", "inbound"}))
             ->required();
         sub->add_option("--in", request_.input, "pcap or pcapng; Ethernet or raw IP")
             ->option_text("FILE")
@@ -173,6 +197,8 @@ class command_line {
     CLI::App app_{"esplane: command line of the user-space IPsec ESP data plane", "esplane"};
     std::string run_dir_ = default_run_dir;
     bool json_ = false;
+    std::vector<std::string> command_; ///< of run
+    std::string direction_;
     offline_request request_;
     std::function<int()> action_;
 };

@@ -114,7 +114,8 @@ class daemon {
     [[nodiscard]] result<void> open_sockets();
     [[nodiscard]] result<void> watch_all();
     void announce();
-    void network_changed();
+    void publish_network();
+    void kernel_spoke();
     void worker_spoke();
     [[nodiscard]] int timeout_ms();
 
@@ -176,7 +177,9 @@ result<void> daemon::follow_network() {
     auto routes = xfrm::route_monitor::open();
     if (!routes) return tl::unexpected(routes.error());
     routes_ = std::move(*routes);
-    network_changed();
+    publish_network();
+    if (const std::size_t n = routes_->skipped_rules(); n != 0)
+        log("routing rules with conditions are not followed: " + std::to_string(n) + " (ip rule)");
     return {};
 }
 
@@ -195,10 +198,7 @@ result<void> daemon::watch_all() {
     const std::pair<int, std::function<void()>> watched[] = {
         {signals_.get(), [this] { stopping_ = true; }},
         {wake_.get(), [this] { worker_spoke(); }},
-        {routes_->descriptor(),
-         [this] {
-             if (routes_->serve()) network_changed();
-         }},
+        {routes_->descriptor(), [this] { kernel_spoke(); }},
         {control_->descriptor(), [this] { control_->serve(); }},
     };
     for (const auto& [fd, ready] : watched)
@@ -223,16 +223,22 @@ void daemon::run() {
     engine_->worker().stop();
 }
 
-void daemon::network_changed() {
-    engine_->publish_network(routes_->network());
-    guarding_->set_addresses(routes_->network().addresses);
+void daemon::publish_network() {
+    engine_->publish_network(routes_->current());
+    guarding_->set_addresses(routes_->current().addresses);
+}
+
+void daemon::kernel_spoke() {
+    const auto changed = routes_->poll();
+    if (!changed) log("reading routes: " + changed.error().text);
+    if (!changed || *changed) publish_network();
 }
 
 void daemon::worker_spoke() {
     std::uint64_t count = 0;
     (void)!::read(wake_.get(), &count, sizeof count);
     for (const wanted_next_hop& hop : engine_->deliver_events())
-        routes_->resolve(hop.ifindex, hop.address);
+        (void)routes_->resolve(hop.ifindex, hop.address); // the worker asks again
 }
 
 int daemon::timeout_ms() {

@@ -54,7 +54,7 @@ result<std::string> find_shim() {
     const auto self = std::filesystem::read_symlink("/proc/self/exe", code);
     const std::array<std::filesystem::path, 2> places{
         self.parent_path() / "preload" / shim_name,
-        std::filesystem::path(ESPLANE_LIBDIR) / shim_name,
+        std::filesystem::path(ESPLANE_SHIM_DIR) / shim_name,
     };
     for (const auto& place : places) {
         if (::access(place.c_str(), R_OK) != 0) continue;
@@ -65,7 +65,7 @@ result<std::string> find_shim() {
     }
     return fail(ENOENT, std::string(shim_name) + " is neither in " +
                             places[0].parent_path().string() +
-                            " nor in " ESPLANE_LIBDIR ": build it (ninja) or install esplane");
+                            " nor in " ESPLANE_SHIM_DIR ": build it (ninja) or install esplane");
 }
 
 result<void> use_shim(const std::string& xfrm_socket) {
