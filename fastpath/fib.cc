@@ -77,10 +77,17 @@ adjacency adjacency_of(const control::route& r, const control::network& n,
     return a;
 }
 
+/// Never 0, which is an SA's that has looked up no route yet.
+std::uint64_t next_generation() noexcept {
+    static std::atomic<std::uint64_t> last{0};
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
 } // namespace
 
 fib::fib()
-    : nodes_(2)
+    : generation_(next_generation())
+    , nodes_(2)
     , adjacencies_(1) {}
 
 std::unique_ptr<const fib> fib::build(const control::network& n,
