@@ -125,48 +125,18 @@ struct user_backend::policy_record {
 
 nonce_registry::nonce_registry(control::random_source random, std::size_t limit)
     : random_(std::move(random))
-    , limit_(limit) {
-    random_(hash_key_);
-}
+    , limit_(limit) {}
 
-/// SipHash-2-4 twice: 128 bits that say nothing of the key to who lacks hash_key_.
-auto nonce_registry::fingerprint_of(const secret& key) const -> fingerprint {
-    const auto half = [&](std::uint8_t tweak) {
-        const auto k0 = wire::load<std::uint64_t>(hash_key_.data()) ^ tweak;
-        const auto k1 = wire::load<std::uint64_t>(hash_key_.data() + 8);
-        std::uint64_t v0 = k0 ^ 0x736f6d6570736575, v1 = k1 ^ 0x646f72616e646f6d;
-        std::uint64_t v2 = k0 ^ 0x6c7967656e657261, v3 = k1 ^ 0x7465646279746573;
-        const auto round = [&] {
-            v0 += v1, v1 = std::rotl(v1, 13) ^ v0, v0 = std::rotl(v0, 32);
-            v2 += v3, v3 = std::rotl(v3, 16) ^ v2;
-            v0 += v3, v3 = std::rotl(v3, 21) ^ v0;
-            v2 += v1, v1 = std::rotl(v1, 17) ^ v2, v2 = std::rotl(v2, 32);
-        };
-        const auto absorb = [&](std::uint64_t m) {
-            v3 ^= m;
-            round(), round();
-            v0 ^= m;
-        };
-        const auto bytes = key.bytes();
-        std::size_t i = 0;
-        for (; i + 8 <= bytes.size(); i += 8)
-            absorb(wire::load<std::uint64_t>(bytes.data() + i));
-        std::uint64_t last = std::uint64_t{bytes.size()} << 56;
-        for (unsigned shift = 0; i < bytes.size(); ++i, shift += 8)
-            last |= std::uint64_t{bytes[i]} << shift;
-        absorb(last);
-        v2 ^= 0xff;
-        round(), round(), round(), round();
-        return v0 ^ v1 ^ v2 ^ v3;
-    };
-    fingerprint f;
-    wire::store(f.data(), half(0));
-    wire::store(f.data() + 8, half(1));
-    return f;
-}
-
-std::shared_ptr<nonce_space> nonce_registry::space_for(const secret& key) {
-    const fingerprint f = fingerprint_of(key);
+result<std::shared_ptr<nonce_space>> nonce_registry::space_for(const secret& key) {
+    if (!fingerprints_) {
+        std::array<std::uint8_t, 32> prefix;
+        random_(prefix);
+        auto made = crypto::fingerprinter::make(prefix);
+        wipe(prefix.data(), prefix.size());
+        if (!made) return tl::unexpected(made.error());
+        fingerprints_ = std::move(*made);
+    }
+    const fingerprint f = fingerprints_->of(key);
     if (const auto known = by_key_.find(f); known != by_key_.end()) {
         oldest_first_.splice(oldest_first_.end(), oldest_first_, known->second.age);
         return known->second.space;
@@ -219,7 +189,11 @@ result<void> user_backend::add_sa(const ipsec::sa& s) {
     r->described = s.clone();
     r->serial = ++serial_;
     r->key = std::move(*key);
-    if (is_counter_mode(s.algs.run)) r->nonces = nonces_.space_for(s.algs.aead.key);
+    if (is_counter_mode(s.algs.run)) {
+        auto space = nonces_.space_for(s.algs.aead.key);
+        if (!space) return tl::unexpected(space.error());
+        r->nonces = std::move(*space);
+    }
     r->described.algs = {}; // keys live in the schedule alone
     r->described.algs.run = s.algs.run;
     if (s.dir != ipsec::direction::out) {

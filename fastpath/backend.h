@@ -21,10 +21,11 @@
 #include "fastpath/tables.h"
 #include "lib/control/backend.h"
 #include "lib/control/layer.h"
+#include "lib/crypto/fingerprint.h"
 
 namespace esplane::fastpath {
 
-/// Every key that was ever used for a counter mode, by a keyed hash: the key itself is not kept.
+/// Every key that was ever used for a counter mode, by its fingerprint: the key itself is not kept.
 class nonce_registry {
   public:
     static constexpr std::size_t default_limit = 1'000'000;
@@ -37,16 +38,14 @@ class nonce_registry {
     [[nodiscard]] std::size_t size() const noexcept { return by_key_.size(); }
 
   private:
-    using fingerprint = std::array<std::uint8_t, 16>;
+    using fingerprint = crypto::fingerprinter::value;
     struct entry {
         std::shared_ptr<nonce_space> space;
         std::list<fingerprint>::iterator age;
     };
-    [[nodiscard]] fingerprint fingerprint_of(const secret& key) const;
-
     control::random_source random_;
     std::size_t limit_;
-    std::array<std::uint8_t, 16> hash_key_{};
+    std::unique_ptr<crypto::fingerprinter> fingerprints_; ///< made with the first key
     std::list<fingerprint> oldest_first_;
     std::map<fingerprint, entry> by_key_;
 };
