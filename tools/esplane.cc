@@ -191,7 +191,11 @@ class command_line {
             ->option_text("FILE")
             ->required();
         add_json(sub);
-        sub->final_callback([this] { action_ = [this] { return work_offline(request_, json_); }; });
+        sub->final_callback([this] {
+            request_.direction =
+                direction_ == "inbound" ? offline_direction::inbound : offline_direction::outbound;
+            action_ = [this] { return work_offline(request_, json_); };
+        });
     }
 
     CLI::App app_{"esplane: command line of the user-space IPsec ESP data plane", "esplane"};

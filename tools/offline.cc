@@ -58,13 +58,18 @@ class held_signals {
         sigaddset(&set, SIGINT);
         sigaddset(&set, SIGTERM);
         ::sigprocmask(SIG_BLOCK, &set, &before_);
-        fd_ = unique_fd(::signalfd(-1, &set, SFD_CLOEXEC));
+        fd_ = unique_fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
     }
     ~held_signals() { restore(); }
     held_signals(const held_signals&) = delete;
     held_signals& operator=(const held_signals&) = delete;
     void restore() const { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
     [[nodiscard]] int descriptor() const noexcept { return fd_.get(); }
+    /// Takes one; what is not taken strikes when this is gone.
+    [[nodiscard]] bool take() const {
+        signalfd_siginfo info;
+        return ::read(fd_.get(), &info, sizeof info) == sizeof info;
+    }
 
   private:
     sigset_t before_{};
@@ -99,7 +104,10 @@ result<void> run_setup(engine& e, const std::string& command) {
         ::poll(waits.data(), waits.size(), tick_ms);
         e.control().tick(fastpath::now());
         if (waits[1].revents != 0) e.xfrm()->serve();
-        if (waits[2].revents != 0 && !std::exchange(interrupted, true)) ::kill(child, SIGTERM);
+        if (waits[2].revents != 0 && signals.take()) {
+            interrupted = true;
+            ::kill(child, SIGTERM);
+        }
         int status = 0;
         if (::waitpid(child, &status, WNOHANG) != child) continue;
         if (interrupted) return fail(EINTR, "interrupted");
