@@ -250,6 +250,12 @@ int daemon::timeout_ms() {
     return static_cast<int>(std::min((*deadline - now_ns) / 1'000'000 + 1, longest_ms));
 }
 
+/// AF_XDP sockets, BPF programs and the default run directory are root's.
+const char* advice_on(const error& e) {
+    const bool refused = e.code == EPERM || e.code == EACCES;
+    return refused && ::geteuid() != 0 ? ": run esplaned as root" : "";
+}
+
 int main_of(int argc, char** argv) {
     auto parsed = parse_daemon_options(argc, argv);
     if (!parsed) {
@@ -263,7 +269,7 @@ int main_of(int argc, char** argv) {
     keep_memory_private();
     daemon d(std::move(std::get<daemon_options>(*parsed)));
     if (auto started = d.start(); !started) {
-        log(started.error().text);
+        log(started.error().text + advice_on(started.error()));
         return exit_failed;
     }
     d.run();
