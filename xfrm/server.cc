@@ -167,15 +167,19 @@ class server::state::answers final : public reply_sink {
         , client_(c)
         , deadline_ns_(deadline_ns) {}
 
-    [[nodiscard]] bool late() const { return state_.clock_().monotonic_ns > deadline_ns_; }
+    [[nodiscard]] bool expired() const { return state_.clock_().monotonic_ns > deadline_ns_; }
+    /// Something was not sent because the deadline had passed.
+    [[nodiscard]] bool late() const noexcept { return late_; }
     void reply(datagram&& d) override {
-        if (late() || !client_.send_or_keep(std::move(d))) ++state_.counters_.replies_lost;
+        late_ = late_ || expired();
+        if (late_ || !client_.send_or_keep(std::move(d))) ++state_.counters_.replies_lost;
     }
 
   private:
     state& state_;
     client& client_;
     std::uint64_t deadline_ns_;
+    bool late_ = false;
 };
 
 void server::state::serve() {
@@ -299,12 +303,15 @@ bool server::state::attach(std::uint64_t number, client& c, xfrm::descriptor sid
 void server::state::request(client& c, const shim_header& h, bytes messages) {
     ++counters_.requests;
     answers out(*this, c, h.deadline_ns);
-    if (out.late()) {
+    if (out.expired()) {
         ++counters_.replies_lost;
         return;
     }
     dispatcher_.request(messages, c.state, clock_(), out);
-    if (out.late()) c.state.dump.reset(); // its beginning was not sent
+    if (out.late()) { // the client's send fails by itself
+        c.state.dump.reset();
+        return;
+    }
     if (const side_channel* side = c.find_side(h.channel)) tell(c, *side, shim_done, h.id, 0);
 }
 

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A client of NETLINK_XFRM that does what unusual clients do, to run under the shim.
+//
+//   shim_client            "ok NAME" or "FAILED NAME" for each case; exit status 1 if one failed
+//   shim_client FD         asks on the inherited socket FD; exit status 0 if it is answered
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/xfrm.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+struct info_request {
+    nlmsghdr header;
+    std::uint32_t flags;
+};
+
+info_request ask_for_counts() {
+    return {{sizeof(info_request), XFRM_MSG_GETSADINFO, NLM_F_REQUEST, 1, 0}, ~0u};
+}
+
+int xfrm_socket(int flags = 0) {
+    return ::socket(AF_NETLINK, SOCK_RAW | flags, NETLINK_XFRM);
+}
+
+/// Says whether a reply to ask_for_counts() is readable at once: no wait after send.
+bool answered(int fd) {
+    char reply[256];
+    const ssize_t length = ::recv(fd, reply, sizeof reply, MSG_DONTWAIT);
+    nlmsghdr h{};
+    if (length < static_cast<ssize_t>(sizeof h)) return false;
+    std::memcpy(&h, reply, sizeof h);
+    return h.nlmsg_type == XFRM_MSG_NEWSADINFO;
+}
+
+bool asks_and_is_answered(int fd) {
+    const info_request r = ask_for_counts();
+    return ::send(fd, &r, sizeof r, 0) == sizeof r && answered(fd);
+}
+
+// pluto neither binds nor connects.
+bool writes_without_binding() {
+    const int fd = xfrm_socket();
+    const info_request r = ask_for_counts();
+    char reply[256];
+    const bool good = ::write(fd, &r, sizeof r) == sizeof r && ::read(fd, reply, sizeof reply) > 0;
+    ::close(fd);
+    return good;
+}
+
+bool gathers_and_scatters() {
+    const int fd = xfrm_socket();
+    info_request r = ask_for_counts();
+    iovec parts[] = {{&r.header, sizeof r.header}, {&r.flags, sizeof r.flags}};
+    char a[8], b[248];
+    iovec into[] = {{a, sizeof a}, {b, sizeof b}};
+    const bool good = ::writev(fd, parts, 2) == sizeof r && ::readv(fd, into, 2) > 16;
+    ::close(fd);
+    return good;
+}
+
+bool sees_the_kernels_address() {
+    const int fd = xfrm_socket();
+    const info_request r = ask_for_counts();
+    char reply[256];
+    sockaddr_nl to{};
+    to.nl_family = AF_NETLINK;
+    sockaddr_storage from{};
+    socklen_t length = sizeof from;
+    bool good =
+        ::sendto(fd, &r, sizeof r, 0, reinterpret_cast<sockaddr*>(&to), sizeof to) == sizeof r &&
+        ::recvfrom(fd, reply, sizeof reply, 0, reinterpret_cast<sockaddr*>(&from), &length) > 0 &&
+        length == 12 && from.ss_family == AF_NETLINK &&
+        reinterpret_cast<sockaddr_nl&>(from).nl_pid == 0;
+    to.nl_pid = 1; // another process: nobody there
+    good = good && ::sendto(fd, &r, sizeof r, 0, reinterpret_cast<sockaddr*>(&to), sizeof to) < 0 &&
+           errno == ECONNREFUSED;
+    ::close(fd);
+    return good;
+}
+
+bool peeks_at_the_length() {
+    const int fd = xfrm_socket();
+    const info_request r = ask_for_counts();
+    bool good = ::send(fd, &r, sizeof r, 0) == sizeof r;
+    iovec none{nullptr, 0};
+    sockaddr_nl from{};
+    msghdr m{};
+    m.msg_name = &from;
+    m.msg_namelen = sizeof from;
+    m.msg_iov = &none;
+    m.msg_iovlen = 1;
+    good = good && ::recvmsg(fd, &m, MSG_PEEK | MSG_TRUNC) == 40 && m.msg_namelen == 12 &&
+           (m.msg_flags & MSG_TRUNC) != 0;
+    good = good && answered(fd);
+    ::close(fd);
+    return good;
+}
+
+bool sends_and_receives_many() {
+    const int fd = xfrm_socket();
+    info_request r = ask_for_counts();
+    iovec out{&r, sizeof r};
+    mmsghdr sent[3] = {}, received[3] = {};
+    char replies[3][256];
+    iovec into[3];
+    for (int i = 0; i < 3; ++i) {
+        sent[i].msg_hdr.msg_iov = &out;
+        sent[i].msg_hdr.msg_iovlen = 1;
+        into[i] = {replies[i], sizeof replies[i]};
+        received[i].msg_hdr.msg_iov = &into[i];
+        received[i].msg_hdr.msg_iovlen = 1;
+    }
+    const bool good = ::sendmmsg(fd, sent, 3, 0) == 3 &&
+                      ::recvmmsg(fd, received, 3, MSG_DONTWAIT, nullptr) == 3 &&
+                      received[2].msg_len == 40;
+    ::close(fd);
+    return good;
+}
+
+bool knows_its_own_address() {
+    const int fd = xfrm_socket();
+    sockaddr_nl a{};
+    a.nl_family = AF_NETLINK;
+    a.nl_groups = XFRMGRP_SA;
+    socklen_t length = sizeof a;
+    bool good = ::bind(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0 &&
+                ::getsockname(fd, reinterpret_cast<sockaddr*>(&a), &length) == 0 && length == 12 &&
+                a.nl_pid == static_cast<std::uint32_t>(::getpid()) && a.nl_groups == XFRMGRP_SA;
+    int value = 0;
+    length = sizeof value;
+    good = good && ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) == 0 &&
+           value == AF_NETLINK && ::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) == 0 &&
+           value == NETLINK_XFRM;
+    const int group = XFRMNLGRP_EXPIRE;
+    good = good &&
+           ::setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) == 0 &&
+           ::getsockopt(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, &value, &length) == 0 &&
+           value == (XFRMGRP_SA | XFRMGRP_EXPIRE);
+    ::close(fd);
+    return good;
+}
+
+bool lives_on_in_duplicates() {
+    const int first = xfrm_socket();
+    const int second = ::dup(first);
+    const int third = ::fcntl(first, F_DUPFD_CLOEXEC, 100);
+    ::close(first);
+    bool good = asks_and_is_answered(second) && asks_and_is_answered(third);
+    ::dup2(second, third);
+    ::close(second);
+    good = good && asks_and_is_answered(third);
+    ::close(third);
+    return good;
+}
+
+bool is_shared_with_a_child() {
+    const int fd = xfrm_socket();
+    bool good = asks_and_is_answered(fd);
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(asks_and_is_answered(fd) ? 0 : 1);
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    good = good && status == 0 && asks_and_is_answered(fd);
+    ::close(fd);
+    return good;
+}
+
+bool is_inherited_across_exec() {
+    const int fd = xfrm_socket();
+    bool good = asks_and_is_answered(fd);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::execl("/proc/self/exe", "shim_client", std::to_string(fd).c_str(), nullptr);
+        ::_exit(127);
+    }
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    good = good && status == 0 && asks_and_is_answered(fd);
+    ::close(fd);
+    return good;
+}
+
+bool is_not_mistaken_for_another() {
+    const int fd = xfrm_socket();
+    ::syscall(SYS_close, fd); // behind the shim's back
+    const int file = ::open("/dev/null", O_RDONLY);
+    char byte = 0;
+    const bool good = file == fd && ::read(file, &byte, 1) == 0;
+    ::close(file);
+    return good;
+}
+
+bool serves_threads() {
+    const int shared = xfrm_socket();
+    std::atomic<int> good = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&] {
+            const int own = xfrm_socket();
+            for (int i = 0; i < 50; ++i) {
+                const info_request r = ask_for_counts();
+                if (asks_and_is_answered(own)) ++good;
+                if (::send(shared, &r, sizeof r, 0) == sizeof r) ++good;
+            }
+            ::close(own);
+        });
+    for (auto& t : threads)
+        t.join();
+    int replies = 0;
+    while (answered(shared))
+        ++replies;
+    ::close(shared);
+    return good == 400 && replies == 200;
+}
+
+bool waits_when_asked_to() {
+    const int fd = xfrm_socket(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    char byte = 0;
+    bool good = ::recv(fd, &byte, 1, 0) < 0 && errno == EAGAIN;
+    pollfd p{fd, POLLIN, 0};
+    good = good && ::poll(&p, 1, 0) == 0;
+    const info_request r = ask_for_counts();
+    good = good && ::send(fd, &r, sizeof r, 0) == sizeof r && ::poll(&p, 1, 0) == 1;
+    good = good && (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
+    ::close(fd);
+    return good;
+}
+
+bool refuses_what_is_too_long() {
+    const int fd = xfrm_socket();
+    const std::vector<char> big(70000);
+    const bool good = ::send(fd, big.data(), big.size(), 0) < 0 && errno == EMSGSIZE;
+    ::close(fd);
+    return good;
+}
+
+bool exempts_ike_sockets() {
+    const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
+    const char policy[168] = {};
+    const int espinudp = 2, on = 1;
+    int value = 0;
+    socklen_t length = sizeof value;
+    const bool good = ::setsockopt(fd, IPPROTO_IP, 17, policy, sizeof policy) == 0 &&
+                      ::setsockopt(fd, IPPROTO_IPV6, 35, policy, sizeof policy) == 0 &&
+                      ::setsockopt(fd, IPPROTO_UDP, 100, &espinudp, sizeof espinudp) == 0 &&
+                      ::setsockopt(fd, IPPROTO_UDP, 104, &on, sizeof on) == 0 &&
+                      ::getsockopt(fd, IPPROTO_UDP, 100, &value, &length) == 0 && value == 0;
+    ::close(fd);
+    return good;
+}
+
+bool leaves_other_netlink_alone() {
+    const int fd = ::socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    sockaddr_nl a{};
+    a.nl_family = AF_NETLINK;
+    int protocol = -1;
+    socklen_t length = sizeof protocol;
+    const bool good = ::bind(fd, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0 &&
+                      ::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) == 0 &&
+                      protocol == NETLINK_ROUTE;
+    ::close(fd);
+    return good;
+}
+
+struct test_case {
+    const char* name;
+    bool (*run)();
+};
+
+constexpr test_case cases[] = {
+    {"a client that only writes and reads is answered", writes_without_binding},
+    {"messages are gathered and scattered", gathers_and_scatters},
+    {"replies come from the kernel's address", sees_the_kernels_address},
+    {"the length of a reply can be peeked at", peeks_at_the_length},
+    {"several messages go and come in one call", sends_and_receives_many},
+    {"the socket has the address and type of a netlink socket", knows_its_own_address},
+    {"duplicates of the socket are the socket", lives_on_in_duplicates},
+    {"a forked child and its parent both use the socket", is_shared_with_a_child},
+    {"the socket is inherited across exec", is_inherited_across_exec},
+    {"a reused descriptor number is not taken for the socket", is_not_mistaken_for_another},
+    {"threads use one socket and their own", serves_threads},
+    {"a non-blocking socket does not block", waits_when_asked_to},
+    {"a request that is too long is refused", refuses_what_is_too_long},
+    {"IKE's sockets need no IPsec policy of the kernel", exempts_ike_sockets},
+    {"sockets of other netlink families go to the kernel", leaves_other_netlink_alone},
+};
+
+} // namespace
+
+int main(int argc, char** argv) {
+    if (argc == 2) return asks_and_is_answered(std::atoi(argv[1])) ? 0 : 1;
+    int failures = 0;
+    for (const test_case& c : cases) {
+        const bool good = c.run();
+        std::printf("%s %s\n", good ? "ok" : "FAILED", c.name);
+        std::fflush(stdout);
+        failures += good ? 0 : 1;
+    }
+    return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xfrm/server.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "tests/unit/lib/fake_backend.h"
+#include "tests/unit/xfrm/requests.h"
+#include "xfrm/descriptor.h"
+#include "xfrm/shim_protocol.h"
+
+namespace esplane::xfrm {
+namespace {
+
+int connected(const std::string& path) {
+    const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    sockaddr_un a{};
+    a.sun_family = AF_UNIX;
+    path.copy(a.sun_path, sizeof a.sun_path - 1);
+    if (::connect(fd, reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0) return fd;
+    ::close(fd);
+    return -1;
+}
+
+class XfrmServer : public ::testing::Test {
+  protected:
+    XfrmServer() {
+        char name[] = "/tmp/esplane-xfrm-XXXXXX";
+        directory_ = ::mkdtemp(name);
+        server_ = open().value();
+    }
+    ~XfrmServer() override { std::filesystem::remove_all(directory_); }
+
+    [[nodiscard]] std::string path() const { return directory_ + "/xfrm"; }
+    result<std::unique_ptr<server>> open() {
+        return server::open(layer_, path(), [this] { return now_; });
+    }
+    /// Until there is nothing to do.
+    void serve() {
+        pollfd p{server_->descriptor(), POLLIN, 0};
+        for (int i = 0; i < 1000 && ::poll(&p, 1, 0) > 0; ++i)
+            server_->serve();
+    }
+
+    moment now_{1'000'000'000, 1'700'000'000};
+    control::fake_backend backend_;
+    control::layer layer_{backend_, [](auto into) { std::ranges::fill(into, 1); }};
+    std::string directory_;
+    std::unique_ptr<server> server_;
+};
+
+/// The shim's end, spoken by hand.
+class shim {
+  public:
+    shim(const std::string& path, std::function<void()> serve)
+        : serve_(std::move(serve))
+        , data_(connected(path)) {
+        attach();
+    }
+
+    void attach() {
+        int pair[2];
+        ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+        const shim_header h{SHIM_MAGIC, SHIM_VERSION, shim_attach, 0, 0, 0};
+        iovec v{const_cast<shim_header*>(&h), sizeof h};
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+        msghdr m{};
+        m.msg_iov = &v;
+        m.msg_iovlen = 1;
+        m.msg_control = control;
+        m.msg_controllen = sizeof control;
+        cmsghdr* const c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        std::memcpy(CMSG_DATA(c), &pair[1], sizeof(int));
+        ASSERT_GT(::sendmsg(data_.get(), &m, 0), 0);
+        ::close(pair[1]);
+        side_ = descriptor(pair[0]);
+        serve_();
+        greeting = answer();
+    }
+
+    /// The server's next word on the side channel; kind 0: none.
+    shim_answer answer() {
+        shim_answer a{};
+        if (::recv(side_.get(), &a, sizeof a, MSG_DONTWAIT) != sizeof a) a.kind = 0;
+        return a;
+    }
+    shim_answer control(std::uint16_t kind, std::uint32_t argument, std::uint32_t value = 0) {
+        const shim_control c{SHIM_MAGIC, SHIM_VERSION, kind, 1, argument, value};
+        EXPECT_EQ(::send(side_.get(), &c, sizeof c, 0), static_cast<ssize_t>(sizeof c));
+        serve_();
+        return answer();
+    }
+    void send(const datagram& d, std::uint64_t deadline_ns = ~std::uint64_t{0}) {
+        const shim_header h{SHIM_MAGIC,       SHIM_VERSION, shim_request,
+                            greeting.channel, ++id_,        deadline_ns};
+        datagram all(reinterpret_cast<const std::uint8_t*>(&h),
+                     reinterpret_cast<const std::uint8_t*>(&h) + sizeof h);
+        all.insert(all.end(), d.begin(), d.end());
+        raw(all);
+    }
+    void raw(const datagram& d) {
+        EXPECT_EQ(::send(data_.get(), d.data(), d.size(), 0), static_cast<ssize_t>(d.size()));
+    }
+    /// The next datagram; empty where there is none.
+    datagram receive() {
+        datagram d(65536);
+        const ssize_t length = ::recv(data_.get(), d.data(), d.size(), MSG_DONTWAIT);
+        d.resize(length < 0 ? 0 : static_cast<std::size_t>(length));
+        return d;
+    }
+    /// The error of the one reply to a request; -1 where there is another answer.
+    int ask(const datagram& d) {
+        send(d);
+        serve_();
+        EXPECT_EQ(answer().id, id_);
+        const datagram reply = receive();
+        const auto messages = messages_of(reply);
+        return messages.size() == 1 && messages[0].header.nlmsg_type == NLMSG_ERROR
+                   ? view(messages[0]).error
+                   : -1;
+    }
+    bool closed() {
+        char byte = 0;
+        return ::recv(data_.get(), &byte, 1, MSG_DONTWAIT) == 0;
+    }
+
+    shim_answer greeting{};
+
+  private:
+    std::function<void()> serve_;
+    descriptor data_;
+    descriptor side_;
+    std::uint32_t id_ = 100;
+};
+
+class XfrmClients : public XfrmServer {
+  protected:
+    std::unique_ptr<shim> client() {
+        return std::make_unique<shim>(path(), [this] { serve(); });
+    }
+    void fill(std::uint32_t count) {
+        for (std::uint32_t spi = 1; spi <= count; ++spi)
+            ASSERT_TRUE(layer_.add_sa(resolved(example_sa(spi)), {}, now_));
+    }
+    static ipsec::sa resolved(ipsec::sa s) {
+        EXPECT_TRUE(ipsec::resolve(s.algs));
+        return s;
+    }
+};
+
+TEST_F(XfrmServer, TheSocketIsForItsOwnerAlone) {
+    struct stat st {};
+    ASSERT_EQ(::stat(path().c_str(), &st), 0);
+    EXPECT_EQ(st.st_mode & 0777, 0600u);
+}
+
+TEST_F(XfrmServer, ASecondServerOnOnePathIsRefused) {
+    const auto second = open();
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error().code, EADDRINUSE);
+}
+
+TEST_F(XfrmServer, ASocketThatNobodyServesIsReplaced) {
+    server_.reset();
+    {
+        const descriptor left(::socket(AF_UNIX, SOCK_SEQPACKET, 0));
+        sockaddr_un a{};
+        a.sun_family = AF_UNIX;
+        path().copy(a.sun_path, sizeof a.sun_path - 1);
+        ASSERT_EQ(::bind(left.get(), reinterpret_cast<const sockaddr*>(&a), sizeof a), 0);
+    }
+    EXPECT_TRUE(open());
+}
+
+TEST_F(XfrmServer, AnEndedServerLeavesNoSocket) {
+    server_.reset();
+    EXPECT_FALSE(std::filesystem::exists(path()));
+}
+
+TEST_F(XfrmServer, APathThatIsTooLongIsSaidSo) {
+    const auto s = server::open(layer_, std::string(200, 'x'), [this] { return now_; });
+    ASSERT_FALSE(s);
+    EXPECT_EQ(s.error().field, "path");
+}
+
+TEST_F(XfrmServer, AnotherUserIsTurnedAway) {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root to become another user";
+    ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
+    ASSERT_EQ(::chmod(path().c_str(), 0666), 0); // so that only the server is in the way
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (::setuid(65534) != 0) ::_exit(2);
+        const int fd = connected(path());
+        pollfd p{fd, POLLIN, 0};
+        ::poll(&p, 1, 5000);
+        char byte = 0;
+        ::_exit(fd >= 0 && ::recv(fd, &byte, 1, 0) == 0 ? 0 : 1);
+    }
+    pollfd p{server_->descriptor(), POLLIN, 0};
+    ASSERT_EQ(::poll(&p, 1, 5000), 1);
+    serve();
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+    EXPECT_EQ(server_->counters().refused_peers, 1u);
+}
+
+TEST_F(XfrmClients, TheAnswerIsReadableBeforeTheTokenIs) {
+    const auto c = client();
+    c->send(new_sa(example_sa()));
+    EXPECT_EQ(c->answer().kind, 0);
+    server_->serve();
+    EXPECT_EQ(c->answer().kind, shim_done);
+    EXPECT_FALSE(c->receive().empty());
+}
+
+TEST_F(XfrmClients, EachHasAPortIdOfItsOwn) {
+    const auto a = client(), b = client();
+    EXPECT_EQ(a->greeting.port_id, static_cast<std::uint32_t>(::getpid()));
+    EXPECT_NE(a->greeting.port_id, b->greeting.port_id);
+    b->send(sa_by_id(XFRM_MSG_GETSA, 1));
+    serve();
+    const datagram reply = b->receive();
+    EXPECT_EQ(messages_of(reply).at(0).header.nlmsg_pid, b->greeting.port_id);
+}
+
+TEST_F(XfrmClients, APortIdIsBoundToOneAtATime) {
+    auto a = client();
+    const auto b = client();
+    EXPECT_EQ(a->control(shim_bind, 4242).port_id, 4242u);
+    EXPECT_EQ(b->control(shim_bind, 4242).status, static_cast<std::uint32_t>(EADDRINUSE));
+    a.reset();
+    serve();
+    EXPECT_EQ(b->control(shim_bind, 4242).status, 0u);
+}
+
+TEST_F(XfrmClients, EventsGoToTheGroupsAClientIsIn) {
+    const auto asks = client(), listens = client();
+    EXPECT_EQ(listens->control(shim_bind, 0, 1u << (XFRMNLGRP_SA - 1)).groups, 4u);
+    EXPECT_EQ(asks->ask(new_sa(example_sa(1))), 0);
+    EXPECT_EQ(asks->ask(new_policy(example_policy())), 0);
+    const datagram event = listens->receive();
+    EXPECT_EQ(messages_of(event).at(0).header.nlmsg_type, XFRM_MSG_NEWSA);
+    EXPECT_TRUE(listens->receive().empty()); // not in the policy group
+    EXPECT_EQ(listens->control(shim_join, XFRMNLGRP_POLICY).groups, 12u);
+    EXPECT_EQ(asks->ask(new_policy(example_policy(9))), 0);
+    EXPECT_FALSE(listens->receive().empty());
+    EXPECT_EQ(listens->control(shim_leave, XFRMNLGRP_POLICY).groups, 4u);
+    EXPECT_EQ(asks->ask(new_policy(example_policy(8))), 0);
+    EXPECT_TRUE(listens->receive().empty());
+    EXPECT_EQ(listens->control(shim_join, 33).status, static_cast<std::uint32_t>(EINVAL));
+}
+
+TEST_F(XfrmClients, TheOneWhoAsksSeesItsEventBeforeItsAck) {
+    const auto c = client();
+    c->control(shim_join, XFRMNLGRP_SA);
+    c->send(new_sa(example_sa()));
+    serve();
+    const datagram first = c->receive(), second = c->receive();
+    EXPECT_EQ(messages_of(first).at(0).header.nlmsg_type, XFRM_MSG_NEWSA);
+    EXPECT_EQ(messages_of(second).at(0).header.nlmsg_type, NLMSG_ERROR);
+}
+
+TEST_F(XfrmClients, OptionsAreThoseOfTheClientThatSetThem) {
+    const auto c = client();
+    EXPECT_EQ(c->control(shim_option, NETLINK_EXT_ACK, 1).status, 0u);
+    EXPECT_EQ(c->control(shim_option, NETLINK_CAP_ACK, 1).status, 0u);
+    EXPECT_EQ(c->control(shim_option, 999, 1).status, static_cast<std::uint32_t>(ENOPROTOOPT));
+    c->send(with_attribute(new_sa(example_sa()), XFRMA_MARK, std::vector<std::uint8_t>(8)));
+    serve();
+    const datagram reply = c->receive();
+    const reply_view v = view(messages_of(reply).at(0));
+    EXPECT_EQ(v.flags, NLM_F_CAPPED | NLM_F_ACK_TLVS);
+    EXPECT_EQ(v.text, "XFRMA_MARK is not carried");
+}
+
+TEST_F(XfrmClients, ASlowReaderOfADumpDelaysNobodyAndLosesNothing) {
+    fill(5000); // some 2 MB: more than a socket holds
+    const auto slow = client(), other = client();
+    slow->send(dump(XFRM_MSG_GETSA));
+    serve();
+    EXPECT_EQ(other->ask(new_sa(example_sa(0x9999))), 0);
+    std::size_t seen = 0;
+    for (bool done = false; !done;) {
+        const datagram d = slow->receive();
+        if (d.empty()) {
+            pollfd p{server_->descriptor(), POLLIN, 0};
+            ASSERT_EQ(::poll(&p, 1, 0), 1) << "the dump stopped after " << seen;
+            serve();
+            continue;
+        }
+        for (const message& m : messages_of(d)) {
+            done = done || m.header.nlmsg_type == NLMSG_DONE;
+            seen += m.header.nlmsg_type == XFRM_MSG_NEWSA ? 1 : 0;
+        }
+    }
+    EXPECT_EQ(seen, 5000u);
+}
+
+TEST_F(XfrmClients, EventsForOneWhoDoesNotReadAreLostAndCounted) {
+    const auto sleeps = client(), asks = client();
+    sleeps->control(shim_join, XFRMNLGRP_SA);
+    for (std::uint32_t spi = 1; spi < 20000 && server_->counters().events_lost == 0; ++spi)
+        ASSERT_EQ(asks->ask(new_sa(example_sa(spi))), 0);
+    EXPECT_GT(server_->counters().events_lost, 0u);
+    while (!sleeps->receive().empty()) {
+    }
+    serve();
+    const std::uint64_t lost = server_->counters().events_lost;
+    EXPECT_EQ(asks->ask(new_sa(example_sa(99999))), 0);
+    EXPECT_EQ(server_->counters().events_lost, lost);
+    EXPECT_FALSE(sleeps->receive().empty());
+}
+
+TEST_F(XfrmClients, ARequestTakenAfterItsDeadlineIsNotCarriedOut) {
+    const auto c = client();
+    c->send(new_sa(example_sa()), now_.monotonic_ns - 1);
+    serve();
+    EXPECT_TRUE(c->receive().empty());
+    EXPECT_EQ(c->answer().kind, 0);
+    EXPECT_EQ(layer_.sa_count(), 0u);
+    EXPECT_EQ(server_->counters().replies_lost, 1u);
+}
+
+class long_work final : public ipsec::listener {
+  public:
+    explicit long_work(moment& now)
+        : now_(now) {}
+    void on_event(const ipsec::event&) override { now_.monotonic_ns += 11'000'000'000; }
+
+  private:
+    moment& now_;
+};
+
+TEST_F(XfrmClients, AnAnswerThatComesTooLateIsNotSent) {
+    const auto c = client();
+    long_work work(now_);
+    layer_.subscribe(&work);
+    c->send(new_sa(example_sa()), now_.monotonic_ns + 10'000'000'000);
+    serve();
+    layer_.unsubscribe(&work);
+    EXPECT_EQ(layer_.sa_count(), 1u);
+    EXPECT_TRUE(c->receive().empty());
+    EXPECT_EQ(c->ask(new_sa(example_sa())), EEXIST); // the next one gets its own answer
+}
+
+TEST_F(XfrmClients, OneWhoDoesNotSpeakTheProtocolIsDisconnected) {
+    const auto bare = client(), other = client();
+    bare->raw(new_sa(example_sa())); // netlink without the shim's header
+    serve();
+    EXPECT_TRUE(bare->closed());
+    EXPECT_EQ(server_->counters().broken_clients, 1u);
+    EXPECT_EQ(server_->counters().clients, 1u);
+    EXPECT_EQ(other->ask(new_sa(example_sa())), 0);
+}
+
+TEST_F(XfrmClients, ADatagramBeyondTheLimitEndsTheClient) {
+    const auto c = client();
+    c->send(datagram(SHIM_REQUEST_MAX + 1));
+    serve();
+    EXPECT_TRUE(c->closed());
+}
+
+TEST_F(XfrmClients, AnInheritedSocketGetsASideChannelOfItsOwn) {
+    const auto c = client();
+    const shim_answer first = c->greeting;
+    c->control(shim_join, XFRMNLGRP_SA);
+    for (int i = 0; i < 20; ++i)
+        c->attach(); // more than are kept: the oldest go
+    EXPECT_NE(c->greeting.channel, first.channel);
+    EXPECT_EQ(c->greeting.port_id, first.port_id);
+    EXPECT_EQ(c->greeting.groups, 4u);
+    EXPECT_EQ(c->ask(sa_by_id(XFRM_MSG_DELSA, 1)), ESRCH);
+}
+
+TEST_F(XfrmClients, OneThatLeavesIsForgotten) {
+    { const auto c = client(); }
+    serve();
+    EXPECT_EQ(server_->counters().clients, 0u);
+}
+
+} // namespace
+} // namespace esplane::xfrm
