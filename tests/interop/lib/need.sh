@@ -36,6 +36,6 @@ missing_kernel_feature() {
         { echo "the kernel has no bridge devices (CONFIG_BRIDGE); $how"; return; }
     /usr/bin/python3 -c 'import socket; socket.socket(44, socket.SOCK_RAW, 0)' 2>/dev/null ||
         { echo "the kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS); $how"; return; }
-    [[ -e /proc/sys/net/core/bpf_jit_enable ]] ||
-        echo "the kernel has no bpf system call (CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT); $how"
+    [[ -e /proc/sys/kernel/unprivileged_bpf_disabled ]] ||
+        echo "the kernel has no bpf system call (CONFIG_BPF_SYSCALL); $how"
 }

@@ -10,16 +10,11 @@
 # files below $SANDBOX) dies with it, also when it is interrupted or killed: there is nothing to
 # tear down, and several scripts may run side by side with the same names.
 
-# shellcheck source=tests/interop/lib/need.sh
-source "$(dirname "${BASH_SOURCE[0]}")/need.sh"
-
 sandbox_enter() {
     if [[ -n ${SANDBOX:-} ]]; then
         sandbox_mounts
         return
     fi
-    need_root
-    need_command ip iproute2
     sandbox_run "$@"
     exit "$SANDBOX_STATUS"
 }

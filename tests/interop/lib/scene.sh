@@ -7,20 +7,27 @@
 
 SCENE_LIB=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 export ESPLANE_BUILD=${ESPLANE_BUILD:-$(readlink -f "$SCENE_LIB/../../../build")}
-for part in sandbox topology gateway traffic ike; do
-    # shellcheck disable=SC1090  # the five files beside this one
+for part in need sandbox topology gateway traffic ike; do
+    # shellcheck disable=SC1090  # the files beside this one
     source "$SCENE_LIB/$part.sh"
 done
 
 # scene_enter "$0" "$@": skips where something is missing, else goes on in a sandbox.
 scene_enter() {
+    if [[ -z ${SANDBOX:-} ]]; then
+        need_scene
+    fi
+    sandbox_enter "$@"
+}
+
+need_scene() {
     need_root
     need_command ip iproute2
     need_command tcpdump tcpdump
     need_command ping iputils-ping
+    need_command iperf3 iperf3
     need_kernel
     need_esplane
-    sandbox_enter "$@"
 }
 
 # check SENTENCE COMMAND...: says whether the sentence is true.  What COMMAND says is shown only
