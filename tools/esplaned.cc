@@ -44,9 +44,9 @@ void log(const std::string& line) {
 
 /// Keys live in this process: no core file, no ptrace by others of the same user.
 void keep_memory_private() {
-    ::prctl(PR_SET_DUMPABLE, 0);
     const rlimit none{0, 0};
-    ::setrlimit(RLIMIT_CORE, &none);
+    const bool kept = ::prctl(PR_SET_DUMPABLE, 0) == 0 && ::setrlimit(RLIMIT_CORE, &none) == 0;
+    if (!kept) log("core dumps cannot be turned off: one would hold keys");
 }
 
 /// Waits for descriptors and calls whoever is responsible.

@@ -47,16 +47,13 @@ std::string_view text_of(ipsec::mode m) {
     return m == ipsec::mode::tunnel ? "tunnel" : "transport";
 }
 
-std::string_view text_of(ipsec::direction d) {
-    switch (d) {
-    case ipsec::direction::in:
-        return "in";
-    case ipsec::direction::out:
-        return "out";
-    case ipsec::direction::unknown:
-        break;
-    }
-    return "any";
+/// As the client said, else as the SA was used; null where neither says.
+json direction_of(const ipsec::sa& s) {
+    if (s.dir == ipsec::direction::in) return "in";
+    if (s.dir == ipsec::direction::out) return "out";
+    const bool received = s.replay.received != 0;
+    if (received == (s.replay.sent != 0)) return nullptr;
+    return received ? "in" : "out";
 }
 
 std::string_view text_of(ipsec::sa_state s) {
@@ -171,7 +168,7 @@ json report_sa(const ipsec::sa& s) {
               {"protocol", protocol_text(s.id.protocol)},
               {"mode", text_of(s.run_mode)},
               {"reqid", s.reqid},
-              {"direction", text_of(s.dir)},
+              {"direction", direction_of(s)},
               {"state", text_of(s.state)},
               {"dying", s.dying},
               {"algorithm", larval ? json() : json(ipsec::name_of(s.algs.run))},

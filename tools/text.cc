@@ -59,7 +59,8 @@ std::uint64_t errors_of(const json& sa) {
 }
 
 std::string sa_text(const json& reply) {
-    table t({{"SOURCE"},
+    table t({{"DIR"},
+             {"SOURCE"},
              {"DESTINATION"},
              {"SPI"},
              {"REQID", align::right},
@@ -71,10 +72,10 @@ std::string sa_text(const json& reply) {
              {"ERRORS", align::right},
              {"FLAGS"}});
     for (const json& sa : reply.at("sas"))
-        t.add({cell(sa.at("source")), cell(sa.at("destination")), cell(sa.at("spi")),
-               cell(sa.at("reqid")), cell(sa.at("state")), cell(sa.at("algorithm")),
-               cell(sa.at("replay_window")), cell(sa.at("packets")), cell(sa.at("bytes")),
-               std::to_string(errors_of(sa)), sa_flags(sa)});
+        t.add({cell(sa.at("direction")), cell(sa.at("source")), cell(sa.at("destination")),
+               cell(sa.at("spi")), cell(sa.at("reqid")), cell(sa.at("state")),
+               cell(sa.at("algorithm")), cell(sa.at("replay_window")), cell(sa.at("packets")),
+               cell(sa.at("bytes")), std::to_string(errors_of(sa)), sa_flags(sa)});
     return t.empty() ? "no SAs\n" : t.to_string();
 }
 

@@ -64,7 +64,7 @@ ipsec::policy a_policy() {
 TEST(SaReport, HasThisShape) {
     EXPECT_EQ(report_sa(an_sa()), json::parse(R"({
         "source": "192.0.2.1", "destination": "192.0.2.2", "spi": "0x00001001",
-        "protocol": "esp", "mode": "tunnel", "reqid": 7, "direction": "any",
+        "protocol": "esp", "mode": "tunnel", "reqid": 7, "direction": null,
         "state": "valid", "dying": false, "algorithm": "AES-128-GCM-16",
         "esn": true, "replay_window": 32,
         "encapsulation": {"type": "espinudp", "source_port": 4500, "destination_port": 4501},
@@ -81,6 +81,18 @@ TEST(SaReport, OfALarvalSaNamesNoAlgorithm) {
     s.state = ipsec::sa_state::larval;
     EXPECT_EQ(report_sa(s)["algorithm"], nullptr);
     EXPECT_EQ(report_sa(s)["state"], "larval");
+}
+
+TEST(SaReport, TakesTheDirectionFromTheClientElseFromUse) {
+    ipsec::sa s = an_sa();
+    s.replay.sent = 5;
+    EXPECT_EQ(report_sa(s)["direction"], "out");
+    s.replay.received = 5;
+    EXPECT_EQ(report_sa(s)["direction"], nullptr);
+    s.replay.sent = 0;
+    EXPECT_EQ(report_sa(s)["direction"], "in");
+    s.dir = ipsec::direction::out;
+    EXPECT_EQ(report_sa(s)["direction"], "out");
 }
 
 TEST(PolicyReport, HasThisShape) {
@@ -119,8 +131,8 @@ TEST(DropReport, HasEveryReasonOnceAndNotTheAbsentOne) {
 
 TEST(ReportText, ShowsAnSaInOneLine) {
     const std::string text = text_of_reply("sa", {{"sas", {report_sa(an_sa())}}});
-    EXPECT_THAT(text, HasSubstr("SOURCE     DESTINATION  SPI         REQID  STATE"));
-    EXPECT_THAT(text, HasSubstr("192.0.2.1  192.0.2.2    0x00001001      7  valid"));
+    EXPECT_THAT(text, HasSubstr("DIR  SOURCE     DESTINATION  SPI         REQID  STATE"));
+    EXPECT_THAT(text, HasSubstr("-    192.0.2.1  192.0.2.2    0x00001001      7  valid"));
     EXPECT_THAT(text, HasSubstr("esn udp:4500>4501"));
     EXPECT_EQ(text_of_reply("sa", {{"sas", json::array()}}), "no SAs\n");
 }
