@@ -9,8 +9,8 @@
                                         `N passed, N failed, N skipped`; exit status 1 if one
                                         failed or, with --no-skips, was skipped
 
-A command's output may say its cases itself, in lines `ok    SENTENCE` and `FAIL  SENTENCE`; else
-it is one case.  A skipped one says why in a line `SKIP: REASON` and exits with 77.
+A command's output may say its cases itself, in lines `ok SENTENCE` and `FAILED SENTENCE`; else it
+is one case.  A skipped one says why in a line `skipped: REASON` and exits with 77.
 """
 import json
 import pathlib
@@ -18,8 +18,8 @@ import re
 import sys
 import xml.etree.ElementTree
 
-CASE = re.compile(r"^(ok|FAIL) {2,}(\S.*)$", re.MULTILINE)
-REASON = re.compile(r"^SKIP: (.*)$", re.MULTILINE)
+CASE = re.compile(r"^(ok|FAILED) +(\S.*)$", re.MULTILINE)
+REASON = re.compile(r"^skipped: (.*)$", re.MULTILINE)
 SKIPPED_STATUS = 77
 
 
@@ -32,7 +32,7 @@ def from_output(name, status, output):
     failed = False
     cases = CASE.findall(output)
     for verdict, sentence in cases:
-        failed = failed or verdict == "FAIL"
+        failed = failed or verdict == "FAILED"
         yield "pass" if verdict == "ok" else "fail", f"{name}: {sentence}", ""
     if status != 0 and not failed:
         yield "fail", name, f"exit status {status}"
@@ -65,7 +65,7 @@ def from_meson(build, reports, prefix=""):
         report = pathlib.Path(reports) / (pathlib.Path(test["command"][0]).name + ".xml")
         if test["result"] == "TIMEOUT":
             yield "fail", name, "ran out of time"
-        elif report.exists():
+        elif report.exists() and status != SKIPPED_STATUS:
             yield from from_gtest(name, status, report)
         else:
             yield from from_output(name, status, output)

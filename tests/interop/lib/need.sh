@@ -5,7 +5,7 @@
 # skipped.
 
 skip() {
-    echo "SKIP: $*" >&2
+    echo "skipped: $*"
     exit 77
 }
 

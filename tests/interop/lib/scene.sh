@@ -38,9 +38,9 @@ check() {
     local sentence=$1
     shift
     if "$@" >"$CHECK_OUTPUT" 2>&1; then
-        echo "ok    $sentence"
+        echo "ok      $sentence"
     else
-        echo "FAIL  $sentence"
+        echo "FAILED  $sentence"
         tail -n 20 "$CHECK_OUTPUT" | sed 's/^/        /'
         CHECKS_FAILED=$((CHECKS_FAILED + 1))
     fi
