@@ -45,7 +45,8 @@ struct attached_xdp {
 };
 
 result<attached_xdp> query_xdp(const std::string& device, int ifindex) {
-    auto q = cleared<bpf_xdp_query_opts>();
+    bpf_xdp_query_opts q;
+    clear(q);
     if (const int e = bpf_xdp_query(ifindex, 0, &q); e != 0)
         return fail_bpf(e, device + ": asking for its XDP program");
     if (q.drv_prog_id != 0) return attached_xdp{q.drv_prog_id, XDP_FLAGS_DRV_MODE};
@@ -64,26 +65,34 @@ xdp_mode mode_of(std::uint32_t mode_flag) {
     return mode_flag == XDP_FLAGS_SKB_MODE ? xdp_mode::generic : xdp_mode::native;
 }
 
-bpf_tc_hook clsact_hook(int ifindex, int point = BPF_TC_EGRESS) {
-    auto hook = cleared<bpf_tc_hook>();
-    hook.ifindex = ifindex;
-    hook.attach_point = static_cast<bpf_tc_attach_point>(point);
-    return hook;
-}
+/// libbpf's description of a side of clsact.
+struct clsact_hook {
+    bpf_tc_hook it;
 
-bpf_tc_opts filter_options(std::uint32_t handle) {
-    auto filter = cleared<bpf_tc_opts>();
-    filter.handle = handle;
-    filter.priority = filter_priority;
-    return filter;
-}
+    explicit clsact_hook(int ifindex, int point = BPF_TC_EGRESS) noexcept {
+        clear(it);
+        it.ifindex = ifindex;
+        it.attach_point = static_cast<bpf_tc_attach_point>(point);
+    }
+};
+
+/// libbpf's description of our filter.
+struct own_filter {
+    bpf_tc_opts it;
+
+    explicit own_filter(std::uint32_t handle) noexcept {
+        clear(it);
+        it.handle = handle;
+        it.priority = filter_priority;
+    }
+};
 
 /// The filter with that handle at our priority.
 std::optional<program> egress_filter(int ifindex, std::uint32_t handle) {
-    const bpf_tc_hook hook = clsact_hook(ifindex);
-    auto filter = filter_options(handle);
-    if (bpf_tc_query(&hook, &filter) != 0) return {};
-    return program_by_id(filter.prog_id);
+    const clsact_hook hook(ifindex);
+    own_filter filter(handle);
+    if (bpf_tc_query(&hook.it, &filter.it) != 0) return {};
+    return program_by_id(filter.it.prog_id);
 }
 
 /// The handle under which our filter stands; 0 if it does not.
@@ -127,7 +136,8 @@ result<bool> detach_ingress(const std::string& device, int ifindex) {
     if (!there) return tl::unexpected(there.error());
     const auto p = there->id != 0 ? program_by_id(there->id) : std::nullopt;
     if (!p || p->name != ingress_program_name) return false;
-    auto only_this = cleared<bpf_xdp_attach_opts>();
+    bpf_xdp_attach_opts only_this;
+    clear(only_this);
     only_this.old_prog_fd = p->fd.get();
     if (const int e = bpf_xdp_detach(ifindex, there->mode_flag, &only_this); e != 0)
         return fail_bpf(e, device + ": taking off the XDP program");
@@ -138,9 +148,9 @@ result<bool> detach_ingress(const std::string& device, int ifindex) {
 result<std::uint32_t> detach_egress(const std::string& device, int ifindex) {
     const std::uint32_t handle = own_filter_handle(ifindex);
     if (handle == 0) return 0;
-    const bpf_tc_hook hook = clsact_hook(ifindex);
-    auto filter = filter_options(handle);
-    if (const int e = bpf_tc_detach(&hook, &filter); e != 0)
+    const clsact_hook hook(ifindex);
+    const own_filter filter(handle);
+    if (const int e = bpf_tc_detach(&hook.it, &filter.it); e != 0)
         return fail_bpf(e, device + ": taking off the egress filter");
     return handle;
 }
@@ -154,7 +164,8 @@ result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int prog
         const auto old = program_by_id(there->id);
         if (!old || old->name != ingress_program_name)
             return fail_foreign_xdp(device, old ? old->name : "unknown");
-        auto in_place_of = cleared<bpf_xdp_attach_opts>();
+        bpf_xdp_attach_opts in_place_of;
+        clear(in_place_of);
         in_place_of.old_prog_fd = old->fd.get();
         if (const int e = bpf_xdp_attach(ifindex, program, there->mode_flag | XDP_FLAGS_REPLACE,
                                          &in_place_of);
@@ -171,17 +182,17 @@ result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int prog
 }
 
 result<void> attach_egress(const std::string& device, int ifindex, int program) {
-    bpf_tc_hook hook = clsact_hook(ifindex);
-    auto filter = filter_options(own_filter_handle(ifindex));
-    filter.prog_fd = program;
-    if (filter.handle != 0) {
-        filter.flags = BPF_TC_F_REPLACE;
+    clsact_hook hook(ifindex);
+    own_filter filter(own_filter_handle(ifindex));
+    filter.it.prog_fd = program;
+    if (filter.it.handle != 0) {
+        filter.it.flags = BPF_TC_F_REPLACE;
     } else {
-        const int e = bpf_tc_hook_create(&hook);
+        const int e = bpf_tc_hook_create(&hook.it);
         if (e != 0 && e != -EEXIST) return fail_bpf(e, device + ": adding the clsact qdisc");
-        filter.handle = e == 0 ? filter_handle_own_qdisc : filter_handle;
+        filter.it.handle = e == 0 ? filter_handle_own_qdisc : filter_handle;
     }
-    const int e = bpf_tc_attach(&hook, &filter);
+    const int e = bpf_tc_attach(&hook.it, &filter.it);
     if (e == -EEXIST)
         return fail(EBUSY, device + ": another egress filter has priority 1; move it behind with "
                                     "'tc filter ... prio 2'");
@@ -206,8 +217,8 @@ result<attachments> detach(const std::string& device, int ifindex) {
 
     attachments gone{*ingress, *handle != 0, false};
     if (*handle == filter_handle_own_qdisc && clsact_is_empty(ifindex)) {
-        bpf_tc_hook both = clsact_hook(ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
-        gone.qdisc = bpf_tc_hook_destroy(&both) == 0;
+        clsact_hook both(ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
+        gone.qdisc = bpf_tc_hook_destroy(&both.it) == 0;
     }
     return gone;
 }

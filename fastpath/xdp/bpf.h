@@ -37,13 +37,12 @@ class unique_fd {
     int fd_ = -1;
 };
 
-/// An options struct of libbpf, all zero, padding too (libbpf looks at it), and its size set.
+/// Makes an options struct of libbpf all zero and sets its size.  libbpf looks at the padding too,
+/// which a copy need not keep: clear in place, and do not return one by value.
 template <typename Options>
-[[nodiscard]] Options cleared() noexcept {
-    Options o;
+void clear(Options& o) noexcept {
     std::memset(&o, 0, sizeof o);
     o.sz = sizeof o;
-    return o;
 }
 
 /// libbpf and libxdp write to stderr by themselves; this stops it for the whole process.

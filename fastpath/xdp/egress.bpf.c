@@ -10,6 +10,10 @@
 // Rules are a tuple space: for each mask, the masked packet is looked up in one hash; of all rules
 // found the one with the lowest rank says what happens.  A later fragment shows no ports: rules
 // that look at ports and deny hold for it whatever its ports, rules that allow do not.
+//
+// Rules are replaced as a whole, without a lock: a new generation is written beside the old, the
+// number in the configuration changes, the old is removed.  Whoever finds the number changed after
+// its search may have missed a rule, and drops the packet.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -23,21 +27,13 @@
 #include "fastpath/xdp/maps.h"
 #include "fastpath/xdp/parse.bpf.h"
 
-struct rule_set {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1);
-    __uint(key_size, sizeof(struct esplane_rule_key));
-    __uint(value_size, sizeof(struct esplane_rule));
-};
-
-/// The rule set in force.  It is replaced as a whole, and the kernel returns from the replacement
-/// only when no program uses the old one any more.
 struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __array(values, struct rule_set);
-} rule_sets SEC(".maps");
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 2 * ESPLANE_MAX_RULES);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct esplane_rule_key);
+    __type(value, struct esplane_rule);
+} egress_rules SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -188,15 +184,15 @@ static __always_inline void apply_mask(struct esplane_tuple* out, const struct e
 
 struct search {
     const struct esplane_mask_bank* bank;
-    void* rules;
     const struct flow* f;
-    __u64 rank;
+    __u32 generation;
     __u32 denied;
+    __u64 rank;
 };
 
 /// One mask of the search; 1 ends it.
-static long search_mask(__u32 i, struct search* s) {
-    if (i >= ESPLANE_MAX_MASKS || i >= s->bank->count) return 1;
+static __always_inline int search_mask(__u32 i, struct search* s) {
+    if (i >= s->bank->count) return 1;
     const struct esplane_mask* mask = &s->bank->masks[i];
     if (mask->best_rank > s->rank) return 1;
     if (!(mask->kinds & s->f->kind) || mask->bits.family != s->f->tuple.family) return 0;
@@ -204,7 +200,8 @@ static long search_mask(__u32 i, struct search* s) {
     struct esplane_rule_key key = {};
     apply_mask(&key.tuple, &s->f->tuple, &mask->bits);
     key.mask = i;
-    const struct esplane_rule* rule = bpf_map_lookup_elem(s->rules, &key);
+    key.generation = s->generation;
+    const struct esplane_rule* rule = bpf_map_lookup_elem(&egress_rules, &key);
     if (rule && rule->rank < s->rank) {
         s->rank = rule->rank;
         s->denied = rule->deny;
@@ -212,17 +209,17 @@ static long search_mask(__u32 i, struct search* s) {
     return 0;
 }
 
-/// The rule set in force and its masks; false where there is none.
-static __always_inline int rules_in_force(struct search* s) {
-    const __u32 zero = 0;
-    struct esplane_rule_key header = {};
-    header.mask = ESPLANE_HEADER_MASK;
-    s->rules = bpf_map_lookup_elem(&rule_sets, &zero);
-    if (!s->rules) return 0;
-    const struct esplane_rule* which = bpf_map_lookup_elem(s->rules, &header);
-    if (!which) return 0;
-    s->bank = bpf_map_lookup_elem(&mask_banks, &which->deny);
-    return s->bank && s->bank->count > 0;
+/// What the rules of one generation say.
+static __always_inline int judge(const struct flow* f, int readable, __u32 generation) {
+    const __u32 which = generation & 1;
+    struct search s = {.f = f, .generation = generation, .rank = ~0ull};
+    s.bank = bpf_map_lookup_elem(&mask_banks, &which);
+    if (!s.bank) return deny(esplane_denied_all);
+    if (s.bank->count == 0) return TC_ACT_UNSPEC;
+    if (!readable) return deny(esplane_denied_unparsed);
+    for (__u32 i = 0; i < ESPLANE_MAX_MASKS; ++i)
+        if (search_mask(i, &s)) break;
+    return s.denied ? deny(esplane_denied_policy) : TC_ACT_UNSPEC;
 }
 
 SEC("tc")
@@ -239,15 +236,12 @@ int esplane_egress(struct __sk_buff* skb) {
         return TC_ACT_UNSPEC;
     }
     const __u32 zero = 0;
-    const struct esplane_egress_config* c = bpf_map_lookup_elem(&egress_config, &zero);
+    const volatile struct esplane_egress_config* c = bpf_map_lookup_elem(&egress_config, &zero);
     if (!c || c->deny_all) return deny(esplane_denied_all);
-
-    struct search s = {.f = &f, .rank = ~0ull};
-    if (!rules_in_force(&s)) return TC_ACT_UNSPEC;
-    if (!readable) return deny(esplane_denied_unparsed);
-    for (__u32 i = 0; i < ESPLANE_MAX_MASKS; ++i)
-        if (search_mask(i, &s)) break;
-    return s.denied ? deny(esplane_denied_policy) : TC_ACT_UNSPEC;
+    const __u32 generation = c->generation;
+    const int verdict = judge(&f, readable, generation);
+    if (verdict != TC_ACT_SHOT && c->generation != generation) return deny(esplane_denied_changing);
+    return verdict;
 }
 
 const char program_license[] SEC("license") = "Apache-2.0";

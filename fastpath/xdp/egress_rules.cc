@@ -90,7 +90,7 @@ std::uint64_t best_rank(const rules_of_mask& rules) {
 
 void append(egress_rule_set& set, const rules_of_mask& rules, std::uint32_t mask) {
     for (const auto& [tuple, rule] : rules) {
-        set.keys.push_back({tuple, mask});
+        set.keys.push_back({tuple, mask, 0});
         set.rules.push_back(rule);
     }
 }
@@ -119,6 +119,9 @@ result<egress_rule_set> compile_egress_rules(std::span<const egress_rule> rules,
         append(set, *of_mask, set.bank.count);
         set.bank.masks[set.bank.count++] = {shape->bits, shape->kinds, 0, rank};
     }
+    if (set.rules.size() > ESPLANE_MAX_RULES)
+        return fail(E2BIG, std::to_string(set.rules.size()) + " out policies are more than the " +
+                               std::to_string(ESPLANE_MAX_RULES) + " that the egress filter holds");
     return set;
 }
 

@@ -27,13 +27,14 @@ struct egress_rule {
 /// The maps' contents.
 struct egress_rule_set {
     esplane_mask_bank bank{};
-    std::vector<esplane_rule_key> keys; ///< of `rules`, in step with it
+    std::vector<esplane_rule_key> keys; ///< of `rules`, in step with it; generation 0
     std::vector<esplane_rule> rules;
 };
 
 /// Makes a rule set for the device `ifindex`; rules for other devices are left out.
 ///
-/// Errors: E2BIG where the rules need more than ESPLANE_MAX_MASKS masks.
+/// Errors: E2BIG where the rules need more than ESPLANE_MAX_MASKS masks or are more than
+/// ESPLANE_MAX_RULES.
 [[nodiscard]] result<egress_rule_set> compile_egress_rules(std::span<const egress_rule> rules,
                                                            int ifindex);
 

@@ -100,27 +100,12 @@ wire::mac_address random_mac() {
     return mac;
 }
 
-/// The map that becomes the rule set in force: the rules and the number of their mask bank.
-result<unique_fd> make_rules_map(const egress_rule_set& set, std::uint32_t bank) {
-    auto keys = set.keys;
-    auto rules = set.rules;
-    keys.push_back({{}, ESPLANE_HEADER_MASK});
-    rules.push_back({0, bank, 0});
-    auto count = static_cast<std::uint32_t>(keys.size());
-    unique_fd map(bpf_map_create(BPF_MAP_TYPE_HASH, "rule_set", sizeof(esplane_rule_key),
-                                 sizeof(esplane_rule), count, nullptr));
-    if (!map.valid()) return fail_errno("memory for " + std::to_string(count) + " egress rules");
-    if (const int e = bpf_map_update_batch(map.get(), keys.data(), rules.data(), &count, nullptr);
-        e != 0)
-        return fail_bpf(e, "filling the egress rules");
-    return map;
-}
-
 } // namespace
 
 std::uint64_t guard_counters::denied() const noexcept {
     return egress[esplane_denied_forwarded] + egress[esplane_denied_policy] +
-           egress[esplane_denied_unparsed] + egress[esplane_denied_all];
+           egress[esplane_denied_unparsed] + egress[esplane_denied_all] +
+           egress[esplane_denied_changing];
 }
 
 result<std::unique_ptr<guard>> guard::open(const std::string& device) {
@@ -150,7 +135,7 @@ result<void> guard::load() {
     if (ingress_ != nullptr) egress_ = egress_bpf::open_and_load();
     if (egress_ == nullptr)
         return fail_errno(device_ + ": loading the BPF programs (needs root and Linux 5.18)");
-    return install({});
+    return {};
 }
 
 result<void> guard::attach() {
@@ -195,7 +180,7 @@ result<void> guard::configure_ingress() {
 }
 
 result<void> guard::configure_egress(bool deny_all) {
-    const esplane_egress_config config{deny_all};
+    const esplane_egress_config config{deny_all, generation_};
     if (const int e = bpf_map_update_elem(bpf_map__fd(egress_->maps.egress_config), &only_entry,
                                           &config, BPF_ANY);
         e != 0)
@@ -204,30 +189,49 @@ result<void> guard::configure_egress(bool deny_all) {
 }
 
 result<void> guard::set_out_policies(std::span<const egress_rule> rules) {
-    const auto compiled = compile_egress_rules(rules, ifindex_);
-    auto done = compiled ? install(*compiled) : tl::unexpected(compiled.error());
-    const auto configured = configure_egress(!done);
-    if (!done)
-        return fail(done.error().code, device_ + ": " + done.error().text +
-                                           "; until then all IP from this machine is dropped");
-    return configured;
+    auto compiled = compile_egress_rules(rules, ifindex_);
+    const auto done =
+        compiled ? install(std::move(*compiled)) : tl::unexpected(std::move(compiled.error()));
+    if (done) return {};
+    (void)configure_egress(true);
+    return fail(done.error().code, device_ + ": " + done.error().text +
+                                       "; until then all IP from this machine is dropped");
 }
 
-result<void> guard::install(const egress_rule_set& set) {
-    const std::uint32_t spare = 1 - bank_;
+/// 1. The masks, in the bank that is not in use.
+/// 2. The rules, beside those in force.
+/// 3. The number: from here on the new ones are in force.
+/// 4. The old rules go.
+result<void> guard::install(egress_rule_set set) {
+    const std::uint32_t next = generation_ + 1;
+    const std::uint32_t bank = next & 1;
     if (const int e =
-            bpf_map_update_elem(bpf_map__fd(egress_->maps.mask_banks), &spare, &set.bank, BPF_ANY);
+            bpf_map_update_elem(bpf_map__fd(egress_->maps.mask_banks), &bank, &set.bank, BPF_ANY);
         e != 0)
         return fail_bpf(e, "filling the masks of the egress rules");
-    const auto rules = make_rules_map(set, spare);
-    if (!rules) return tl::unexpected(rules.error());
-    const int fd = rules->get();
-    if (const int e =
-            bpf_map_update_elem(bpf_map__fd(egress_->maps.rule_sets), &only_entry, &fd, BPF_ANY);
-        e != 0)
-        return fail_bpf(e, "replacing the egress rules");
-    bank_ = spare;
+    for (esplane_rule_key& key : set.keys)
+        key.generation = next;
+    if (auto r = write_rules(set); !r) return r;
+    generation_ = next;
+    if (auto r = configure_egress(false); !r) return r;
+    remove_rules(rules_in_force_);
+    rules_in_force_ = std::move(set.keys);
     return {};
+}
+
+result<void> guard::write_rules(egress_rule_set& set) {
+    auto count = static_cast<std::uint32_t>(set.keys.size());
+    const int e = bpf_map_update_batch(bpf_map__fd(egress_->maps.egress_rules), set.keys.data(),
+                                       set.rules.data(), &count, nullptr);
+    if (e == 0) return {};
+    remove_rules(std::span(set.keys).first(count));
+    return fail_bpf(e, "filling in " + std::to_string(set.keys.size()) + " egress rules");
+}
+
+void guard::remove_rules(std::span<const esplane_rule_key> keys) {
+    auto count = static_cast<std::uint32_t>(keys.size());
+    (void)bpf_map_delete_batch(bpf_map__fd(egress_->maps.egress_rules), keys.data(), &count,
+                               nullptr);
 }
 
 result<void> guard::hold(std::uint32_t queue, int socket) {

@@ -64,8 +64,8 @@ class guard {
     [[nodiscard]] result<void> set_encap_ports(std::span<const wire::be16> ports);
     /// Whether clear traffic for the machine goes to esplane too (where `in` policies exist).
     [[nodiscard]] result<void> set_take_local(bool take);
-    /// Replaces all rules at one moment; waits until no packet is held against the old ones (a few
-    /// milliseconds).  On failure the egress program drops all IP of the machine but the exempt.
+    /// Replaces all rules at one moment.  On failure the egress program drops all IP of the machine
+    /// but the exempt.
     ///
     /// Errors: E2BIG where the rules cannot be expressed, ENOMEM.
     [[nodiscard]] result<void> set_out_policies(std::span<const egress_rule> rules);
@@ -94,7 +94,9 @@ class guard {
     [[nodiscard]] result<void> load();
     [[nodiscard]] result<void> configure_ingress();
     [[nodiscard]] result<void> configure_egress(bool deny_all);
-    [[nodiscard]] result<void> install(const egress_rule_set& set);
+    [[nodiscard]] result<void> install(egress_rule_set set);
+    [[nodiscard]] result<void> write_rules(egress_rule_set& set);
+    void remove_rules(std::span<const esplane_rule_key> keys);
 
     std::string device_;
     int ifindex_;
@@ -104,7 +106,8 @@ class guard {
     xdp_mode mode_ = xdp_mode::native;
     wire::mac_address punt_source_{};
     bool take_local_ = false;
-    std::uint32_t bank_ = 0; ///< of mask_banks, in force
+    std::uint32_t generation_ = 0; ///< of the egress rules in force
+    std::vector<esplane_rule_key> rules_in_force_;
     std::set<ipsec::address> local_addresses_;
     std::set<wire::be16> encap_ports_;
 };

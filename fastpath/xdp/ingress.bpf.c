@@ -33,7 +33,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 65536);
+    __uint(max_entries, 16384);
     __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, struct esplane_address);
     __type(value, __u8);
@@ -41,7 +41,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 65536);
+    __uint(max_entries, 4096);
     __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, __u16);
     __type(value, __u8);

@@ -29,6 +29,7 @@ enum esplane_egress_counter {
     esplane_denied_policy,    ///< an `out` policy protects or blocks it
     esplane_denied_unparsed,  ///< headers that cannot be read while policies exist
     esplane_denied_all,       ///< the policies do not fit: everything in clear is dropped
+    esplane_denied_changing,  ///< the rules were replaced while it was held against them
     esplane_allowed_exempt,   ///< IKE, ESP, neighbour discovery
     esplane_egress_counters,
 };
@@ -48,6 +49,7 @@ struct esplane_ingress_config {
 /// The one entry of `egress_config`.
 struct esplane_egress_config {
     __u32 deny_all;
+    __u32 generation; ///< of the rules in force; its last bit says which mask bank is theirs
 };
 
 /// A packet as selectors see it, or the bits of it that a class of rules looks at.  IPv4 addresses
@@ -84,15 +86,15 @@ struct esplane_mask_bank {
     struct esplane_mask masks[ESPLANE_MAX_MASKS];
 };
 
-/// Key of a rule set: the masked tuple and the number of its mask.
+/// Key of `egress_rules`: the masked tuple, the number of its mask and the generation.
 struct esplane_rule_key {
     struct esplane_tuple tuple;
     __u32 mask;
+    __u32 generation;
 };
 
-/// The key with this mask number (and a tuple of zeros) holds, in `deny`, which of the two
-/// entries of `mask_banks` belongs to the rule set.
-#define ESPLANE_HEADER_MASK 0xffffffffu
+/// Two generations are there while one replaces the other.
+#define ESPLANE_MAX_RULES 65536
 
 struct esplane_rule {
     __u64 rank; ///< priority, then position: lower wins

@@ -46,7 +46,8 @@ bool punt_queue::inject(slot& s) const noexcept {
     xdp_md context{};
     context.data_end = s.length;
     context.ingress_ifindex = static_cast<std::uint32_t>(ifindex_);
-    auto run = cleared<bpf_test_run_opts>();
+    bpf_test_run_opts run;
+    clear(run);
     run.data_in = s.bytes.data();
     run.data_size_in = s.length;
     run.ctx_in = &context;

@@ -141,7 +141,8 @@ class GuardPrograms : public testing::Test {
 
     static std::uint32_t run(int program, const bytes& packet) {
         bytes out(packet.size() + 256);
-        auto options = cleared<bpf_test_run_opts>();
+        bpf_test_run_opts options;
+        clear(options);
         options.data_in = packet.data();
         options.data_size_in = static_cast<std::uint32_t>(packet.size());
         options.data_out = out.data();
