@@ -37,50 +37,68 @@ constexpr std::size_t key_bytes(std::uint32_t bits) noexcept {
     return bits / 8 + (bits % 8 != 0 ? 1 : 0);
 }
 
-/// `with_icv` says whether the length of the ICV stands before the key.
-result<ipsec::keyed_algorithm> decode_algorithm(const attributes& a, std::uint16_t type,
-                                                bool with_icv, const char* too_short) {
+/// One kind of algorithm attribute, with the kernel's words for it.
+struct algorithm_kind {
+    std::uint16_t type;
+    bool has_icv; ///< the length of the ICV stands before the key
+    const char* wrong_length;
+    const char* not_found;
+};
+
+constexpr algorithm_kind aead_kind{XFRMA_ALG_AEAD, true, "Invalid AEAD attribute length",
+                                   "Requested AEAD algorithm not found"};
+constexpr algorithm_kind auth_trunc_kind{XFRMA_ALG_AUTH_TRUNC, true,
+                                         "Invalid AUTH_TRUNC attribute length",
+                                         "Requested AUTH_TRUNC algorithm not found"};
+constexpr algorithm_kind auth_kind{XFRMA_ALG_AUTH, false,
+                                   "Invalid AUTH/CRYPT/COMP attribute length",
+                                   "Requested AUTH algorithm not found"};
+constexpr algorithm_kind cipher_kind{XFRMA_ALG_CRYPT, false,
+                                     "Invalid AUTH/CRYPT/COMP attribute length",
+                                     "Requested CRYPT algorithm not found"};
+
+result<ipsec::keyed_algorithm> decode_algorithm(const attributes& a, const algorithm_kind& kind) {
     ipsec::keyed_algorithm out;
-    const bytes value = a.get(type);
+    const bytes value = a.get(kind.type);
     const auto head = read_fixed<algorithm_head>(value);
     if (!head) return out;
     bytes key = value.subspan(sizeof *head);
-    if (with_icv) {
+    if (kind.has_icv) {
         out.icv_bits = read_fixed<std::uint32_t>(key).value_or(0);
         key = key.subspan(sizeof out.icv_bits);
     }
-    if (key.size() < key_bytes(head->key_bits)) return fail(EINVAL, too_short);
+    if (key.size() < key_bytes(head->key_bits)) return fail(EINVAL, kind.wrong_length);
     out.key = secret(key.first(key_bytes(head->key_bits)));
     out.name.assign(head->name, ::strnlen(head->name, name_length - 1));
+    if (out.name.empty()) return fail(ENOSYS, kind.not_found); // not the same as absent
     return out;
 }
 
-void encode_algorithm(message_writer& w, std::uint16_t type, const ipsec::keyed_algorithm& alg,
-                      bool with_icv) {
+void encode_algorithm(message_writer& w, const algorithm_kind& kind,
+                      const ipsec::keyed_algorithm& alg) {
     algorithm_head head{};
     alg.name.copy(head.name, name_length - 1);
     head.key_bits = static_cast<std::uint32_t>(alg.key.size() * 8);
 
     datagram value(sizeof head);
     std::memcpy(value.data(), &head, sizeof head);
-    if (with_icv) {
+    if (kind.has_icv) {
         value.resize(sizeof head + sizeof alg.icv_bits);
         std::memcpy(value.data() + sizeof head, &alg.icv_bits, sizeof alg.icv_bits);
     }
     const auto key = alg.key.bytes();
     value.insert(value.end(), key.begin(), key.end());
-    w.attribute_bytes(type, value);
+    w.attribute_bytes(kind.type, value);
 }
 
 result<void> decode_algorithms(const attributes& a, ipsec::algorithms& into) {
-    auto aead = decode_algorithm(a, XFRMA_ALG_AEAD, true, "AEAD attribute has incorrect length");
+    auto aead = decode_algorithm(a, aead_kind);
     if (!aead) return tl::unexpected(std::move(aead.error()));
-    auto trunc = decode_algorithm(a, XFRMA_ALG_AUTH_TRUNC, true,
-                                  "AUTH_TRUNC attribute has incorrect length");
+    auto trunc = decode_algorithm(a, auth_trunc_kind);
     if (!trunc) return tl::unexpected(std::move(trunc.error()));
-    auto auth = decode_algorithm(a, XFRMA_ALG_AUTH, false, "Invalid AUTH algorithm length");
+    auto auth = decode_algorithm(a, auth_kind);
     if (!auth) return tl::unexpected(std::move(auth.error()));
-    auto cipher = decode_algorithm(a, XFRMA_ALG_CRYPT, false, "Invalid CRYPT algorithm length");
+    auto cipher = decode_algorithm(a, cipher_kind);
     if (!cipher) return tl::unexpected(std::move(cipher.error()));
     into.aead = std::move(*aead);
     into.auth = trunc->present() ? std::move(*trunc) : std::move(*auth);
@@ -144,6 +162,8 @@ result<void> check_esn_state(const xfrm_usersa_info& info, const esn_head& state
     if (info.replay_window != 0)
         return fail(EINVAL, "ESN not compatible with legacy replay_window");
     if (dir == ipsec::direction::out) return check_esn_output(state);
+    if (dir == ipsec::direction::in && (state.sent != 0 || state.sent_high != 0))
+        return fail(EINVAL, "Replay oseq and oseq_hi should be 0 for input SA");
     if (state.window > state.bitmap_words * 32)
         return fail(EINVAL, "ESN replay window is too large for the chosen bitmap size");
     if ((info.flags & XFRM_STATE_ESN) != 0 && state.window == 0)
@@ -494,12 +514,12 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s) {
     if (s.extra_flags != 0) w.attribute(XFRMA_SA_EXTRA_FLAGS, s.extra_flags);
     if (s.care_of) w.attribute(XFRMA_COADDR, address_to(*s.care_of));
     if (s.last_used != 0) w.attribute_64bit(XFRMA_LASTUSED, s.last_used);
-    if (s.algs.aead.present()) encode_algorithm(w, XFRMA_ALG_AEAD, s.algs.aead, true);
+    if (s.algs.aead.present()) encode_algorithm(w, aead_kind, s.algs.aead);
     if (s.algs.auth.present()) {
-        encode_algorithm(w, XFRMA_ALG_AUTH, s.algs.auth, false);
-        encode_algorithm(w, XFRMA_ALG_AUTH_TRUNC, s.algs.auth, true);
+        encode_algorithm(w, auth_kind, s.algs.auth);
+        encode_algorithm(w, auth_trunc_kind, s.algs.auth);
     }
-    if (s.algs.cipher.present()) encode_algorithm(w, XFRMA_ALG_CRYPT, s.algs.cipher, false);
+    if (s.algs.cipher.present()) encode_algorithm(w, cipher_kind, s.algs.cipher);
     if (s.encap) encode_encap(w, *s.encap);
     encode_replay(w, s);
     encode_direction(w, s);

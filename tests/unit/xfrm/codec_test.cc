@@ -182,6 +182,29 @@ TEST(SaCodec, AuthTruncCountsWhereBothAreGiven) {
     EXPECT_EQ(decode(new_sa(s))->algs.auth.icv_bits, 96u); // new_sa writes both
 }
 
+TEST(SaCodec, AnAlgorithmWithoutANameIsNotAnAbsentOne) {
+    const std::vector<std::uint8_t> nameless(sizeof(xfrm_algo));
+    ipsec::sa s = example_sa();
+    s.algs.aead = {};
+    const auto back = decode(with_attribute(new_sa(s), XFRMA_ALG_CRYPT, nameless));
+    ASSERT_FALSE(back);
+    EXPECT_EQ(back.error().code, ENOSYS);
+    EXPECT_EQ(back.error().text, "Requested CRYPT algorithm not found");
+}
+
+TEST(SaCodec, AKeyThatReachesBeyondItsAttributeIsRefused) {
+    ipsec::sa s = example_sa();
+    s.algs.aead = {};
+    std::vector<std::uint8_t> value(sizeof(xfrm_algo) + 16);
+    std::memcpy(value.data(), "cbc(aes)", 8);
+    for (const std::uint32_t bits : {129u, 136u, 0xffffffffu}) {
+        std::memcpy(value.data() + sizeof(xfrm_algo::alg_name), &bits, sizeof bits);
+        const auto back = decode(with_attribute(new_sa(s), XFRMA_ALG_CRYPT, value));
+        ASSERT_FALSE(back) << bits;
+        EXPECT_EQ(back.error().text, "Invalid AUTH/CRYPT/COMP attribute length");
+    }
+}
+
 struct refusal {
     const char* text;
     void (*spoil)(xfrm_usersa_info&);
