@@ -81,7 +81,7 @@ received receive(int fd, std::span<std::uint8_t> into) {
     m.msg_iov = &v;
     m.msg_iovlen = 1;
     m.msg_control = control.data();
-    m.msg_controllen = control.size();
+    m.msg_controllen = CMSG_LEN(sizeof(int)); // CMSG_SPACE has room for a second descriptor
     received r;
     r.length = ::recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r.length < 0) return r;

@@ -68,24 +68,27 @@ class shim {
     void attach() {
         int pair[2];
         ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-        const shim_header h{SHIM_MAGIC, SHIM_VERSION, shim_attach, 0, 0, 0};
-        iovec v{const_cast<shim_header*>(&h), sizeof h};
-        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-        msghdr m{};
-        m.msg_iov = &v;
-        m.msg_iovlen = 1;
-        m.msg_control = control;
-        m.msg_controllen = sizeof control;
-        cmsghdr* const c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        std::memcpy(CMSG_DATA(c), &pair[1], sizeof(int));
-        ASSERT_GT(::sendmsg(data_.get(), &m, 0), 0);
+        send_attach({pair[1]});
         ::close(pair[1]);
         side_ = descriptor(pair[0]);
         serve_();
         greeting = answer();
+    }
+    void send_attach(const std::vector<int>& passed) {
+        const shim_header h{SHIM_MAGIC, SHIM_VERSION, shim_attach, 0, 0, 0};
+        iovec v{const_cast<shim_header*>(&h), sizeof h};
+        alignas(cmsghdr) char control[256] = {};
+        msghdr m{};
+        m.msg_iov = &v;
+        m.msg_iovlen = 1;
+        m.msg_control = control;
+        m.msg_controllen = CMSG_SPACE(passed.size() * sizeof(int));
+        cmsghdr* const c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(passed.size() * sizeof(int));
+        std::memcpy(CMSG_DATA(c), passed.data(), passed.size() * sizeof(int));
+        ASSERT_GT(::sendmsg(data_.get(), &m, 0), 0);
     }
 
     /// The server's next word on the side channel; kind 0: none.
@@ -381,6 +384,21 @@ TEST_F(XfrmClients, AnInheritedSocketGetsASideChannelOfItsOwn) {
     EXPECT_EQ(c->greeting.port_id, first.port_id);
     EXPECT_EQ(c->greeting.groups, 4u);
     EXPECT_EQ(c->ask(sa_by_id(XFRM_MSG_DELSA, 1)), ESRCH);
+}
+
+TEST_F(XfrmClients, DescriptorsThatNobodyAskedForDoNotStay) {
+    const auto open_descriptors = [] {
+        const std::filesystem::directory_iterator all("/proc/self/fd");
+        return std::distance(begin(all), end(all));
+    };
+    const auto before = open_descriptors();
+    for (const auto& passed : {std::vector<int>{0, 0}, {0, 0, 0, 0}}) {
+        const auto c = client();
+        c->send_attach(passed);
+        serve();
+    }
+    serve();
+    EXPECT_EQ(open_descriptors(), before);
 }
 
 TEST_F(XfrmClients, OneThatLeavesIsForgotten) {
