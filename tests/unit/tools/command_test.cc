@@ -162,7 +162,8 @@ TEST_F(Pcap, AForgedPacketIsCountedAndDoesNotComeOut) {
     write_capture(file("esp"), DLT_RAW, esp);
     const outcome in = run("inbound", "in fwd", "esp", "back");
     ASSERT_EQ(in.status, 0) << in.output;
-    for (const json& d : json::parse(in.output)["drops"])
+    const json report = json::parse(in.output);
+    for (const json& d : report["drops"])
         EXPECT_EQ(d["packets"], d["reason"] == "icv_mismatch" ? 1 : 0) << d;
     EXPECT_EQ(read_capture(file("back"), DLT_RAW).size(), 1u);
 }
