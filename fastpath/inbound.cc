@@ -42,8 +42,18 @@ sa_in* find_sa(const stage& s, const packet& p, wire::be32 spi, std::uint32_t ha
                                    [&](const sa_in& sa) { return sa.spi == spi && owns(sa, p); });
 }
 
+/// Counts a number that the window does not take.
+drop_reason refuse(sa_in& sa, ipsec::replay_verdict verdict) noexcept {
+    if (verdict == ipsec::replay_verdict::duplicate) {
+        sa.replay.add(1);
+        return drop_reason::replay_duplicate;
+    }
+    sa.replay_too_old.add(1);
+    return drop_reason::replay_too_old;
+}
+
 /// Everything that can be said before the ICV: const for the SA but for error counts.
-drop_reason check(stage& s, inbound_item& c) noexcept {
+drop_reason check(inbound_item& c) noexcept {
     const packet& p = *c.p;
     sa_in& sa = *c.sa;
     const std::uint32_t offset = esp_offset(p);
@@ -53,21 +63,12 @@ drop_reason check(stage& s, inbound_item& c) noexcept {
     if (p.length < offset + overhead + 2) return drop_reason::esp_malformed;
     if (((p.length - offset - overhead) & (sa.layout.block_length - 1u)) != 0)
         return drop_reason::esp_malformed;
-    if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); })) return drop_reason::sa_expired;
     const auto low = wire::load<wire::esp_header>(p.data + offset).sequence.host();
     c.sequence = (sa.flags & ipsec::sa_flag::esn) != 0
                      ? ipsec::infer_esn(low, sa.window.highest(), sa.window.size())
                      : low;
-    switch (sa.window.check(c.sequence)) {
-    case ipsec::replay_verdict::fresh:
-        return drop_reason::none;
-    case ipsec::replay_verdict::duplicate:
-        sa.replay.add(1);
-        return drop_reason::replay_duplicate;
-    default:
-        sa.replay_too_old.add(1);
-        return drop_reason::replay_too_old;
-    }
+    const auto verdict = sa.window.check(c.sequence);
+    return verdict == ipsec::replay_verdict::fresh ? drop_reason::none : refuse(sa, verdict);
 }
 
 /// Outer DSCP and ECN into the inner header, as the kernel does (ip_ecn: RFC 6040 for what
@@ -139,14 +140,13 @@ ipsec::flow flow_of(const packet& p) {
     return f;
 }
 
-/// What an authentic packet does: takes its number, then gives up its inside.
+/// What an authentic packet does: takes its number, then gives up its inside.  Limits are looked at
+/// here, so that a forgery is no first use and a burst does not pass more than a limit allows.
 drop_reason accept(stage& s, inbound_item& c) noexcept {
     sa_in& sa = *c.sa;
-    if (const auto verdict = sa.window.commit(c.sequence);
-        verdict != ipsec::replay_verdict::fresh) {
-        sa.replay.add(1);
-        return drop_reason::replay_duplicate;
-    }
+    if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); })) return drop_reason::sa_expired;
+    if (const auto verdict = sa.window.commit(c.sequence); verdict != ipsec::replay_verdict::fresh)
+        return refuse(sa, verdict);
     const drop_reason why = decapsulate(s, c);
     charge(s, sa.account, c.p->length);
     if (why != drop_reason::none) return why;
@@ -157,9 +157,10 @@ drop_reason accept(stage& s, inbound_item& c) noexcept {
 } // namespace
 
 // 1. Find the SA of each packet; its lines are fetched a step ahead.
-// 2. Check lengths, lifetime and window; nothing has changed so far.
+// 2. Check lengths and window; nothing has changed so far.
 // 3. Verify and decrypt them all.
-// 4. Commit the authentic ones to their windows, strip them, hand on what was inside.
+// 4. Hold the authentic ones against the lifetime, commit them to their windows, strip them, hand
+//    on what was inside.
 void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     std::span<inbound_item> items = s.scratch.inbound;
     for (unsigned i = 0; i < esp.size(); ++i) {
@@ -179,7 +180,7 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     for (unsigned i = 0; i < esp.size(); ++i) {
         inbound_item& c = items[count] = items[i];
         c.sa = find_sa(s, *c.p, c.spi, c.hash);
-        const drop_reason why = c.sa == nullptr ? drop_reason::sa_unknown : check(s, c);
+        const drop_reason why = c.sa == nullptr ? drop_reason::sa_unknown : check(c);
         if (why != drop_reason::none) {
             s.drop(*c.p, why);
             continue;
