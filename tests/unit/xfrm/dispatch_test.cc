@@ -329,6 +329,18 @@ TEST_F(Dispatch, ThresholdsAreSetAllOrNone) {
     EXPECT_EQ(layer_.hash_thresholds().local_v6, 64);
 }
 
+TEST_F(Dispatch, AnExpiryHasAPortIdButNoSequence) {
+    const ipsec::sa s = example_sa();
+    const ipsec::policy p = example_policy();
+    for (const ipsec::event& e : {ipsec::event(ipsec::sa_expired{s, true, {5, 9}}),
+                                  ipsec::event(ipsec::policy_expired{p, true, {5, 9}})}) {
+        datagram d;
+        encode_event(e, d);
+        EXPECT_EQ(messages_of(d).at(0).header.nlmsg_pid, 5u);
+        EXPECT_EQ(messages_of(d).at(0).header.nlmsg_seq, 0u);
+    }
+}
+
 TEST_F(Dispatch, AnExpiryAnnouncesTheDirection) {
     ipsec::sa s = example_sa();
     s.dir = ipsec::direction::out;
