@@ -91,18 +91,24 @@ bytes udp(std::uint16_t source, std::uint16_t destination, const bytes& payload)
     return b;
 }
 
-unique_fd program_named(const std::string& name) {
+unique_fd ingress_program(int ifindex) {
     std::uint32_t id = 0;
-    unique_fd found;
-    while (bpf_prog_get_next_id(id, &id) == 0) {
-        unique_fd fd(bpf_prog_get_fd_by_id(id));
-        bpf_prog_info info{};
-        std::uint32_t length = sizeof info;
-        if (fd.valid() && bpf_obj_get_info_by_fd(fd.get(), &info, &length) == 0 &&
-            info.name == name)
-            found = std::move(fd); // ids rise: the last is this test's
-    }
-    return found;
+    EXPECT_EQ(bpf_xdp_query_id(ifindex, 0, &id), 0);
+    return unique_fd(bpf_prog_get_fd_by_id(id));
+}
+
+/// The guard made the qdisc, so its filter has handle 2.
+unique_fd egress_program(int ifindex) {
+    bpf_tc_hook hook;
+    clear(hook);
+    hook.ifindex = ifindex;
+    hook.attach_point = BPF_TC_EGRESS;
+    bpf_tc_opts filter;
+    clear(filter);
+    filter.handle = 2;
+    filter.priority = 1;
+    EXPECT_EQ(bpf_tc_query(&hook, &filter), 0);
+    return unique_fd(bpf_prog_get_fd_by_id(filter.prog_id));
 }
 
 class GuardPrograms : public testing::Test {
@@ -116,8 +122,8 @@ class GuardPrograms : public testing::Test {
             std::vector{*ipsec::address::parse("10.1.0.1"), *ipsec::address::parse("fd01::1")}));
         ASSERT_TRUE(guard_->set_encap_ports(std::vector{wire::be16(4500)}));
         ASSERT_TRUE(guard_->attach());
-        ingress_ = program_named(ingress_program_name);
-        egress_ = program_named(egress_program_name);
+        ingress_ = ingress_program(guard_->ifindex());
+        egress_ = egress_program(guard_->ifindex());
     }
     void TearDown() override {
         guard_.reset();
