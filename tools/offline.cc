@@ -15,6 +15,7 @@
 #include "tools/engine.h"
 #include "tools/report.h"
 #include "tools/run_dir.h"
+#include "tools/scratch_directory.h"
 #include "tools/shim.h"
 #include "tools/unique_fd.h"
 
@@ -25,29 +26,6 @@ namespace {
 constexpr std::uint32_t buffer_count = 1024;
 constexpr std::uint32_t no_mtu = 65535;
 constexpr int tick_ms = 100;
-
-/// A directory that is there as long as this is.
-class scratch_directory {
-  public:
-    [[nodiscard]] static result<scratch_directory> make() {
-        std::string path = std::filesystem::temp_directory_path() / "esplane-XXXXXX";
-        if (::mkdtemp(path.data()) == nullptr) return fail_errno(path);
-        return scratch_directory(std::move(path));
-    }
-    scratch_directory(scratch_directory&& other) noexcept
-        : path_(std::exchange(other.path_, {})) {}
-    scratch_directory& operator=(scratch_directory&&) = delete;
-    ~scratch_directory() {
-        std::error_code code;
-        if (!path_.empty()) std::filesystem::remove_all(path_, code);
-    }
-    [[nodiscard]] const std::string& path() const noexcept { return path_; }
-
-  private:
-    explicit scratch_directory(std::string path)
-        : path_(std::move(path)) {}
-    std::string path_;
-};
 
 /// Holds SIGINT and SIGTERM back, to be read from a descriptor.
 class held_signals {

@@ -23,7 +23,7 @@ class ControlSocket : public ::testing::Test {
   protected:
     void SetUp() override {
         auto opened = control_server::open(control_socket_path(directory_.path()),
-                                           [this](const json& request) { return reply(request); });
+                                           [](const json& request) { return reply(request); });
         ASSERT_TRUE(opened) << opened.error().text;
         server_ = std::move(*opened);
         thread_ = std::thread([this] {
