@@ -11,6 +11,7 @@
 #include <csignal>
 #include <functional>
 #include <iostream>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -106,8 +107,11 @@ class daemon {
     /// Everything is there and the worker runs when this returns well.
     [[nodiscard]] result<void> start();
     void run();
+    /// Programs may be on the devices, and stay when this process ends.
+    [[nodiscard]] bool has_guarded() const noexcept { return guarded_; }
 
   private:
+    [[nodiscard]] result<void> check_cpus() const;
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> make_engine();
     [[nodiscard]] result<void> follow_network();
@@ -131,6 +135,7 @@ class daemon {
     std::unique_ptr<control_server> control_;
     event_loop loop_;
     bool stopping_ = false;
+    bool guarded_ = false;
 };
 
 result<void> daemon::start() {
@@ -138,11 +143,23 @@ result<void> daemon::start() {
     auto lock = run_lock::take(options_.run_dir, true);
     if (!lock) return tl::unexpected(lock.error());
     lock_ = std::make_unique<run_lock>(std::move(*lock));
-    for (const auto step : {&daemon::guard_devices, &daemon::make_engine, &daemon::follow_network,
-                            &daemon::open_sockets, &daemon::watch_all})
+    for (const auto step : {&daemon::check_cpus, &daemon::guard_devices, &daemon::make_engine,
+                            &daemon::follow_network, &daemon::open_sockets, &daemon::watch_all})
         if (auto done = (this->*step)(); !done) return done;
     if (auto started = engine_->worker().start(); !started) return started;
     announce();
+    return {};
+}
+
+/// Early, while nothing is attached yet.
+result<void> daemon::check_cpus() const {
+    cpu_set_t allowed;
+    if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return fail_errno("--cpus");
+    for (const unsigned cpu : options_.cpus)
+        if (!CPU_ISSET(cpu, &allowed))
+            return fail(EINVAL,
+                        "--cpus " + std::to_string(cpu) +
+                            ": this process may not run there: choose another (taskset -p)");
     return {};
 }
 
@@ -155,6 +172,7 @@ result<void> daemon::guard_devices() {
     if (!recorded) return tl::unexpected(recorded.error());
     const auto all = merge_guarded(std::move(*recorded), devices_->devices());
     if (auto written = write_guarded(options_.run_dir, all); !written) return written;
+    guarded_ = true;
     if (auto attached = devices_->attach(); !attached) return attached;
     return devices_->open();
 }
@@ -250,10 +268,13 @@ int daemon::timeout_ms() {
     return static_cast<int>(std::min((*deadline - now_ns) / 1'000'000 + 1, longest_ms));
 }
 
-/// AF_XDP sockets, BPF programs and the default run directory are root's.
-const char* advice_on(const error& e) {
+constexpr const char* stays = "protection stays in place; `esplane release` removes it";
+
+/// What to do about a start that failed.
+std::string advice_on(const error& e, const daemon& d) {
     const bool refused = e.code == EPERM || e.code == EACCES;
-    return refused && ::geteuid() != 0 ? ": run esplaned as root" : "";
+    if (refused && ::geteuid() != 0) return ": run esplaned as root";
+    return d.has_guarded() ? std::string(" (") + stays + ")" : "";
 }
 
 int main_of(int argc, char** argv) {
@@ -269,11 +290,11 @@ int main_of(int argc, char** argv) {
     keep_memory_private();
     daemon d(std::move(std::get<daemon_options>(*parsed)));
     if (auto started = d.start(); !started) {
-        log(started.error().text + advice_on(started.error()));
+        log(started.error().text + advice_on(started.error(), d));
         return exit_failed;
     }
     d.run();
-    log("stopped: protection stays in place; `esplane release` removes it");
+    log(std::string("stopped: ") + stays);
     return 0;
 }
 
