@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/interop/lib/uml_guest.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <stdexcept>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <system_error>
 #include <unistd.h>
@@ -23,13 +25,15 @@ namespace {
 /// Room for a few hundred frames: what a caller keeps under way must fit.
 constexpr int link_buffer_bytes = 4 << 20;
 
-[[noreturn]] void fail_errno(const char* what) {
+constexpr const char* debian_kernel = "/usr/bin/linux.uml";
+
+[[noreturn]] void throw_errno(const char* what) {
     throw std::system_error(errno, std::generic_category(), what);
 }
 
 std::pair<owned_fd, owned_fd> make_link() {
     int ends[2];
-    if (::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) != 0) fail_errno("socketpair");
+    if (::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) != 0) throw_errno("socketpair");
     for (const int end : ends) // charged to the sender; the kernel's limit may allow less
         (void)::setsockopt(end, SOL_SOCKET, SO_SNDBUF, &link_buffer_bytes,
                            sizeof link_buffer_bytes);
@@ -39,7 +43,7 @@ std::pair<owned_fd, owned_fd> make_link() {
 
 std::pair<owned_fd, owned_fd> make_pipe() {
     int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) fail_errno("pipe");
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw_errno("pipe");
     return {owned_fd(ends[0]), owned_fd(ends[1])};
 }
 
@@ -47,8 +51,8 @@ std::pair<owned_fd, owned_fd> make_pipe() {
 std::string init_text(const std::string& directory, const std::string& script) {
     return "#!/bin/sh\n"
            "export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n"
-           "mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n"
-           "mount -t tmpfs tmp /run\n"
+           "mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t tmpfs tmp /run\n"
+           "mountpoint -q /dev || mount -t devtmpfs dev /dev\n"
            "exec </dev/console >/dev/console 2>&1\n"
            "if [ -d /usr/lib/uml/modules/$(uname -r) ]; then\n"
            "    echo " +
@@ -62,7 +66,7 @@ std::string init_text(const std::string& directory, const std::string& script) {
 }
 
 std::string modprobe_text(const std::string& directory) {
-    return "#!/bin/sh\nexec /sbin/modprobe -d " + directory + " \"$@\"\n";
+    return "#!/bin/sh\nexec modprobe -d " + directory + " \"$@\"\n";
 }
 
 } // namespace
@@ -85,7 +89,7 @@ int owned_fd::release() noexcept {
 
 scratch_directory::scratch_directory(const std::string& prefix)
     : path_(std::filesystem::temp_directory_path() / (prefix + ".XXXXXX")) {
-    if (::mkdtemp(path_.data()) == nullptr) fail_errno("mkdtemp");
+    if (::mkdtemp(path_.data()) == nullptr) throw_errno("mkdtemp");
 }
 
 scratch_directory::~scratch_directory() {
@@ -99,15 +103,21 @@ std::string scratch_directory::write(const std::string& name, const std::string&
     std::ofstream out(file);
     out << content;
     out.close();
-    if (!out || ::chmod(file.c_str(), mode) != 0) fail_errno(file.c_str());
+    if (!out || ::chmod(file.c_str(), mode) != 0) throw_errno(file.c_str());
     return file;
 }
 
-std::string uml_guest::find_kernel() {
-    const char* named = std::getenv("ESPLANE_UML_KERNEL");
-    for (const char* candidate : {named, "/usr/bin/linux.uml"})
-        if (candidate != nullptr && ::access(candidate, X_OK) == 0) return candidate;
-    return {};
+result<std::string> uml_guest::find_kernel() {
+    if (const char* named = std::getenv("ESPLANE_UML_KERNEL"); named != nullptr) {
+        if (::access(named, X_OK) == 0) return named;
+        return fail(ENOENT, std::string("ESPLANE_UML_KERNEL: ") + named + " cannot be run");
+    }
+    if (::access(debian_kernel, X_OK) != 0)
+        return fail(ENOENT, "no guest kernel: apt-get install user-mode-linux, or name one in "
+                            "ESPLANE_UML_KERNEL");
+    if (::access("/sbin/modprobe", X_OK) != 0)
+        return fail(ENOENT, "the guest kernel cannot load its modules: apt-get install kmod");
+    return debian_kernel;
 }
 
 uml_guest::uml_guest(const std::string& kernel, scratch_directory& scratch, unsigned links,
@@ -129,27 +139,27 @@ void uml_guest::start(const std::string& kernel, scratch_directory& scratch,
                       const std::string& init) {
     auto [input, to_guest] = make_pipe();
     auto [from_guest, output] = make_pipe();
-    std::vector<std::string> words = {
-        kernel,
-        "mem=256M",
-        "rootfstype=hostfs",
-        "rootflags=/",
-        "ro",
-        "init=" + init,
-        "con=null",
-        "con0=fd:" + std::to_string(input.get()) + ",fd:" + std::to_string(output.get()),
-        "quiet",
-        "panic=-1",
-        "uml_dir=" + scratch.path(),
-        "umid=guest",
-        "dummy.numdummies=0",
-        "ifb.numifbs=0"};
+    std::vector<std::string> words = {kernel,
+                                      "mem=256M",
+                                      "rootfstype=hostfs",
+                                      "rootflags=/",
+                                      "ro",
+                                      "init=" + init,
+                                      "con=null",
+                                      "con0=fd:" + std::to_string(input.get()) +
+                                          ",fd:" + std::to_string(output.get()),
+                                      "quiet",
+                                      "panic=-1",
+                                      "uml_dir=" + scratch.path(),
+                                      "umid=guest",
+                                      "dummy.numdummies=0",
+                                      "ifb.numifbs=0"};
     std::vector<int> inherited = {input.get(), output.get()};
     for (std::size_t i = 0; i < guest_links_.size(); ++i) {
         const int fd = guest_links_[i].get();
         inherited.push_back(fd);
         words.push_back("vec" + std::to_string(i) + ":transport=fd,fd=" + std::to_string(fd) +
-                        ",depth=256,gro=0");
+                        ",gro=0");
     }
     std::vector<char*> arguments;
     for (std::string& word : words)
@@ -158,7 +168,7 @@ void uml_guest::start(const std::string& kernel, scratch_directory& scratch,
 
     const pid_t parent = ::getpid();
     pid_ = ::fork();
-    if (pid_ < 0) fail_errno("fork");
+    if (pid_ < 0) throw_errno("fork");
     if (pid_ == 0) {
         ::setpgid(0, 0); // with its own threads and user processes: one group to end
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -199,9 +209,9 @@ std::string uml_guest::wait_for(const std::string& line, std::chrono::seconds ti
         if (left.count() > 0 && ::poll(&wait, 1, static_cast<int>(left.count())) > 0)
             n = ::read(console_out_.get(), bytes, sizeof bytes);
         if (n <= 0)
-            throw std::runtime_error("the guest did not say '" + line + "'; its console: " +
-                                     console_.substr(console_.size() - std::min<std::size_t>(
-                                                                           console_.size(), 2000)));
+            throw std::runtime_error(
+                "the guest did not say '" + line + "'; its console: " +
+                console_.substr(console_.size() - std::min<std::size_t>(console_.size(), 2000)));
         for (ssize_t i = 0; i < n; ++i)
             if (bytes[i] != '\r') console_ += bytes[i];
     }
@@ -210,7 +220,7 @@ std::string uml_guest::wait_for(const std::string& line, std::chrono::seconds ti
 void uml_guest::tell(const std::string& line) {
     const std::string text = line + "\n";
     if (::write(console_in_.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-        fail_errno("the guest's console");
+        throw_errno("the guest's console");
 }
 
 } // namespace esplane::tests

@@ -17,14 +17,18 @@
 #include <sys/types.h>
 #include <vector>
 
+#include "lib/base/result.h"
+
 namespace esplane::tests {
 
 /// A descriptor that closes itself.
 class owned_fd {
   public:
     owned_fd() = default;
-    explicit owned_fd(int fd) : fd_(fd) {}
-    owned_fd(owned_fd&& other) noexcept : fd_(other.release()) {}
+    explicit owned_fd(int fd)
+        : fd_(fd) {}
+    owned_fd(owned_fd&& other) noexcept
+        : fd_(other.release()) {}
     owned_fd& operator=(owned_fd&& other) noexcept;
     ~owned_fd();
     [[nodiscard]] int get() const noexcept { return fd_; }
@@ -51,8 +55,9 @@ class scratch_directory {
 
 class uml_guest {
   public:
-    /// $ESPLANE_UML_KERNEL, else Debian's user-mode-linux; empty where there is neither.
-    [[nodiscard]] static std::string find_kernel();
+    /// $ESPLANE_UML_KERNEL, else Debian's user-mode-linux.  Errors: ENOENT, with what is missing
+    /// and how to get it.
+    [[nodiscard]] static result<std::string> find_kernel();
 
     /// Boots.  The guest runs the shell commands of `script` as root, after /proc, /sys, /dev and
     /// /run are mounted, modules load and links vec0, vec1, ... exist; when the script ends the

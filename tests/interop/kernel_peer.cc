@@ -1,0 +1,626 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// esplane against the Linux kernel: every algorithm, family, encapsulation, ESN and window, 10,000
+// numbered packets each way through each tunnel, none missing, none twice, none changed but for
+// what two routers change.  The kernel is a guest in user space: no root.
+//
+//   hosts of site 1 --- [plain] esplane [secure] ====== vec0 Linux vec1 --- hosts of site 2
+//   (this process)       memory ports          ESP       guest              (this process)
+//
+// Both sides are set up by `ip -batch`: esplane's through the preloaded shim and the XFRM server.
+// What the test sees on the wire is compared too: for the same inner packet both gateways must
+// write the same outer header.  CE marks on the way must reach the inner packet on both sides, and
+// ESP packets that come twice, late or out of order must be taken once or not at all.
+//
+//   kernel_peer [--quick] [--only TEXT] PRELOAD_LIBRARY      77 without a guest kernel
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <iostream>
+#include <map>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sstream>
+#include <stdexcept>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/wire/checksum.h"
+#include "tests/interop/kernel_peer_tunnels.h"
+#include "tests/interop/lib/uml_guest.h"
+#include "tests/support/lab.h"
+#include "xfrm/server.h"
+
+namespace {
+
+using namespace esplane;
+using namespace esplane::tests;
+using namespace std::chrono_literals;
+using ipsec::family;
+
+constexpr unsigned esplane_site = 1;
+constexpr unsigned wire_link = 0;
+constexpr unsigned clear_link = 1;
+constexpr std::uint32_t full_packets = 10'000;
+constexpr std::uint32_t quick_packets = 2'000; ///< more than the largest window
+constexpr std::uint32_t under_way = 128;       ///< fits all buffers between: nothing may be lost
+constexpr std::uint32_t replayed = 16;         ///< fewer than the smallest window
+constexpr unsigned failures_shown = 5;
+constexpr std::uint8_t ecn_mask = 3;
+constexpr std::uint8_t ecn_ce = 3;
+
+volatile std::sig_atomic_t interrupted = 0;
+
+[[noreturn]] void wrong(const std::string& what) {
+    throw std::runtime_error(what);
+}
+
+// The guest
+
+constexpr const char* wire_mac = "02:00:00:00:01:00"; // the lab's peer
+constexpr const char* lab_mac = "02:00:00:00:00:02";  // the lab's secure port
+constexpr wire::mac_address clear_mac = {2, 0, 0, 0, 2, 1};
+constexpr wire::mac_address host_mac = {2, 0, 0, 0, 2, 2};
+
+std::string guest_network_lines() {
+    std::ostringstream out;
+    out << "link set lo up\n"
+        << "link set vec0 address " << wire_mac << " up\n"
+        << "link set vec1 address 02:00:00:00:02:01 up\n"
+        << "addr add 192.168.77.2/24 dev vec0\n"
+        << "addr add fd77::2/64 dev vec0 nodad\n"
+        << "addr add 10.2.0.1/24 dev vec1\n"
+        << "addr add fd02::1/120 dev vec1 nodad\n";
+    for (const char* gateway : {"192.168.77.1", "fd77::1"})
+        out << "neigh replace " << gateway << " lladdr " << lab_mac << " dev vec0 nud permanent\n";
+    for (const char* router : {"10.2.0.2", "fd02::2"})
+        out << "neigh replace " << router << " lladdr 02:00:00:00:02:02 dev vec1 nud permanent\n";
+    out << "route add 10.1.0.0/16 via 192.168.77.1\n"
+        << "route add fd01::/32 via fd77::1\n"
+        << "route add 10.2.0.0/16 via 10.2.0.2\n"
+        << "route add fd02::/32 via fd02::2\n";
+    return out.str();
+}
+
+std::string guest_script(const std::string& self, const std::string& batch) {
+    return "cd /proc/sys/net\n"
+           "echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding\n"
+           "for i in all default vec0 vec1; do echo 0 >ipv4/conf/$i/rp_filter; done\n"
+           "ip -batch " +
+           batch + " && " + self +
+           " --encap-socket || poweroff -f\n"
+           "echo guest-ready; read line\n"
+           "cat /proc/net/xfrm_stat\n"
+           "echo guest-done\n";
+}
+
+/// In the guest: a UDP socket by which its kernel takes ESP out of UDP, held by a child until the
+/// guest ends.
+int hold_encap_socket() {
+    const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
+    sockaddr_in any{};
+    any.sin_family = AF_INET;
+    any.sin_port = htons(4500);
+    constexpr int udp_encap = 100, esp_in_udp = 2;
+    if (fd < 0 || ::bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0 ||
+        ::setsockopt(fd, IPPROTO_UDP, udp_encap, &esp_in_udp, sizeof esp_in_udp) != 0) {
+        std::perror("UDP encapsulation socket");
+        return 1;
+    }
+    if (::fork() != 0) return 0;
+    for (;;)
+        ::pause();
+}
+
+// The wire
+
+/// What an ESP packet shows of its outer headers, but for the SPI, addresses, IPv4's ID and what
+/// follows from it.
+struct outer_header {
+    std::uint32_t first_word = 0; ///< IPv6: class and flow label; IPv4: traffic class
+    std::uint32_t length = 0;
+    std::uint8_t ttl = 0;
+    std::uint8_t protocol = 0;
+    bool dont_fragment = false;
+    std::array<std::uint8_t, 8> udp{};
+    friend bool operator==(const outer_header&, const outer_header&) = default;
+};
+
+std::string text_of(const outer_header& h) {
+    std::ostringstream out;
+    out << std::hex << "class/flow " << h.first_word << std::dec << " length " << h.length
+        << " ttl " << unsigned{h.ttl} << " protocol " << unsigned{h.protocol} << " df "
+        << h.dont_fragment << " udp" << std::hex;
+    for (const std::uint8_t b : h.udp)
+        out << ' ' << unsigned{b};
+    return out.str();
+}
+
+struct esp_view {
+    outer_header outer;
+    std::uint32_t sequence = 0;
+};
+
+constexpr std::size_t ip_at = sizeof(wire::ethernet_header);
+
+/// Whether a frame is an IP packet of `protocol`; `to_port` of UDP, 0 = any.
+bool is_packet(const frame& f, std::uint8_t protocol, std::uint16_t to_port) {
+    if (f.size() < ip_at + sizeof(wire::ipv4_header)) return false;
+    const std::uint16_t type = wire::load<wire::ethernet_header>(f.data()).type.host();
+    std::size_t l4 = ip_at + sizeof(wire::ipv4_header);
+    std::uint8_t found = f[ip_at + 9];
+    if (type == wire::ethertype_ipv6) {
+        l4 = ip_at + sizeof(wire::ipv6_header);
+        found = f[ip_at + 6];
+    } else if (type != wire::ethertype_ipv4)
+        return false;
+    if (found != protocol || f.size() < l4 + sizeof(wire::udp_header)) return false;
+    return to_port == 0 || wire::load<wire::udp_header>(&f[l4]).destination.host() == to_port;
+}
+
+bool is_esp(const frame& f) {
+    return is_packet(f, wire::proto_esp, 0) || is_packet(f, wire::proto_udp, 4500);
+}
+
+esp_view view_of(const frame& f) {
+    esp_view v;
+    std::size_t l4 = ip_at;
+    if (f[ip_at] >> 4 == 4) {
+        const auto ip = wire::load<wire::ipv4_header>(&f[ip_at]);
+        v.outer.first_word = ip.tos;
+        v.outer.length = ip.total_length.host();
+        v.outer.ttl = ip.ttl;
+        v.outer.protocol = ip.protocol;
+        v.outer.dont_fragment = (ip.fragment.host() & wire::ipv4_df) != 0;
+        if (wire::checksum_fold(wire::checksum_add(0, &ip, sizeof ip)) != 0xffff)
+            wrong("an outer header with a bad checksum");
+        l4 += sizeof ip;
+    } else {
+        const auto ip = wire::load<wire::ipv6_header>(&f[ip_at]);
+        v.outer.first_word = ip.version_class_flow.host();
+        v.outer.length = ip.payload_length.host();
+        v.outer.ttl = ip.hop_limit;
+        v.outer.protocol = ip.next_header;
+        l4 += sizeof ip;
+    }
+    if (v.outer.protocol == wire::proto_udp) {
+        std::memcpy(v.outer.udp.data(), f.data() + l4, v.outer.udp.size());
+        l4 += sizeof(wire::udp_header);
+    }
+    v.sequence = wire::load<wire::esp_header>(f.data() + l4).sequence.host();
+    return v;
+}
+
+/// As a congested router marks a packet: CE in the outer header.
+void mark_ce(frame& f) {
+    if (f[ip_at] >> 4 == 4) {
+        auto ip = wire::load<wire::ipv4_header>(&f[ip_at]);
+        ip.tos |= ecn_ce;
+        ip.checksum = {};
+        ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
+        wire::store(&f[ip_at], ip);
+    } else
+        f[ip_at + 1] |= ecn_ce << 4;
+}
+
+bool is_marked(std::uint32_t number) {
+    return number % 97 == 11;
+}
+
+frame with_header(const frame& ip_packet, const wire::mac_address& to,
+                  const wire::mac_address& from) {
+    frame f = with_ethernet(ip_packet);
+    std::memcpy(f.data(), to.data(), to.size());
+    std::memcpy(f.data() + to.size(), from.data(), from.size());
+    return f;
+}
+
+// The two gateways
+
+/// What goes from one site to the other: feed() at the sender's hosts, wire() between the
+/// gateways, arrived() at the receiver's hosts.
+class gateways {
+  public:
+    gateways(uml_guest& linux_guest, lab& esplane_lab)
+        : guest_(linux_guest)
+        , lab_(esplane_lab) {}
+
+    void feed(unsigned from, const frame& ip_packet) {
+        if (from == esplane_site)
+            inject(lab::plain, with_ethernet(ip_packet));
+        else
+            send(clear_link, with_header(ip_packet, clear_mac, host_mac));
+    }
+    /// ESP that the sender's gateway has made.
+    [[nodiscard]] std::vector<frame> on_wire(unsigned from) {
+        if (from != esplane_site) return receive(wire_link, is_esp);
+        run();
+        return lab_.ports[lab::secure]->take_sent();
+    }
+    /// Hands ESP to the receiver's gateway.
+    void deliver(unsigned from, const frame& esp) {
+        if (from == esplane_site)
+            send(wire_link, esp);
+        else
+            inject(lab::secure, esp);
+    }
+    [[nodiscard]] std::vector<frame> arrived(unsigned from) {
+        if (from == esplane_site)
+            return receive(clear_link,
+                           [](const frame& f) { return is_packet(f, wire::proto_udp, 2000); });
+        run();
+        return lab_.ports[lab::plain]->take_sent();
+    }
+    /// False where the guest says nothing for a while.
+    [[nodiscard]] bool wait() {
+        pollfd waits[] = {{guest_.link(wire_link), POLLIN, 0},
+                          {guest_.link(clear_link), POLLIN, 0}};
+        const int n = ::poll(waits, 2, 3000);
+        if (interrupted) wrong("interrupted");
+        return n > 0;
+    }
+    [[nodiscard]] std::uint64_t drops(fastpath::drop_reason r) const { return lab_.drops(r); }
+
+  private:
+    void inject(std::uint16_t port, const frame& f) {
+        if (!lab_.ports[port]->inject(f)) wrong("a frame longer than a buffer");
+    }
+    void run() {
+        lab_.clock = fastpath::now();
+        while (lab_.worker->run_once(lab_.clock) != 0) {
+        }
+        lab_.poll_events();
+    }
+    void send(unsigned link, const frame& f) {
+        if (::send(guest_.link(link), f.data(), f.size(), 0) != static_cast<ssize_t>(f.size()))
+            wrong(std::string("the link to the guest: ") + std::strerror(errno));
+    }
+    template <typename Filter>
+    std::vector<frame> receive(unsigned link, Filter&& wanted) {
+        std::vector<frame> out;
+        frame f(2048);
+        for (ssize_t n; (n = ::recv(guest_.link(link), f.data(), f.size(), 0)) > 0;) {
+            frame got(f.begin(), f.begin() + n);
+            if (wanted(got)) out.push_back(std::move(got));
+        }
+        return out;
+    }
+
+    uml_guest& guest_;
+    lab& lab_;
+};
+
+// One tunnel
+
+/// What has arrived of the numbers of one tunnel and direction.
+class ledger {
+  public:
+    ledger(const tunnel& t, unsigned from, std::uint32_t numbers)
+        : tunnel_(t)
+        , from_(from)
+        , seen_(numbers) {}
+
+    void enter(const frame& f) {
+        const frame packet = without_ethernet(f);
+        const std::uint32_t number = number_of(packet);
+        if (number >= seen_.size() || packet != make_packet(expected(number)))
+            wrong("packet " + std::to_string(number) + " arrived changed");
+        if (seen_[number]) wrong("packet " + std::to_string(number) + " arrived twice");
+        seen_[number] = true;
+        ++count_;
+    }
+    [[nodiscard]] bool has(std::uint32_t number) const { return seen_[number]; }
+    [[nodiscard]] std::uint32_t count() const { return count_; }
+    [[nodiscard]] std::string missing() const {
+        std::uint32_t first = 0;
+        while (first < seen_.size() && seen_[first])
+            ++first;
+        return std::to_string(seen_.size() - count_) + " packets missing, the first is number " +
+               std::to_string(first);
+    }
+
+  private:
+    /// After two routers and what the wire did to it.
+    packet_spec expected(std::uint32_t number) const {
+        packet_spec s = spec_of(tunnel_, from_, number);
+        s.ttl = static_cast<std::uint8_t>(s.ttl - 2);
+        if (is_marked(number) && (s.tos & ecn_mask) != 0) s.tos |= ecn_ce;
+        return s;
+    }
+
+    const tunnel& tunnel_;
+    unsigned from_;
+    std::vector<bool> seen_;
+    std::uint32_t count_ = 0;
+};
+
+class tunnel_trial {
+  public:
+    tunnel_trial(gateways& g, const tunnel& t, std::uint32_t packets)
+        : gateways_(g)
+        , tunnel_(t)
+        , packets_(packets)
+        , outer_(packets) {}
+
+    void run() {
+        for (const unsigned from : {esplane_site, 3 - esplane_site}) {
+            ledger book(tunnel_, from, packets_ + replayed + 1);
+            send_numbered(from, book);
+            replay(from, book);
+        }
+    }
+
+  private:
+    void feed(unsigned from, std::uint32_t number) {
+        gateways_.feed(from, make_packet(spec_of(tunnel_, from, number)));
+    }
+
+    /// All numbers with a bounded count of them under way.
+    void send_numbered(unsigned from, ledger& book) {
+        std::uint32_t next = 0;
+        while (book.count() < packets_) {
+            for (; next < packets_ && next - book.count() < under_way; ++next)
+                feed(from, next);
+            std::vector<frame> esp = gateways_.on_wire(from);
+            for (frame& f : esp) {
+                look_at(from, f);
+                gateways_.deliver(from, f);
+            }
+            const std::vector<frame> arrived = gateways_.arrived(from);
+            for (const frame& f : arrived)
+                book.enter(f);
+            if (esp.empty() && arrived.empty() && !gateways_.wait()) wrong(book.missing());
+        }
+    }
+
+    /// The first to come (esplane's) is noted, the other's compared; some are marked on the way.
+    void look_at(unsigned from, frame& f) {
+        const esp_view v = view_of(f);
+        const std::uint32_t number = v.sequence - sequence_before(tunnel_, packets_) - 1;
+        if (number >= packets_) wrong("sequence number " + std::to_string(v.sequence) + " on wire");
+        if (from == esplane_site)
+            outer_[number] = v.outer;
+        else if (outer_[number] != v.outer)
+            wrong("packet " + std::to_string(number) + " has outer headers\n    of esplane: " +
+                  text_of(outer_[number]) + "\n    of Linux:   " + text_of(v.outer));
+        if (number == 0) first_ = f;
+        if (is_marked(number)) mark_ce(f);
+    }
+
+    /// Some in reverse, each of them again, and the very first: what is new is taken once.
+    void replay(unsigned from, ledger& book) {
+        const auto refused = [&] {
+            return gateways_.drops(fastpath::drop_reason::replay_duplicate);
+        };
+        const auto refused_stale = [&] { return gateways_.drops(stale_reason()); };
+        const std::uint64_t duplicates_before = refused();
+        const std::uint64_t stale_before = refused_stale();
+        std::vector<frame> esp = collect(from, packets_, replayed);
+        std::reverse(esp.begin(), esp.end());
+        for (unsigned times = 0; times < 2; ++times)
+            for (const frame& f : esp)
+                gateways_.deliver(from, f);
+        gateways_.deliver(from, first_);
+        const std::uint32_t last = packets_ + replayed;
+        gateways_.deliver(from, collect(from, last, 1).front()); // the way keeps the order
+        while (!book.has(last)) {
+            const std::vector<frame> arrived = gateways_.arrived(from);
+            for (const frame& f : arrived)
+                book.enter(f);
+            if (arrived.empty() && !gateways_.wait()) break;
+        }
+        if (book.count() != last + 1) wrong("reordered: " + book.missing());
+        if (from == esplane_site) return; // the kernel's counts are read at the end
+        if (refused() != duplicates_before + replayed)
+            wrong(std::to_string(refused() - duplicates_before) + " replays counted");
+        if (refused_stale() != stale_before + 1) wrong("the stale packet was not counted");
+    }
+
+    /// A number half the number space behind is taken for one far ahead: it fails the ICV.
+    fastpath::drop_reason stale_reason() const {
+        return tunnel_.options.esn ? fastpath::drop_reason::icv_mismatch
+                                   : fastpath::drop_reason::replay_too_old;
+    }
+
+    std::vector<frame> collect(unsigned from, std::uint32_t first, std::uint32_t count) {
+        for (std::uint32_t i = 0; i < count; ++i)
+            feed(from, first + i);
+        std::vector<frame> all;
+        for (;;) {
+            for (frame& f : gateways_.on_wire(from)) {
+                if (is_marked(first + static_cast<std::uint32_t>(all.size()))) mark_ce(f);
+                all.push_back(std::move(f));
+            }
+            if (all.size() >= count) return all;
+            if (!gateways_.wait()) wrong("the gateway stopped sending");
+        }
+    }
+
+    gateways& gateways_;
+    const tunnel& tunnel_;
+    std::uint32_t packets_;
+    std::vector<outer_header> outer_;
+    frame first_;
+};
+
+// Everything
+
+struct options {
+    bool quick = false;
+    std::string only;
+    std::string preload;
+};
+
+/// `ip -batch` as a client of the XFRM server; false where it fails.
+bool run_ip(const std::string& batch, const std::string& preload, const std::string& socket,
+            lab& gateway) {
+    auto server = xfrm::server::open(gateway.control, socket, fastpath::now);
+    if (!server) wrong(server.error().text);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::setenv("LD_PRELOAD", preload.c_str(), 1);
+        ::setenv("ESPLANE_XFRM_SOCKET", socket.c_str(), 1);
+        ::setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+        ::execlp("ip", "ip", "-batch", batch.c_str(), nullptr);
+        ::_exit(127);
+    }
+    int status = 0;
+    while (::waitpid(child, &status, WNOHANG) == 0) {
+        pollfd wait{(*server)->descriptor(), POLLIN, 0};
+        ::poll(&wait, 1, 10);
+        (*server)->serve();
+    }
+    return status == 0;
+}
+
+std::vector<tunnel> chosen_tunnels(const options& o) {
+    std::vector<tunnel> all = all_tunnels();
+    std::erase_if(all, [&](const tunnel& t) {
+        return (o.quick && t.index % 5 != 0) || t.name.find(o.only) == std::string::npos;
+    });
+    return all;
+}
+
+/// The guest's error counters; those that are zero are left out.
+std::map<std::string, std::uint64_t> xfrm_errors(uml_guest& guest) {
+    guest.tell("");
+    std::istringstream text(guest.wait_for("guest-done", 20s));
+    std::map<std::string, std::uint64_t> errors;
+    std::string name;
+    for (std::uint64_t count; text >> name >> count;)
+        if (count != 0) errors[name] = count;
+    return errors;
+}
+
+/// The kernel refused what was replayed to it and nothing else.
+bool check_guest_errors(uml_guest& guest, const std::vector<tunnel>& tunnels) {
+    std::map<std::string, std::uint64_t> expected;
+    for (const tunnel& t : tunnels) {
+        expected["XfrmInStateSeqError"] += replayed + (t.options.esn ? 0 : 1);
+        if (t.options.esn) ++expected["XfrmInStateProtoError"];
+    }
+    const auto found = xfrm_errors(guest);
+    if (found == expected) return true;
+    for (const auto& [name, count] : found)
+        std::cout << "Linux counted " << name << ' ' << count << '\n';
+    for (const auto& [name, count] : expected)
+        std::cout << "  expected    " << name << ' ' << count << '\n';
+    return false;
+}
+
+bool check_esplane_errors(const lab& gateway, const std::vector<tunnel>& tunnels) {
+    std::uint64_t expected = 0;
+    for (std::size_t i = 0; i < tunnels.size(); ++i)
+        expected += replayed + 1;
+    const auto& counters = gateway.worker->counters();
+    if (counters.dropped_total() == expected && counters.balanced()) return true;
+    std::cout << "esplane dropped " << counters.dropped_total() << " packets, expected " << expected
+              << (counters.balanced() ? "" : "; its account does not balance") << '\n';
+    return false;
+}
+
+/// All tunnels of one suite; returns how many failed.
+unsigned run_suite(gateways& g, std::span<const tunnel> tunnels, std::uint32_t packets) {
+    unsigned failed = 0;
+    const auto start = std::chrono::steady_clock::now();
+    for (const tunnel& t : tunnels) {
+        try {
+            tunnel_trial(g, t, packets).run();
+        } catch (const std::runtime_error& e) {
+            std::cout << "FAILED " << t.name << ": " << e.what() << std::endl;
+            if (++failed == failures_shown || interrupted) return failed;
+        }
+    }
+    if (failed != 0) return failed;
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    std::cout << name_of(tunnels.front().options.run) << ": " << tunnels.size() << " tunnels, "
+              << 2 * tunnels.size() * packets << " packets, none missing, none twice; "
+              << 2 * tunnels.size() * (replayed + 1) << " replays refused; " << took.count() << " s"
+              << std::endl;
+    return 0;
+}
+
+unsigned run_suites(gateways& g, const std::vector<tunnel>& tunnels, std::uint32_t packets) {
+    unsigned failed = 0;
+    for (std::size_t i = 0; i < tunnels.size() && failed < failures_shown && !interrupted;) {
+        std::size_t end = i;
+        while (end < tunnels.size() && tunnels[end].options.run == tunnels[i].options.run)
+            ++end;
+        failed += run_suite(g, std::span(tunnels).subspan(i, end - i), packets);
+        i = end;
+    }
+    return failed;
+}
+
+int run(const options& o, const std::string& kernel) {
+    const std::uint32_t packets = o.quick ? quick_packets : full_packets;
+    const std::vector<tunnel> tunnels = chosen_tunnels(o);
+    if (tunnels.empty()) wrong("no tunnel is named like " + o.only);
+    scratch_directory scratch("kernel_peer");
+    lab gateway(esplane_site);
+    const std::string ours = scratch.write("ours", xfrm_lines(tunnels, esplane_site, packets));
+    if (!run_ip(ours, o.preload, scratch.path() + "/xfrm", gateway))
+        wrong("ip failed against esplane");
+    if (gateway.control.sa_count() != 2 * tunnels.size()) wrong("esplane lacks SAs");
+
+    const std::string theirs = scratch.write(
+        "theirs", guest_network_lines() + xfrm_lines(tunnels, 3 - esplane_site, packets));
+    char self[4096] = {};
+    if (::readlink("/proc/self/exe", self, sizeof self - 1) < 0) wrong("/proc/self/exe");
+    uml_guest guest(kernel, scratch, 2, guest_script(self, theirs));
+    (void)guest.wait_for("guest-ready", 60s);
+
+    gateways both(guest, gateway);
+    const unsigned failed = run_suites(both, tunnels, packets);
+    if (failed == 0 && check_guest_errors(guest, tunnels) &&
+        check_esplane_errors(gateway, tunnels)) {
+        std::cout << tunnels.size() << " tunnels, " << 2 * tunnels.size() * packets
+                  << " packets: none missing, none twice\n";
+        return 0;
+    }
+    if (failed != 0)
+        for (const auto& [name, count] : xfrm_errors(guest))
+            std::cout << "Linux counted " << name << ' ' << count << '\n';
+    for (unsigned r = 1; r < fastpath::drop_reason_count; ++r)
+        if (const auto n = gateway.drops(static_cast<fastpath::drop_reason>(r)); n != 0)
+            std::cout << "esplane dropped " << n << ": "
+                      << fastpath::describe(static_cast<fastpath::drop_reason>(r)).text << '\n';
+    return 1;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    options o;
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        if (word == "--encap-socket") return hold_encap_socket();
+        if (word == "--quick")
+            o.quick = true;
+        else if (word == "--only" && i + 1 < argc)
+            o.only = argv[++i];
+        else
+            o.preload = word;
+    }
+    if (o.preload.empty()) {
+        std::cerr << "usage: kernel_peer [--quick] [--only TEXT] PRELOAD_LIBRARY\n";
+        return 2;
+    }
+    const auto kernel = uml_guest::find_kernel();
+    if (!kernel) {
+        std::cout << "SKIP: " << kernel.error().text << '\n';
+        return 77;
+    }
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP})
+        std::signal(signal, [](int) { interrupted = 1; });
+    try {
+        return run(o, *kernel);
+    } catch (const std::exception& e) {
+        std::cout << "FAILED: " << e.what() << '\n';
+        return 1;
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/interop/kernel_peer_tunnels.h"
+
+#include <array>
+#include <sstream>
+
+namespace esplane::tests {
+
+namespace {
+
+using ipsec::family;
+
+struct wrapping {
+    family inner, outer;
+    bool encapsulated;
+    const char* name;
+};
+constexpr std::array<wrapping, 6> wrappings = {{
+    {family::ipv4, family::ipv4, false, "v4-in-v4"},
+    {family::ipv6, family::ipv4, false, "v6-in-v4"},
+    {family::ipv4, family::ipv4, true, "v4-in-v4 udp"},
+    {family::ipv6, family::ipv4, true, "v6-in-v4 udp"},
+    {family::ipv4, family::ipv6, false, "v4-in-v6"},
+    {family::ipv6, family::ipv6, false, "v6-in-v6"},
+}};
+
+std::string hexadecimal(const secret& key) {
+    constexpr const char* digits = "0123456789abcdef";
+    std::string text = "0x";
+    for (const std::uint8_t b : key.bytes()) {
+        text += digits[b >> 4];
+        text += digits[b & 15];
+    }
+    return key.empty() ? "\"\"" : text;
+}
+
+std::string algorithm_words(const ipsec::algorithms& a) {
+    std::ostringstream out;
+    if (a.aead.present())
+        out << " aead " << a.aead.name << ' ' << hexadecimal(a.aead.key) << ' ' << a.aead.icv_bits;
+    if (a.auth.present())
+        out << " auth-trunc " << a.auth.name << ' ' << hexadecimal(a.auth.key) << ' '
+            << a.auth.icv_bits;
+    if (a.cipher.present()) out << " enc " << a.cipher.name << ' ' << hexadecimal(a.cipher.key);
+    return out.str();
+}
+
+std::string gateway(family f, unsigned site) {
+    return (f == family::ipv4 ? "192.168.77." : "fd77::") + std::to_string(site);
+}
+
+std::string network(const tunnel& t, unsigned site) {
+    std::ostringstream out;
+    if (t.inner == family::ipv4)
+        out << "10." << site << '.' << t.index + 1 << ".0/24";
+    else
+        out << "fd0" << site << "::" << std::hex << t.index + 1 << "00/120";
+    return out.str();
+}
+
+std::string endpoints(const tunnel& t, unsigned from) {
+    return " src " + gateway(t.options.outer, from) + " dst " + gateway(t.options.outer, 3 - from);
+}
+
+std::string state_line(const tunnel& t, unsigned from, std::uint32_t packets) {
+    const tunnel_options& o = t.options;
+    const std::uint32_t before = sequence_before(t, packets);
+    std::ostringstream out;
+    out << "xfrm state add" << endpoints(t, from) << " proto esp spi " << o.spi + from - 1
+        << " reqid " << o.reqid << " mode tunnel replay-window " << o.replay_window;
+    if (o.esn) out << " replay-seq " << before << " replay-oseq " << before << " flag esn";
+    if (t.inner != o.outer) out << (o.esn ? "" : " flag") << " af-unspec";
+    out << algorithm_words(make_algorithms(o.run, o.key_seed * 2 + from));
+    if (o.encapsulated) out << " encap espinudp 4500 4500 0.0.0.0";
+    out << '\n';
+    return out.str();
+}
+
+std::string policy_line(const tunnel& t, const char* direction, unsigned from) {
+    return "xfrm policy add src " + network(t, from) + " dst " + network(t, 3 - from) + " dir " +
+           direction + " tmpl" + endpoints(t, from) + " proto esp reqid " +
+           std::to_string(t.options.reqid) + " mode tunnel\n";
+}
+
+} // namespace
+
+std::vector<tunnel> all_tunnels() {
+    std::vector<tunnel> all;
+    for (unsigned s = 0; s < ipsec::suite_count; ++s)
+        for (const wrapping& w : wrappings)
+            for (const bool esn : {false, true})
+                for (const std::uint32_t window : {32u, 1024u}) {
+                    tunnel t;
+                    t.index = static_cast<unsigned>(all.size());
+                    t.inner = w.inner;
+                    t.options.run = static_cast<ipsec::suite>(s);
+                    t.options.outer = w.outer;
+                    t.options.encapsulated = w.encapsulated;
+                    t.options.esn = esn;
+                    t.options.replay_window = window;
+                    t.options.spi = 0x10000 + 2 * t.index;
+                    t.options.reqid = t.options.key_seed = t.index + 1;
+                    t.name = std::string(name_of(t.options.run)) + " " + w.name +
+                             (esn ? " esn" : "") + " window " + std::to_string(window);
+                    all.push_back(std::move(t));
+                }
+    return all;
+}
+
+std::uint32_t sequence_before(const tunnel& t, std::uint32_t packets) {
+    return t.options.esn ? 0u - packets / 2 : 0;
+}
+
+std::string xfrm_lines(std::span<const tunnel> tunnels, unsigned site, std::uint32_t packets) {
+    std::string lines;
+    for (const tunnel& t : tunnels) {
+        for (const unsigned from : {1u, 2u})
+            lines += state_line(t, from, packets);
+        lines += policy_line(t, "out", site);
+        for (const char* direction : {"in", "fwd"})
+            lines += policy_line(t, direction, 3 - site);
+    }
+    return lines;
+}
+
+packet_spec spec_of(const tunnel& t, unsigned from, std::uint32_t number) {
+    packet_spec s;
+    s.family = t.inner;
+    s.from = from;
+    s.to = 3 - from;
+    s.host = static_cast<std::uint16_t>((t.index + 1) << 8 | 10);
+    s.length = 64 + number * 577 % 1337; // both prime: every length from 64 to 1400
+    s.number = number;
+    s.tos = static_cast<std::uint8_t>(number * 37); // odd: every value
+    s.ttl = static_cast<std::uint8_t>(3 + number % 250);
+    s.dont_fragment = number % 3 != 0;
+    return s;
+}
+
+} // namespace esplane::tests

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The tunnels that esplane and the Linux kernel are held against each other with, and the `ip`
+// commands that set them up.
+//
+// Tunnel i carries host number 256 * (i + 1) + 10 of site 1 to the same of site 2:
+//
+//   10.1.i+1.0/24 or fd01::(i+1)00/120  ---  10.2.i+1.0/24 or fd02::(i+1)00/120
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tests/support/lab.h"
+
+namespace esplane::tests {
+
+struct tunnel {
+    unsigned index = 0;
+    std::string name; ///< "aes128-gcm16 v4-in-v4 udp esn window 32"
+    ipsec::family inner = ipsec::family::ipv4;
+    tunnel_options options;
+};
+
+/// Of every suite, 24: families, encapsulation, ESN and windows in all combinations.
+[[nodiscard]] std::vector<tunnel> all_tunnels();
+
+/// The number of the last packet before the first; with ESN the low half wraps in the middle of
+/// `packets`.
+[[nodiscard]] std::uint32_t sequence_before(const tunnel& t, std::uint32_t packets);
+
+/// SAs and policies of one site as lines for `ip -batch`.
+[[nodiscard]] std::string xfrm_lines(std::span<const tunnel> tunnels, unsigned site,
+                                     std::uint32_t packets);
+
+/// The packet with this number, as sent by a host of site `from`.  Length, traffic class, hop limit
+/// and DF follow from the number.
+[[nodiscard]] packet_spec spec_of(const tunnel& t, unsigned from, std::uint32_t number);
+
+} // namespace esplane::tests
