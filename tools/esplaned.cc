@@ -2,9 +2,11 @@
 //
 // esplaned: the one file that knows every room.
 //
-//   XFRM clients ──► xfrm::server ──► control::layer ──► user_backend ──► tables ──► worker ◄─►
-//   ports rtnetlink ─────► xfrm::route_monitor ──────────────► fib ────────────────┘
-//                                   └── guarding ──► guards (XDP and tc programs)
+//   XFRM clients --> xfrm::server --> control::layer --> user_backend --> tables --> worker
+//                                           |                               |          |
+//                                       guarding --> guards                fib       ports
+//                                           |                               |
+//   the kernel ----> xfrm::route_monitor ---'-------------------------------'
 //
 // One thread for control, an epoll loop; one for packets.  Both end on SIGTERM and SIGINT; the
 // programs on the devices stay.
@@ -111,7 +113,7 @@ class daemon {
     [[nodiscard]] bool has_guarded() const noexcept { return guarded_; }
 
   private:
-    [[nodiscard]] result<void> check_cpus() const;
+    [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> make_engine();
     [[nodiscard]] result<void> follow_network();
@@ -152,7 +154,7 @@ result<void> daemon::start() {
 }
 
 /// Early, while nothing is attached yet.
-result<void> daemon::check_cpus() const {
+result<void> daemon::check_cpus() {
     cpu_set_t allowed;
     if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return fail_errno("--cpus");
     for (const unsigned cpu : options_.cpus)
