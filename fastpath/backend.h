@@ -32,8 +32,8 @@ class nonce_registry {
 
     explicit nonce_registry(control::random_source random, std::size_t limit = default_limit);
 
-    /// The space of a key; a new one starts at random.  The oldest unused is forgotten at the limit.
-    /// Errors: as crypto::fingerprinter::make().
+    /// The space of a key; a new one starts at random.  The oldest unused is forgotten at the
+    /// limit. Errors: as crypto::fingerprinter::make().
     [[nodiscard]] result<std::shared_ptr<nonce_space>> space_for(const secret& key);
     [[nodiscard]] std::size_t size() const noexcept { return by_key_.size(); }
 

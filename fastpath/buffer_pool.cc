@@ -7,15 +7,33 @@
 
 namespace esplane::fastpath {
 
+namespace {
+
+constexpr std::size_t huge_page = 2u << 20;
+
+/// Room for `bytes` that starts on a huge page.  What the alignment costs is given back.
+void* map_aligned(std::size_t bytes) {
+    const std::size_t whole = bytes + huge_page;
+    void* at = ::mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return nullptr;
+    auto* first = static_cast<std::uint8_t*>(at);
+    const std::size_t skip =
+        (huge_page - reinterpret_cast<std::uintptr_t>(at) % huge_page) % huge_page;
+    if (skip != 0) ::munmap(first, skip);
+    ::munmap(first + skip + bytes, whole - skip - bytes);
+    return first + skip;
+}
+
+} // namespace
+
 result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count) {
     count = std::max(count, 64u);
     const std::size_t bytes = std::size_t{count} * frame_size;
-    void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (base == MAP_FAILED)
-        return fail_errno("packet buffers, " + std::to_string(bytes) + " bytes");
-    (void)::madvise(base, bytes, MADV_HUGEPAGE);
+    void* base = map_aligned(bytes);
+    if (base == nullptr) return fail_errno("packet buffers, " + std::to_string(bytes) + " bytes");
+    (void)::madvise(base, bytes, MADV_HUGEPAGE); // before the first touch, or pages stay small
     (void)::madvise(base, bytes, MADV_DONTDUMP); // packets may hold clear text
+    std::memset(base, 0, bytes);                 // all memory is there from the start
     return std::unique_ptr<buffer_pool>(new buffer_pool(static_cast<std::uint8_t*>(base), count));
 }
 

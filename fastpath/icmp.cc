@@ -101,7 +101,7 @@ void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
             ? ipv4_quote
             : ipv6_minimum_mtu - static_cast<std::uint32_t>(sizeof(wire::ipv6_header)) - 8;
     write_error(*e, about, *from, icmp, std::min(about.length, most));
-    if (parse_ip(*e, s.routes) != drop_reason::none) {
+    if (parse_ip(*e, s.routes, false) != drop_reason::none) {
         s.drop(*e, drop_reason::route_missing);
         return;
     }

@@ -56,7 +56,7 @@ drop_reason refuse(sa_in& sa, ipsec::replay_verdict verdict) noexcept {
 drop_reason check(inbound_item& c) noexcept {
     const packet& p = *c.p;
     sa_in& sa = *c.sa;
-    const std::uint32_t offset = esp_offset(p);
+    const std::uint32_t offset = c.offset;
     const std::uint32_t overhead = static_cast<std::uint32_t>(sizeof(wire::esp_header)) +
                                    sa.layout.iv_length + sa.layout.icv_length;
     if (sa.encapsulated != (p.protocol == wire::proto_udp)) return drop_reason::sa_encapsulation;
@@ -100,7 +100,7 @@ drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     packet& p = *c.p;
     const sa_in& sa = *c.sa;
     const std::uint32_t front =
-        esp_offset(p) + static_cast<std::uint32_t>(sizeof(wire::esp_header)) + sa.layout.iv_length;
+        c.offset + static_cast<std::uint32_t>(sizeof(wire::esp_header)) + sa.layout.iv_length;
     const std::uint32_t text = p.length - front - sa.layout.icv_length;
     const std::uint8_t* trailer = p.data + front + text - 2;
     const std::uint8_t pad = trailer[0];
@@ -122,7 +122,7 @@ drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     if ((p.data[0] >> 4) != static_cast<unsigned>(inner)) return drop_reason::inner_malformed;
     copy_traffic_class(sa, outer_tos, p.data);
     p.l2_length = 0;
-    return parse_ip(p, s.routes);
+    return parse_ip(p, s.routes, false);
 }
 
 ipsec::flow flow_of(const packet& p) {
@@ -166,9 +166,11 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     for (unsigned i = 0; i < esp.size(); ++i) {
         packet& p = esp[i];
         // A packet too short for an SPI finds no SA: 0 is never one.
-        const bool whole = p.length >= esp_offset(p) + sizeof(wire::esp_header);
+        const std::uint32_t offset = esp_offset(p);
+        const bool whole = p.length >= offset + sizeof(wire::esp_header);
         items[i].p = &p;
-        items[i].spi = whole ? wire::load<wire::be32>(p.data + esp_offset(p)) : wire::be32();
+        items[i].offset = offset;
+        items[i].spi = whole ? wire::load<wire::be32>(p.data + offset) : wire::be32();
         items[i].hash = hash_of_spi(items[i].spi, destination_of(p), p.family);
         s.shared.inbound().prefetch(items[i].hash);
     }
@@ -187,8 +189,8 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
         }
         crypto::job& j = jobs[count++];
         j.keys = c.sa->keys;
-        j.esp = c.p->data + esp_offset(*c.p);
-        j.text_length = c.p->length - esp_offset(*c.p) -
+        j.esp = c.p->data + c.offset;
+        j.text_length = c.p->length - c.offset -
                         static_cast<std::uint32_t>(sizeof(wire::esp_header)) -
                         c.sa->layout.iv_length - c.sa->layout.icv_length;
         j.esn = (c.sa->flags & ipsec::sa_flag::esn) != 0;

@@ -32,7 +32,7 @@ void complete_checksum(packet& p, const std::uint8_t* addresses, std::size_t at)
 
 /// Ports, or ICMP type and code, as selectors see them.
 template <std::size_t AddressLength>
-drop_reason parse_l4(packet& p, const std::uint8_t* addresses) noexcept {
+drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) noexcept {
     const std::uint8_t* l4 = p.data + p.l4_offset;
     const std::uint32_t length = p.length - p.l4_offset;
     switch (p.protocol) {
@@ -73,7 +73,7 @@ std::uint16_t header_sum(const std::uint8_t* ip, unsigned length) noexcept {
     return wire::checksum_fold(sum);
 }
 
-drop_reason parse_ipv4(packet& p, const fib& routes) noexcept {
+drop_reason parse_ipv4(packet& p, const fib& routes, bool checksums) noexcept {
     if (p.length < sizeof(wire::ipv4_header)) return drop_reason::ip_malformed;
     const wire::ipv4_header& ip = p.ipv4();
     const unsigned header = (ip.version_ihl & 0x0f) * 4u;
@@ -89,7 +89,7 @@ drop_reason parse_ipv4(packet& p, const fib& routes) noexcept {
     const std::uint16_t fragment = ip.fragment.host();
     if ((fragment & wire::ipv4_df) != 0) p.flags |= packet_flag::dont_fragment;
     if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) return drop_reason::fragment;
-    return parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source));
+    return parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source), checksums);
 }
 
 /// Walks the extension headers to what selectors compare.
@@ -118,7 +118,7 @@ drop_reason find_upper_layer(packet& p) noexcept {
     return drop_reason::ip_malformed;
 }
 
-drop_reason parse_ipv6(packet& p, const fib& routes) noexcept {
+drop_reason parse_ipv6(packet& p, const fib& routes, bool checksums) noexcept {
     if (p.length < sizeof(wire::ipv6_header)) return drop_reason::ip_malformed;
     const wire::ipv6_header& ip = p.ipv6();
     const unsigned total = sizeof ip + ip.payload_length.host();
@@ -129,7 +129,7 @@ drop_reason parse_ipv6(packet& p, const fib& routes) noexcept {
     p.flags |= packet_flag::dont_fragment;
     p.next = &routes.lookup_v6(ip.destination.data());
     if (const drop_reason why = find_upper_layer(p); why != drop_reason::none) return why;
-    return parse_l4<16>(p, ip.source.data());
+    return parse_l4<16>(p, ip.source.data(), checksums);
 }
 
 /// RFC 3948: in UDP to one of our ports, not a keepalive, no non-ESP marker.
@@ -153,13 +153,13 @@ drop_reason strip_ethernet(packet& p) noexcept {
 
 } // namespace
 
-drop_reason parse_ip(packet& p, const fib& routes) noexcept {
+drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept {
     p.flags &= packet_flag::created;
     p.source_port = p.destination_port = {};
     if (p.length == 0) return drop_reason::ip_malformed;
     const unsigned version = p.data[0] >> 4;
-    const drop_reason why = version == 4   ? parse_ipv4(p, routes)
-                            : version == 6 ? parse_ipv6(p, routes)
+    const drop_reason why = version == 4   ? parse_ipv4(p, routes, checksums)
+                            : version == 6 ? parse_ipv6(p, routes, checksums)
                                            : drop_reason::ip_malformed;
     if (why == drop_reason::none && p.next->kind == adjacency_kind::local)
         p.flags |= packet_flag::for_machine;
@@ -172,7 +172,7 @@ void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,
         __builtin_prefetch(p.data);
     for (packet& p : frames) {
         drop_reason why = ethernet ? strip_ethernet(p) : drop_reason::none;
-        if (why == drop_reason::none) why = parse_ip(p, s.routes);
+        if (why == drop_reason::none) why = parse_ip(p, s.routes, true);
         if (why != drop_reason::none) {
             s.drop(p, why);
             continue;

@@ -13,7 +13,9 @@ namespace esplane::fastpath {
 /// Parses the IP packet at p.data: sets length (trimmed to what the IP header says), family,
 /// protocol, tos, flags, l4_offset, ports, next.  Anything but none: the packet is to be dropped
 /// for that reason; nothing of the buffer has changed.
-[[nodiscard]] drop_reason parse_ip(packet& p, const fib& routes) noexcept;
+///
+/// checksums   whether a virtual device may have left the upper-layer checksum to us
+[[nodiscard]] drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept;
 
 /// Sorts frames: ESP for the machine to `esp`, everything else that is IP to `clear`.
 ///

@@ -70,7 +70,8 @@ struct inbound_item {
     sa_in* sa;
     std::uint64_t sequence;
     wire::be32 spi;
-    std::uint32_t hash; ///< hash_of_spi
+    std::uint32_t hash;   ///< hash_of_spi
+    std::uint32_t offset; ///< of the ESP header from the packet's data
 };
 
 /// Arrays that one burst needs and the next one overwrites: never cleared.

@@ -1,21 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/tables.h"
 
-#include <nmmintrin.h>
-
 namespace esplane::fastpath {
-
-std::uint32_t hash_of_spi(wire::be32 spi, const std::uint8_t* destination,
-                          ipsec::family f) noexcept {
-    std::uint64_t h = _mm_crc32_u32(0, spi.network());
-    if (f == ipsec::family::ipv4)
-        h = _mm_crc32_u32(static_cast<std::uint32_t>(h), wire::load<std::uint32_t>(destination));
-    else {
-        h = _mm_crc32_u64(h, wire::load<std::uint64_t>(destination));
-        h = _mm_crc32_u64(h, wire::load<std::uint64_t>(destination + 8));
-    }
-    return static_cast<std::uint32_t>(h);
-}
 
 tables::tables()
     : routes_(fib::build({}, {}).release())

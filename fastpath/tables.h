@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <nmmintrin.h>
 #include <span>
 
 #include "fastpath/classify.h"
@@ -19,8 +20,14 @@
 namespace esplane::fastpath {
 
 /// Of an SPI and the address it belongs to.  `destination` is 4 or 16 bytes.
-[[nodiscard]] std::uint32_t hash_of_spi(wire::be32 spi, const std::uint8_t* destination,
-                                        ipsec::family f) noexcept;
+[[nodiscard]] inline std::uint32_t hash_of_spi(wire::be32 spi, const std::uint8_t* destination,
+                                               ipsec::family f) noexcept {
+    const std::uint32_t h = _mm_crc32_u32(0, spi.network());
+    if (f == ipsec::family::ipv4) return _mm_crc32_u32(h, wire::load<std::uint32_t>(destination));
+    std::uint64_t wide = _mm_crc32_u64(h, wire::load<std::uint64_t>(destination));
+    wide = _mm_crc32_u64(wide, wire::load<std::uint64_t>(destination + 8));
+    return static_cast<std::uint32_t>(wide);
+}
 
 class tables {
   public:
