@@ -41,8 +41,9 @@ drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) n
         if (length < 8) return drop_reason::ip_malformed;
         p.source_port = wire::load<wire::be16>(l4);
         p.destination_port = wire::load<wire::be16>(l4 + 2);
-        complete_checksum<AddressLength>(
-            p, addresses, p.protocol == wire::proto_tcp ? checksum_at_tcp : checksum_at_udp);
+        if (checksums)
+            complete_checksum<AddressLength>(
+                p, addresses, p.protocol == wire::proto_tcp ? checksum_at_tcp : checksum_at_udp);
         return drop_reason::none;
     case wire::proto_sctp:
     case wire::proto_dccp:
