@@ -186,8 +186,8 @@ result<void> decode_esn_state(const xfrm_usersa_info& info, bytes value, ipsec::
     // iproute2 sends the head alone: the bitmap is empty then.
     std::vector<std::uint32_t> ring(state->bitmap_words);
     const bytes bitmap = value.subspan(sizeof *state);
-    if (!bitmap.empty())
-        std::memcpy(ring.data(), bitmap.data(), ring.size() * sizeof(std::uint32_t));
+    const std::size_t length = ring.size() * sizeof(std::uint32_t);
+    if (length > 0 && bitmap.size() >= length) std::memcpy(ring.data(), bitmap.data(), length);
     s.replay.bitmap = from_ring(ring, state->received, state->window);
     return {};
 }

@@ -167,6 +167,22 @@ TEST(SaCodec, AnEsnStateWithoutBitmapIsAnEmptyOne) {
     EXPECT_EQ(s->replay.bitmap, std::vector<std::uint32_t>(2));
 }
 
+TEST(SaCodec, AnEsnStateWithoutWindowMayCarryBytesThatNobodyReads) {
+    datagram d = new_sa(example_sa());
+    const std::vector<std::uint8_t> value(sizeof(xfrm_replay_state_esn) + 4);
+    EXPECT_TRUE(decode(with_attribute(std::move(d), XFRMA_REPLAY_ESN_VAL, value)));
+}
+
+TEST(SaCodec, CountersComeFromTheirAttributeAlone) {
+    ipsec::sa s = example_sa();
+    s.current.bytes = 1000; // in the fixed part: what the sender has counted
+    EXPECT_EQ(decode(new_sa(s))->current.bytes, 0u);
+    const xfrm_lifetime_cur given{2000, 2, 3, 4};
+    const auto* at = reinterpret_cast<const std::uint8_t*>(&given);
+    EXPECT_EQ(decode(with_attribute(new_sa(s), XFRMA_LTIME_VAL, {at, sizeof given}))->current,
+              (ipsec::lifetime_current{2000, 2, 3, 4}));
+}
+
 TEST(SaCodec, ASelectorWithoutFamilyGetsThatOfTheSaUnlessAnyIsAskedFor) {
     ipsec::sa s = example_sa();
     s.sel.fam = ipsec::family::unspecified;
