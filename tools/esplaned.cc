@@ -10,6 +10,7 @@
 //
 // One thread for control, an epoll loop; one for packets.  Both end on SIGTERM and SIGINT; the
 // programs on the devices stay.
+#include <algorithm>
 #include <csignal>
 #include <functional>
 #include <iostream>
@@ -119,6 +120,8 @@ class daemon {
     [[nodiscard]] result<void> follow_network();
     [[nodiscard]] result<void> open_sockets();
     [[nodiscard]] result<void> watch_all();
+    [[nodiscard]] result<void> begin_work();
+    void open_to_traffic();
     void announce();
     void publish_network();
     void kernel_spoke();
@@ -148,9 +151,31 @@ result<void> daemon::start() {
     for (const auto step : {&daemon::check_cpus, &daemon::guard_devices, &daemon::make_engine,
                             &daemon::follow_network, &daemon::open_sockets, &daemon::watch_all})
         if (auto done = (this->*step)(); !done) return done;
-    if (auto started = engine_->worker().start(); !started) return started;
+    return begin_work();
+}
+
+/// Devices that an earlier daemon guarded stay closed until a client has programmed a policy: what
+/// a policy protected must not leave in clear because a daemon died.
+result<void> daemon::begin_work() {
+    const auto guards = devices_->guards();
+    const bool resumed = std::any_of(guards.begin(), guards.end(),
+                                     [](const fastpath::guard* g) { return g->was_guarded(); });
+    if (!resumed) {
+        if (auto started = engine_->worker().start(); !started) return started;
+    } else {
+        guarding_->stay_closed([this] { open_to_traffic(); });
+        log("these devices were guarded before: nothing passes until a policy is programmed "
+            "(`esplane release` before the start forgets that)");
+    }
     announce();
     return {};
+}
+
+void daemon::open_to_traffic() {
+    if (auto started = engine_->worker().start(); !started) {
+        log(started.error().text);
+        stopping_ = true;
+    }
 }
 
 /// Early, while nothing is attached yet.

@@ -18,10 +18,27 @@ void guarding::on_event(const ipsec::event& e) {
         forget(expired->what);
 }
 
+void guarding::stay_closed(std::function<void()> opened) {
+    closed_ = true;
+    opened_ = std::move(opened);
+    for (fastpath::guard* g : guards_)
+        check(*g, "staying closed", g->deny_all());
+}
+
+void guarding::open() {
+    closed_ = false;
+    publish_out();
+    publish_in();
+    opened_();
+}
+
 void guarding::learn(const ipsec::policy& p) {
     const bool bypass = p.action == ipsec::policy_action::allow && !p.protects();
     policies_[p.index] = {p.position, p.dir, {p.sel, p.priority, bypass}};
-    publish(p.dir);
+    if (closed_)
+        open();
+    else
+        publish(p.dir);
 }
 
 void guarding::forget(const ipsec::policy& p) {
@@ -30,6 +47,7 @@ void guarding::forget(const ipsec::policy& p) {
 
 void guarding::forget_all() {
     policies_.clear();
+    if (closed_) return;
     publish_out();
     publish_in();
 }

@@ -26,6 +26,11 @@ class guarding final : public ipsec::listener {
     /// All guards outlive this.
     guarding(std::vector<fastpath::guard*> guards, log l);
 
+    /// After an earlier daemon that was not released: the machine sends nothing in clear, and
+    /// `opened` is called once, with the first policy, when the guards know it.
+    void stay_closed(std::function<void()> opened);
+    [[nodiscard]] bool closed() const noexcept { return closed_; }
+
     void on_event(const ipsec::event& e) override;
     void set_addresses(const std::vector<control::interface_address>& addresses);
     void set_encap_ports(const std::vector<wire::be16>& ports);
@@ -40,6 +45,7 @@ class guarding final : public ipsec::listener {
     void learn(const ipsec::policy& p);
     void forget(const ipsec::policy& p);
     void forget_all();
+    void open();
     void publish(ipsec::policy_direction changed);
     void publish_out();
     void publish_in();
@@ -49,6 +55,8 @@ class guarding final : public ipsec::listener {
     log log_;
     std::map<std::uint32_t, known_policy> policies_; ///< by index
     bool take_local_ = false;
+    bool closed_ = false;
+    std::function<void()> opened_;
 };
 
 } // namespace esplane::tools

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/xdp/guard.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <iterator>
@@ -115,6 +116,8 @@ result<std::unique_ptr<guard>> guard::open(const std::string& device) {
     auto lock = lock_device(device, *ifindex);
     if (!lock) return tl::unexpected(std::move(lock.error()));
     std::unique_ptr<guard> g(new guard(device, *ifindex, std::move(*lock)));
+    const std::vector<std::string> guarded = guarded_devices();
+    g->was_guarded_ = std::find(guarded.begin(), guarded.end(), device) != guarded.end();
     if (auto loaded = g->load(); !loaded) return tl::unexpected(std::move(loaded.error()));
     return g;
 }
@@ -186,6 +189,10 @@ result<void> guard::configure_egress(bool deny_all) {
         e != 0)
         return fail_bpf(e, device_ + ": configuring the egress filter");
     return {};
+}
+
+result<void> guard::deny_all() {
+    return configure_egress(true);
 }
 
 result<void> guard::set_out_policies(std::span<const egress_rule> rules) {

@@ -69,6 +69,10 @@ class guard {
     ///
     /// Errors: E2BIG where the rules cannot be expressed, ENOMEM.
     [[nodiscard]] result<void> set_out_policies(std::span<const egress_rule> rules);
+    /// Drops all IP of the machine but the exempt until the next set_out_policies().
+    [[nodiscard]] result<void> deny_all();
+    /// Whether an earlier daemon's programs are on the device: it was not released.
+    [[nodiscard]] bool was_guarded() const noexcept { return was_guarded_; }
     /// Gives what arrives on a queue to an AF_XDP socket.  It ends when the socket is closed.
     [[nodiscard]] result<void> hold(std::uint32_t queue, int socket);
 
@@ -105,6 +109,7 @@ class guard {
     egress_bpf* egress_ = nullptr;
     xdp_mode mode_ = xdp_mode::native;
     wire::mac_address punt_source_{};
+    bool was_guarded_ = false;
     bool take_local_ = false;
     std::uint32_t generation_ = 0; ///< of the egress rules in force
     std::vector<esplane_rule_key> rules_in_force_;
