@@ -29,8 +29,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/wire/checksum.h"
 #include "tests/interop/kernel_peer_tunnels.h"
+#include "tests/interop/kernel_peer_wire.h"
 #include "tests/interop/lib/uml_guest.h"
 #include "tests/support/lab.h"
 #include "xfrm/server.h"
@@ -51,7 +51,6 @@ constexpr std::uint32_t under_way = 128;       ///< fits all buffers between: no
 constexpr std::uint32_t replayed = 16;         ///< fewer than the smallest window
 constexpr unsigned failures_shown = 5;
 constexpr std::uint8_t ecn_mask = 3;
-constexpr std::uint8_t ecn_ce = 3;
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -116,97 +115,6 @@ int hold_encap_socket() {
         ::pause();
 }
 
-// The wire
-
-/// What an ESP packet shows of its outer headers, but for the SPI, addresses, IPv4's ID and what
-/// follows from it.
-struct outer_header {
-    std::uint32_t first_word = 0; ///< IPv6: class and flow label; IPv4: traffic class
-    std::uint32_t length = 0;
-    std::uint8_t ttl = 0;
-    std::uint8_t protocol = 0;
-    bool dont_fragment = false;
-    std::array<std::uint8_t, 8> udp{};
-    friend bool operator==(const outer_header&, const outer_header&) = default;
-};
-
-std::string text_of(const outer_header& h) {
-    std::ostringstream out;
-    out << std::hex << "class/flow " << h.first_word << std::dec << " length " << h.length
-        << " ttl " << unsigned{h.ttl} << " protocol " << unsigned{h.protocol} << " df "
-        << h.dont_fragment << " udp" << std::hex;
-    for (const std::uint8_t b : h.udp)
-        out << ' ' << unsigned{b};
-    return out.str();
-}
-
-struct esp_view {
-    outer_header outer;
-    std::uint32_t sequence = 0;
-};
-
-constexpr std::size_t ip_at = sizeof(wire::ethernet_header);
-
-/// Whether a frame is an IP packet of `protocol`; `to_port` of UDP, 0 = any.
-bool is_packet(const frame& f, std::uint8_t protocol, std::uint16_t to_port) {
-    if (f.size() < ip_at + sizeof(wire::ipv4_header)) return false;
-    const std::uint16_t type = wire::load<wire::ethernet_header>(f.data()).type.host();
-    std::size_t l4 = ip_at + sizeof(wire::ipv4_header);
-    std::uint8_t found = f[ip_at + 9];
-    if (type == wire::ethertype_ipv6) {
-        l4 = ip_at + sizeof(wire::ipv6_header);
-        found = f[ip_at + 6];
-    } else if (type != wire::ethertype_ipv4)
-        return false;
-    if (found != protocol || f.size() < l4 + sizeof(wire::udp_header)) return false;
-    return to_port == 0 || wire::load<wire::udp_header>(&f[l4]).destination.host() == to_port;
-}
-
-bool is_esp(const frame& f) {
-    return is_packet(f, wire::proto_esp, 0) || is_packet(f, wire::proto_udp, 4500);
-}
-
-esp_view view_of(const frame& f) {
-    esp_view v;
-    std::size_t l4 = ip_at;
-    if (f[ip_at] >> 4 == 4) {
-        const auto ip = wire::load<wire::ipv4_header>(&f[ip_at]);
-        v.outer.first_word = ip.tos;
-        v.outer.length = ip.total_length.host();
-        v.outer.ttl = ip.ttl;
-        v.outer.protocol = ip.protocol;
-        v.outer.dont_fragment = (ip.fragment.host() & wire::ipv4_df) != 0;
-        if (wire::checksum_fold(wire::checksum_add(0, &ip, sizeof ip)) != 0xffff)
-            wrong("an outer header with a bad checksum");
-        l4 += sizeof ip;
-    } else {
-        const auto ip = wire::load<wire::ipv6_header>(&f[ip_at]);
-        v.outer.first_word = ip.version_class_flow.host();
-        v.outer.length = ip.payload_length.host();
-        v.outer.ttl = ip.hop_limit;
-        v.outer.protocol = ip.next_header;
-        l4 += sizeof ip;
-    }
-    if (v.outer.protocol == wire::proto_udp) {
-        std::memcpy(v.outer.udp.data(), f.data() + l4, v.outer.udp.size());
-        l4 += sizeof(wire::udp_header);
-    }
-    v.sequence = wire::load<wire::esp_header>(f.data() + l4).sequence.host();
-    return v;
-}
-
-/// As a congested router marks a packet: CE in the outer header.
-void mark_ce(frame& f) {
-    if (f[ip_at] >> 4 == 4) {
-        auto ip = wire::load<wire::ipv4_header>(&f[ip_at]);
-        ip.tos |= ecn_ce;
-        ip.checksum = {};
-        ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
-        wire::store(&f[ip_at], ip);
-    } else
-        f[ip_at + 1] |= ecn_ce << 4;
-}
-
 bool is_marked(std::uint32_t number) {
     return number % 97 == 11;
 }
@@ -237,7 +145,7 @@ class gateways {
     }
     /// ESP that the sender's gateway has made.
     [[nodiscard]] std::vector<frame> on_wire(unsigned from) {
-        if (from != esplane_site) return receive(wire_link, is_esp);
+        if (from != esplane_site) return receive(receiving_link(from), is_esp);
         run();
         return lab_.ports[lab::secure]->take_sent();
     }
@@ -250,22 +158,33 @@ class gateways {
     }
     [[nodiscard]] std::vector<frame> arrived(unsigned from) {
         if (from == esplane_site)
-            return receive(clear_link,
+            return receive(receiving_link(from),
                            [](const frame& f) { return is_packet(f, wire::proto_udp, 2000); });
         run();
         return lab_.ports[lab::plain]->take_sent();
     }
-    /// False where the guest says nothing for a while.
-    [[nodiscard]] bool wait() {
-        pollfd waits[] = {{guest_.link(wire_link), POLLIN, 0},
-                          {guest_.link(clear_link), POLLIN, 0}};
-        const int n = ::poll(waits, 2, 3000);
-        if (interrupted) wrong("interrupted");
-        return n > 0;
+    /// Until the guest's end of the way has something.  False where nothing comes.
+    [[nodiscard]] bool wait(unsigned from) { return wait_for_link(receiving_link(from), 3000); }
+    /// Forgets what is still under way, after a failure.
+    void settle() {
+        for (const unsigned link : {wire_link, clear_link})
+            while (!interrupted && wait_for_link(link, 200))
+                (void)receive(link, [](const frame&) { return false; });
+        for (const unsigned from : {esplane_site, 3 - esplane_site})
+            (void)arrived(from), (void)on_wire(from);
     }
     [[nodiscard]] std::uint64_t drops(fastpath::drop_reason r) const { return lab_.drops(r); }
 
   private:
+    static unsigned receiving_link(unsigned from) {
+        return from == esplane_site ? clear_link : wire_link;
+    }
+    bool wait_for_link(unsigned link, int milliseconds) {
+        pollfd wait{guest_.link(link), POLLIN, 0};
+        const int n = ::poll(&wait, 1, milliseconds);
+        if (interrupted) wrong("interrupted");
+        return n > 0;
+    }
     void inject(std::uint16_t port, const frame& f) {
         if (!lab_.ports[port]->inject(f)) wrong("a frame longer than a buffer");
     }
@@ -307,7 +226,7 @@ class ledger {
     void enter(const frame& f) {
         const frame packet = without_ethernet(f);
         const std::uint32_t number = number_of(packet);
-        if (number >= seen_.size() || packet != make_packet(expected(number)))
+        if (number >= seen_.size() || packet != expected(number))
             wrong("packet " + std::to_string(number) + " arrived changed");
         if (seen_[number]) wrong("packet " + std::to_string(number) + " arrived twice");
         seen_[number] = true;
@@ -315,21 +234,22 @@ class ledger {
     }
     [[nodiscard]] bool has(std::uint32_t number) const { return seen_[number]; }
     [[nodiscard]] std::uint32_t count() const { return count_; }
-    [[nodiscard]] std::string missing() const {
+    /// What is missing of the first `wanted` numbers.
+    [[nodiscard]] std::string missing(std::uint32_t wanted) const {
         std::uint32_t first = 0;
-        while (first < seen_.size() && seen_[first])
+        while (first < wanted && seen_[first])
             ++first;
-        return std::to_string(seen_.size() - count_) + " packets missing, the first is number " +
+        return std::to_string(wanted - count_) + " packets missing, the first is number " +
                std::to_string(first);
     }
 
   private:
     /// After two routers and what the wire did to it.
-    packet_spec expected(std::uint32_t number) const {
+    frame expected(std::uint32_t number) const {
         packet_spec s = spec_of(tunnel_, from_, number);
         s.ttl = static_cast<std::uint8_t>(s.ttl - 2);
         if (is_marked(number) && (s.tos & ecn_mask) != 0) s.tos |= ecn_ce;
-        return s;
+        return make_labelled(s);
     }
 
     const tunnel& tunnel_;
@@ -356,7 +276,7 @@ class tunnel_trial {
 
   private:
     void feed(unsigned from, std::uint32_t number) {
-        gateways_.feed(from, make_packet(spec_of(tunnel_, from, number)));
+        gateways_.feed(from, make_labelled(spec_of(tunnel_, from, number)));
     }
 
     /// All numbers with a bounded count of them under way.
@@ -373,7 +293,8 @@ class tunnel_trial {
             const std::vector<frame> arrived = gateways_.arrived(from);
             for (const frame& f : arrived)
                 book.enter(f);
-            if (esp.empty() && arrived.empty() && !gateways_.wait()) wrong(book.missing());
+            if (esp.empty() && arrived.empty() && !gateways_.wait(from))
+                wrong(book.missing(packets_));
         }
     }
 
@@ -411,9 +332,9 @@ class tunnel_trial {
             const std::vector<frame> arrived = gateways_.arrived(from);
             for (const frame& f : arrived)
                 book.enter(f);
-            if (arrived.empty() && !gateways_.wait()) break;
+            if (arrived.empty() && !gateways_.wait(from)) break;
         }
-        if (book.count() != last + 1) wrong("reordered: " + book.missing());
+        if (book.count() != last + 1) wrong("reordered: " + book.missing(last + 1));
         if (from == esplane_site) return; // the kernel's counts are read at the end
         if (refused() != duplicates_before + replayed)
             wrong(std::to_string(refused() - duplicates_before) + " replays counted");
@@ -436,7 +357,7 @@ class tunnel_trial {
                 all.push_back(std::move(f));
             }
             if (all.size() >= count) return all;
-            if (!gateways_.wait()) wrong("the gateway stopped sending");
+            if (!gateways_.wait(from)) wrong("the gateway stopped sending");
         }
     }
 
@@ -458,6 +379,8 @@ struct options {
 /// `ip -batch` as a client of the XFRM server; false where it fails.
 bool run_ip(const std::string& batch, const std::string& preload, const std::string& socket,
             lab& gateway) {
+    if (::access(preload.c_str(), R_OK) != 0) // ld.so would go on, and ip configure this machine
+        wrong("no preload library " + preload);
     auto server = xfrm::server::open(gateway.control, socket, fastpath::now);
     if (!server) wrong(server.error().text);
     const pid_t child = ::fork();
@@ -533,6 +456,7 @@ unsigned run_suite(gateways& g, std::span<const tunnel> tunnels, std::uint32_t p
         } catch (const std::runtime_error& e) {
             std::cout << "FAILED " << t.name << ": " << e.what() << std::endl;
             if (++failed == failures_shown || interrupted) return failed;
+            g.settle();
         }
     }
     if (failed != 0) return failed;

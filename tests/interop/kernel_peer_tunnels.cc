@@ -137,4 +137,12 @@ packet_spec spec_of(const tunnel& t, unsigned from, std::uint32_t number) {
     return s;
 }
 
+frame make_labelled(const packet_spec& spec) {
+    frame f = make_packet(spec);
+    if (spec.family == family::ipv4) return f;
+    const std::uint32_t label = spec.number * 2654435761u >> 12; // 20 bits
+    wire::store(f.data(), wire::be32(wire::load<wire::be32>(f.data()).host() | label));
+    return f;
+}
+
 } // namespace esplane::tests

@@ -38,5 +38,7 @@ struct tunnel {
 /// The packet with this number, as sent by a host of site `from`.  Length, traffic class, hop limit
 /// and DF follow from the number.
 [[nodiscard]] packet_spec spec_of(const tunnel& t, unsigned from, std::uint32_t number);
+/// make_packet, and with IPv6 a flow label that follows from the number.
+[[nodiscard]] frame make_labelled(const packet_spec& spec);
 
 } // namespace esplane::tests

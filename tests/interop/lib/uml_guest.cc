@@ -187,8 +187,10 @@ void uml_guest::start(const std::string& kernel, scratch_directory& scratch,
 
 uml_guest::~uml_guest() {
     if (pid_ <= 0) return;
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1); // the guest's processes become ours when it ends
     ::kill(-pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+    while (::waitpid(-pid_, nullptr, 0) > 0) {
+    }
 }
 
 std::string uml_guest::wait_for(const std::string& line, std::chrono::seconds timeout) {
