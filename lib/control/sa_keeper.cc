@@ -225,6 +225,7 @@ void sa_keeper::expire(entry& e, lifetime_verdict verdict) {
     } else if (verdict == lifetime_verdict::soft) {
         e.what.dying = true;
         refresh(e);
+        (void)backend_.update_sa(e.what); // a template takes another one from now on, if it can
         out_.announce(ipsec::sa_expired{e.what, false, {}});
     }
 }
