@@ -106,7 +106,9 @@ void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
         return;
     }
     const policy_entry* out = find_policy(s, *e, ipsec::policy_direction::out);
-    if (out != nullptr && (out->action == ipsec::policy_action::block || out->protects))
+    const bool covered =
+        out != nullptr && (out->action == ipsec::policy_action::block || out->protects);
+    if (covered || about.inbound_sa != nullptr)
         s.drop(*e, drop_reason::icmp_protected);
     else
         s.created.push(*e);
