@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/port_memory.h"
 
+#include <algorithm>
+
 namespace esplane::fastpath {
 
 bool memory_port::inject(std::span<const std::uint8_t> f) {
@@ -18,7 +20,7 @@ std::size_t memory_port::receive(std::span<packet> into) noexcept {
             ++counters_.rx_no_buffer;
             break;
         }
-        std::memcpy(into[n].data, f.data(), f.size());
+        std::copy(f.begin(), f.end(), into[n].data);
         into[n].extend(static_cast<int>(length));
         ++counters_.rx_packets;
         counters_.rx_bytes += f.size();

@@ -13,12 +13,10 @@
 // header checksum of an IPv4 packet, alone or in a text, is made right.
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <span>
 
-#include "lib/wire/checksum.h"
 #include "tests/fuzz/require.h"
-#include "tests/support/lab.h"
+#include "tests/support/esp_peer.h"
 
 namespace {
 
@@ -40,90 +38,19 @@ const tunnel_options sa_kinds[] = {
     {.run = ipsec::suite::null_sha256_128, .outer = ipsec::family::ipv6, .spi = 0x3000, .reqid = 3},
 };
 
-/// A peer that encrypts whatever it is given.
-class peer {
-  public:
-    explicit peer(const tunnel_options& o)
-        : o_(o)
-        , key_(*crypto::key::make(make_algorithms(o.run, o.key_seed * 2 + 1))) {}
-
-    frame seal(std::span<const std::uint8_t> text, std::uint64_t step) {
-        sequence_ += step;
-        const auto layout = ipsec::layout_of(o_.run);
-        const bool v4 = o_.outer == ipsec::family::ipv4;
-        const std::size_t front = (v4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header)) +
-                                  (o_.encapsulated ? sizeof(wire::udp_header) : 0);
-        const std::size_t padded = text.size() / layout.block_length * layout.block_length;
-        frame f(front + sizeof(wire::esp_header) + layout.iv_length + padded + layout.icv_length);
-        std::uint8_t* const esp = f.data() + front;
-        wire::store(esp, wire::esp_header{wire::be32(o_.spi),
-                                          wire::be32(static_cast<std::uint32_t>(sequence_))});
-        std::memcpy(esp + sizeof(wire::esp_header) + layout.iv_length, text.data(), padded);
-        crypto::job job;
-        job.keys = &key_->get();
-        job.esp = esp;
-        job.text_length = static_cast<std::uint32_t>(padded);
-        job.esn = o_.esn;
-        job.seq_high = static_cast<std::uint32_t>(sequence_ >> 32);
-        engine().encrypt({&job, 1});
-        write_outer(f, v4);
-        return f;
-    }
-
-  private:
-    static crypto::engine& engine() {
-        static const auto one = *crypto::engine::make();
-        return *one;
-    }
-
-    void write_outer(frame& f, bool v4) const {
-        const frame outer = make_packet({.family = o_.outer, .length = v4 ? 32u : 52u});
-        std::memcpy(f.data(), outer.data(), f.size() < outer.size() ? f.size() : outer.size() - 12);
-        const std::uint8_t protocol = o_.encapsulated ? wire::proto_udp : wire::proto_esp;
-        if (!v4) {
-            auto ip = wire::load<wire::ipv6_header>(f.data());
-            ip.payload_length.set(static_cast<std::uint16_t>(f.size() - sizeof ip));
-            ip.next_header = protocol;
-            ip.destination = ipsec::address::parse("fd77::2")->bytes;
-            wire::store(f.data(), ip);
-            return;
-        }
-        auto ip = wire::load<wire::ipv4_header>(f.data());
-        ip.total_length.set(static_cast<std::uint16_t>(f.size()));
-        ip.protocol = protocol;
-        ip.destination = ipsec::address::parse("192.168.77.2")->as_v4();
-        ip.checksum = {};
-        ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
-        wire::store(f.data(), ip);
-        if (!o_.encapsulated) return;
-        wire::udp_header udp{wire::be16(4500), wire::be16(4500), {}, {}};
-        udp.length.set(static_cast<std::uint16_t>(f.size() - sizeof ip));
-        wire::store(f.data() + sizeof ip, udp);
-    }
-
-    tunnel_options o_;
-    std::shared_ptr<const crypto::key> key_;
-    std::uint64_t sequence_ = 0;
-};
-
-void make_checksum_right(frame& ip_packet) {
-    if (ip_packet.size() < sizeof(wire::ipv4_header) || (ip_packet[0] >> 4) != 4) return;
-    const std::size_t header = (ip_packet[0] & 0x0fu) * 4u;
-    if (header < sizeof(wire::ipv4_header) || header > ip_packet.size()) return;
-    wire::store(&ip_packet[offsetof(wire::ipv4_header, checksum)], wire::be16());
-    wire::store(&ip_packet[offsetof(wire::ipv4_header, checksum)],
-                wire::checksum_finish(wire::checksum_add(0, ip_packet.data(), header)));
-}
-
 struct gateway {
     lab two{2, 256};
-    std::vector<peer> peers;
+    struct far_end {
+        esp_peer peer;
+        std::uint64_t sequence = 0;
+    };
+    std::vector<far_end> peers;
 
     gateway() {
         two.add_tunnel(sa_kinds[0]);
         for (const tunnel_options& o : sa_kinds) {
             if (o.spi != sa_kinds[0].spi) two.add_sas(o);
-            peers.emplace_back(o);
+            peers.push_back({esp_peer(o)});
         }
     }
 
@@ -131,9 +58,11 @@ struct gateway {
         frame bytes(content.begin(), content.end());
         const unsigned form = head & 3;
         if (form == 0) return bytes;
-        make_checksum_right(bytes);
+        fix_header_checksum(bytes);
         if (form == 1) return with_ethernet(bytes);
-        frame sealed = peers[((head >> 3) & 3u) % peers.size()].seal(bytes, head >> 5);
+        far_end& end = peers[((head >> 3) & 3u) % peers.size()];
+        end.sequence += head >> 5;
+        frame sealed = end.peer.seal(bytes, end.sequence);
         if (form == 3) sealed.back() ^= 1;
         return with_ethernet(sealed);
     }

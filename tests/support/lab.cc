@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/lab.h"
 
+#include <algorithm>
 #include <random>
 #include <stdexcept>
 
@@ -146,7 +147,7 @@ frame with_ethernet(const frame& ip_packet) {
                                                                    : wire::ethertype_ipv4);
     frame f(sizeof header + ip_packet.size());
     wire::store(f.data(), header);
-    std::memcpy(f.data() + sizeof header, ip_packet.data(), ip_packet.size());
+    std::copy(ip_packet.begin(), ip_packet.end(), f.begin() + sizeof header);
     return f;
 }
 

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The policy table against a list that is searched from the front.
+#include "fastpath/classify.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <random>
+
+namespace esplane::fastpath {
+namespace {
+
+using ipsec::address;
+using ipsec::family;
+
+/// Few values for each field, so that policies overlap and flows fall under several.
+template <std::size_t Words>
+struct world {
+    static constexpr bool v4 = Words == v4_words;
+    std::mt19937 random{Words};
+
+    std::uint32_t below(std::uint32_t n) { return static_cast<std::uint32_t>(random() % n); }
+
+    address any_address() {
+        address a;
+        a.fam = v4 ? family::ipv4 : family::ipv6;
+        const std::size_t length = ipsec::address_length(a.fam);
+        a.bytes[0] = static_cast<std::uint8_t>(10 + below(2));
+        a.bytes[1] = static_cast<std::uint8_t>(below(2) * 0x80);
+        a.bytes[length / 2] = static_cast<std::uint8_t>(below(2));
+        a.bytes[length - 1] = static_cast<std::uint8_t>(below(4));
+        return a;
+    }
+    std::uint8_t any_prefix() {
+        constexpr std::uint8_t bits = v4 ? 32 : 128;
+        const std::uint8_t choices[] = {0, 8, 9, bits / 2 + 8, bits - 2, bits - 1, bits};
+        return choices[below(std::size(choices))];
+    }
+    wire::be16 any_port() { return wire::be16(static_cast<std::uint16_t>(1000 + below(3))); }
+    wire::be16 any_mask() {
+        const std::uint16_t choices[] = {0, 0, 0xffff, 0xfffe, 0x0001};
+        return wire::be16(choices[below(std::size(choices))]);
+    }
+    std::uint8_t any_protocol() {
+        const std::uint8_t choices[] = {wire::proto_tcp, wire::proto_udp, wire::proto_icmp};
+        return choices[below(std::size(choices))];
+    }
+    ipsec::selector any_selector() {
+        ipsec::selector s;
+        s.fam = v4 ? family::ipv4 : family::ipv6;
+        s.source = any_address();
+        s.destination = any_address();
+        s.source_prefix = any_prefix();
+        s.destination_prefix = any_prefix();
+        if (below(2) != 0) s.protocol = any_protocol();
+        s.source_port = any_port();
+        s.source_port_mask = any_mask();
+        s.destination_port = any_port();
+        s.destination_port_mask = any_mask();
+        return s;
+    }
+    ipsec::flow any_flow() {
+        return {any_address(), any_address(), any_port(), any_port(), any_protocol()};
+    }
+};
+
+/// A flow is a selector that leaves nothing open.
+template <std::size_t Words>
+flow_key<Words> key_of_flow(const ipsec::flow& f) {
+    ipsec::selector s;
+    s.source = f.source;
+    s.destination = f.destination;
+    s.source_prefix = s.destination_prefix = ipsec::address_bits(f.source.fam);
+    s.source_port = f.source_port;
+    s.destination_port = f.destination_port;
+    s.source_port_mask = s.destination_port_mask = wire::be16(0xffff);
+    s.protocol = f.protocol;
+    return key_of<Words>(s).first;
+}
+
+template <std::size_t Words>
+struct listed {
+    ipsec::selector selector;
+    std::unique_ptr<keyed_policy<Words>> entry;
+};
+
+template <std::size_t Words>
+struct model {
+    std::vector<listed<Words>> all;
+
+    const policy_entry* find(const ipsec::flow& f) const {
+        const policy_entry* best = nullptr;
+        for (const auto& one : all)
+            if (one.selector.matches(f) && (best == nullptr || one.entry->run.rank < best->rank))
+                best = &one.entry->run;
+        return best;
+    }
+};
+
+template <std::size_t Words>
+struct table_and_list {
+    retired graveyard;
+    policy_table<Words> table{graveyard};
+    model<Words> list;
+    world<Words> w;
+    std::uint32_t position = 0;
+
+    void insert(const ipsec::selector& s) {
+        auto e = std::make_unique<keyed_policy<Words>>();
+        e->run.rank = std::uint64_t{w.below(4)} << 32 | ++position;
+        table.insert(e.get(), s);
+        list.all.push_back({s, std::move(e)});
+    }
+    void erase(std::size_t at) {
+        table.erase(list.all[at].entry.get(), list.all[at].selector);
+        list.all.erase(list.all.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+    std::size_t any() { return w.below(static_cast<std::uint32_t>(list.all.size())); }
+
+    void change() {
+        const auto what = w.below(8);
+        if (list.all.empty() || what < 4)
+            insert(w.any_selector());
+        else if (what == 4)
+            insert(ipsec::selector(list.all[any()].selector)); // a chain under one key
+        else if (what == 5) { // an update: the new one is there before the old one goes
+            const std::size_t at = any();
+            insert(ipsec::selector(list.all[at].selector));
+            erase(at);
+        } else
+            erase(any());
+    }
+    void compare(int flows) {
+        for (int i = 0; i < flows; ++i) {
+            const ipsec::flow f = w.any_flow();
+            ASSERT_EQ(table.find(key_of_flow<Words>(f)), list.find(f)) << position;
+        }
+    }
+    void run() {
+        for (int round = 0; round < 600; ++round) {
+            change();
+            compare(20);
+        }
+        while (!list.all.empty()) {
+            erase(any());
+            compare(5);
+        }
+        graveyard.reclaim();
+        EXPECT_EQ(table.find(key_of_flow<Words>(w.any_flow())), nullptr);
+    }
+};
+
+TEST(PolicyTable, FindsForIpv4WhatASearchOfTheListFinds) {
+    table_and_list<v4_words>().run();
+}
+
+TEST(PolicyTable, FindsForIpv6WhatASearchOfTheListFinds) {
+    table_and_list<v6_words>().run();
+}
+
+TEST(PolicyTable, AmongEqualPrioritiesTheEarlierWins) {
+    retired graveyard;
+    policy_table<v4_words> table(graveyard);
+    const ipsec::selector everything;
+    keyed_policy<v4_words> second, first, better;
+    second.run.rank = std::uint64_t{5} << 32 | 2;
+    first.run.rank = std::uint64_t{5} << 32 | 1;
+    better.run.rank = std::uint64_t{4} << 32 | 3;
+    for (auto* e : {&second, &first, &better})
+        table.insert(e, everything);
+    EXPECT_EQ(table.find({}), &better.run);
+    table.erase(&better, everything);
+    EXPECT_EQ(table.find({}), &first.run);
+    table.erase(&first, everything);
+    EXPECT_EQ(table.find({}), &second.run);
+    table.erase(&second, everything);
+    EXPECT_EQ(table.find({}), nullptr);
+}
+
+} // namespace
+} // namespace esplane::fastpath
