@@ -3,8 +3,8 @@
 // From frames to flows: what parse_ip() believes and what it names.
 #include <gtest/gtest.h>
 
-#include <array>
-#include <cstring>
+#include <algorithm>
+#include <iterator>
 
 #include "fastpath/parse.h"
 #include "tests/support/esp_peer.h"
@@ -44,7 +44,7 @@ frame ip_packet(family f, std::uint8_t protocol, const frame& upper) {
     whole[f == family::ipv4 ? 9 : 6] = protocol;
     const auto length = static_cast<std::uint16_t>(upper.size() + (f == family::ipv4 ? header : 0));
     wire::store(&whole[f == family::ipv4 ? 2 : 4], wire::be16(length));
-    whole.insert(whole.end(), upper.begin(), upper.end());
+    std::copy(upper.begin(), upper.end(), std::back_inserter(whole));
     fix_header_checksum(whole);
     return whole;
 }
