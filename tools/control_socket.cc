@@ -57,7 +57,7 @@ result<unique_fd> listen_on(const std::string& path) {
     const auto address = socket_address(path);
     if (!address) return tl::unexpected(address.error());
     unique_fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd) return fail_errno(path);
+    if (!fd.valid()) return fail_errno(path);
     ::unlink(path.c_str());
     const mode_t mask = ::umask(0177); // the mode is right from the first moment
     const int bound =
@@ -71,7 +71,7 @@ result<unique_fd> connect_to(const std::string& path) {
     const auto address = socket_address(path);
     if (!address) return tl::unexpected(address.error());
     unique_fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    if (!fd ||
+    if (!fd.valid() ||
         ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
         return fail_errno(path);
     return fd;
@@ -81,7 +81,7 @@ result<std::unique_ptr<control_server>> control_server::open(const std::string& 
     auto listener = listen_on(path);
     if (!listener) return tl::unexpected(listener.error());
     unique_fd poller(::epoll_create1(EPOLL_CLOEXEC));
-    if (!poller) return fail_errno("epoll");
+    if (!poller.valid()) return fail_errno("epoll");
     if (auto watched = watch(poller.get(), listener->get()); !watched)
         return tl::unexpected(watched.error());
     return std::unique_ptr<control_server>(
@@ -110,7 +110,7 @@ void control_server::serve() {
 
 void control_server::accept_client() {
     unique_fd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!fd || !may_ask(fd.get()) || !watch(poller_.get(), fd.get())) return;
+    if (!fd.valid() || !may_ask(fd.get()) || !watch(poller_.get(), fd.get())) return;
     if (clients_.size() == control_client_limit) clients_.pop_front();
     clients_.push_back(std::move(fd));
 }

@@ -16,7 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/result.h"
-#include "tools/unique_fd.h"
+#include "lib/base/unique_fd.h"
 
 namespace esplane::tools {
 

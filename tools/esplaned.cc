@@ -23,13 +23,13 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "lib/base/unique_fd.h"
 #include "tools/answers.h"
 #include "tools/control_socket.h"
 #include "tools/engine.h"
 #include "tools/guarding.h"
 #include "tools/options.h"
 #include "tools/run_dir.h"
-#include "tools/unique_fd.h"
 #include "tools/version.h"
 #include "tools/xdp_ports.h"
 #include "xfrm/route.h"

@@ -12,12 +12,12 @@
 #include <unistd.h>
 
 #include "fastpath/port_pcap.h"
+#include "lib/base/unique_fd.h"
 #include "tools/engine.h"
 #include "tools/report.h"
 #include "tools/run_dir.h"
 #include "tools/scratch_directory.h"
 #include "tools/shim.h"
-#include "tools/unique_fd.h"
 
 namespace esplane::tools {
 

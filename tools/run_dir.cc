@@ -64,7 +64,7 @@ result<run_lock> run_lock::take(const std::string& run_dir, bool create) {
     if (auto owner = check_owner(run_dir); !owner) return tl::unexpected(owner.error());
     const std::string path = run_dir + "/lock";
     unique_fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!fd) return fail_errno(path);
+    if (!fd.valid()) return fail_errno(path);
     if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK) return fail_errno(path);
         return fail(EBUSY, run_dir + ": another esplaned runs on this directory: stop it or name "

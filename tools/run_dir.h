@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "lib/base/result.h"
-#include "tools/unique_fd.h"
+#include "lib/base/unique_fd.h"
 
 namespace esplane::tools {
 

@@ -83,7 +83,7 @@ result<void> use_shim(const std::string& xfrm_socket) {
 bool is_static(const std::string& program) {
     const std::string path = find_program(program);
     const unique_fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    return fd && lacks_interpreter(fd.get());
+    return fd.valid() && lacks_interpreter(fd.get());
 }
 
 error run_command(const std::string& run_dir, const std::vector<std::string>& command) {

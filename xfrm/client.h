@@ -9,7 +9,7 @@
 #include <deque>
 #include <vector>
 
-#include "xfrm/descriptor.h"
+#include "lib/base/unique_fd.h"
 #include "xfrm/dispatch.h"
 #include "xfrm/shim_protocol.h"
 
@@ -18,15 +18,15 @@ namespace esplane::xfrm {
 /// A side channel: one process that holds the client's data socket.
 struct side_channel {
     std::uint32_t number = 0;
-    descriptor socket;
+    unique_fd socket;
 };
 
 class client {
   public:
-    explicit client(descriptor s)
+    explicit client(unique_fd s)
         : data(std::move(s)) {}
 
-    descriptor data;
+    unique_fd data;
     std::vector<side_channel> sides;
     std::uint32_t next_side = 1;
     client_state state;

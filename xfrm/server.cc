@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xfrm/server.h"
+#include "lib/base/unique_fd.h"
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -39,17 +40,17 @@ result<sockaddr_un> address_of(const std::string& path) {
 }
 
 bool connectable(const sockaddr_un& a) {
-    const descriptor probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const unique_fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0;
 }
 
-result<descriptor> listen_at(const std::string& path) {
+result<unique_fd> listen_at(const std::string& path) {
     const auto address = address_of(path);
     if (!address) return tl::unexpected(address.error());
     if (connectable(*address))
         return fail(EADDRINUSE, path + " is served by another process: stop it first", "path");
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno("unlink " + path);
-    descriptor s(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    unique_fd s(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!s.valid()) return fail_errno("socket");
     // The mode of the socket becomes that of the file, from its first moment on.
     if (::fchmod(s.get(), 0600) != 0) return fail_errno("fchmod " + path);
@@ -71,7 +72,7 @@ result<void> watch(int epoll, int op, int fd, std::uint32_t events, std::uint64_
 struct received {
     ssize_t length = -1;
     bool truncated = false;
-    descriptor passed;
+    unique_fd passed;
 };
 
 received receive(int fd, std::span<std::uint8_t> into) {
@@ -91,7 +92,7 @@ received receive(int fd, std::span<std::uint8_t> into) {
         c->cmsg_len == CMSG_LEN(sizeof(int))) {
         int passed = -1;
         std::memcpy(&passed, CMSG_DATA(c), sizeof passed);
-        r.passed = descriptor(passed);
+        r.passed = unique_fd(passed);
     }
     return r;
 }
@@ -99,8 +100,8 @@ received receive(int fd, std::span<std::uint8_t> into) {
 } // namespace
 
 struct server::state final : private ipsec::listener {
-    state(control::layer& l, std::string path, clock_source clock, xfrm::descriptor listening,
-          xfrm::descriptor epoll)
+    state(control::layer& l, std::string path, clock_source clock, unique_fd listening,
+          unique_fd epoll)
         : layer_(l)
         , dispatcher_(l)
         , path_(std::move(path))
@@ -123,8 +124,8 @@ struct server::state final : private ipsec::listener {
     dispatcher dispatcher_;
     std::string path_;
     clock_source clock_;
-    xfrm::descriptor listening_;
-    xfrm::descriptor epoll_;
+    unique_fd listening_;
+    unique_fd epoll_;
     server_counters counters_;
 
   private:
@@ -141,7 +142,7 @@ struct server::state final : private ipsec::listener {
     enum class reading { taken, nothing, broken };
     [[nodiscard]] reading read_data(std::uint64_t number, client& c);
     [[nodiscard]] bool take(std::uint64_t number, client& c, received&& r);
-    [[nodiscard]] bool attach(std::uint64_t number, client& c, xfrm::descriptor side);
+    [[nodiscard]] bool attach(std::uint64_t number, client& c, unique_fd side);
     void request(client& c, const shim_header& h, bytes messages);
     void send_dump(client& c);
     void update_interest(std::uint64_t number, client& c);
@@ -221,8 +222,7 @@ std::uint32_t server::state::free_port(std::uint32_t wanted) {
 
 void server::state::accept_clients() {
     for (int i = 0; i < turn; ++i) {
-        xfrm::descriptor s(
-            ::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        unique_fd s(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!s.valid()) return;
         std::uint32_t pid = 0;
         if (!may_connect(s.get(), pid) || clients_.size() == max_clients) {
@@ -290,7 +290,7 @@ bool server::state::take(std::uint64_t number, client& c, received&& r) {
     return true;
 }
 
-bool server::state::attach(std::uint64_t number, client& c, xfrm::descriptor side) {
+bool server::state::attach(std::uint64_t number, client& c, unique_fd side) {
     const std::uint32_t side_number = c.next_side++;
     if (!watch(epoll_.get(), EPOLL_CTL_ADD, side.get(), EPOLLIN, key_of(number, side_number)))
         return false;
@@ -409,7 +409,7 @@ result<std::unique_ptr<server>> server::open(control::layer& l, std::string path
                                              clock_source clock) {
     auto listening = listen_at(path);
     if (!listening) return tl::unexpected(listening.error());
-    xfrm::descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
+    unique_fd epoll(::epoll_create1(EPOLL_CLOEXEC));
     if (!epoll.valid()) return fail_errno("epoll_create1");
     if (auto ok = watch(epoll.get(), EPOLL_CTL_ADD, listening->get(), EPOLLIN, key_of(0, 0)); !ok)
         return tl::unexpected(ok.error());

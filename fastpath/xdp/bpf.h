@@ -1,41 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Small things around libbpf: descriptors that close themselves, errors as results.
+// Small things around libbpf: options that start clear, errors as results.
 #pragma once
 
 #include <cstring>
 #include <string>
-#include <utility>
-
-#include <unistd.h>
 
 #include "lib/base/result.h"
+#include "lib/base/unique_fd.h"
 
 namespace esplane::fastpath {
-
-/// Owns a file descriptor.
-class unique_fd {
-  public:
-    unique_fd() = default;
-    explicit unique_fd(int fd) noexcept
-        : fd_(fd) {}
-    unique_fd(unique_fd&& other) noexcept
-        : fd_(std::exchange(other.fd_, -1)) {}
-    unique_fd& operator=(unique_fd&& other) noexcept {
-        std::swap(fd_, other.fd_);
-        return *this;
-    }
-    unique_fd(const unique_fd&) = delete;
-    unique_fd& operator=(const unique_fd&) = delete;
-    ~unique_fd() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    [[nodiscard]] int get() const noexcept { return fd_; }
-    [[nodiscard]] bool valid() const noexcept { return fd_ >= 0; }
-
-  private:
-    int fd_ = -1;
-};
 
 /// Makes an options struct of libbpf all zero and sets its size.  libbpf looks at the padding too,
 /// which a copy need not keep: clear in place, and do not return one by value.

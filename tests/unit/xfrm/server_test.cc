@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "lib/base/unique_fd.h"
 #include "xfrm/server.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +14,6 @@
 
 #include "tests/unit/lib/fake_backend.h"
 #include "tests/unit/xfrm/requests.h"
-#include "xfrm/descriptor.h"
 #include "xfrm/shim_protocol.h"
 
 namespace esplane::xfrm {
@@ -70,7 +70,7 @@ class shim {
         ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
         send_attach({pair[1]});
         ::close(pair[1]);
-        side_ = descriptor(pair[0]);
+        side_ = unique_fd(pair[0]);
         serve_();
         greeting = answer();
     }
@@ -141,8 +141,8 @@ class shim {
 
   private:
     std::function<void()> serve_;
-    descriptor data_;
-    descriptor side_;
+    unique_fd data_;
+    unique_fd side_;
     std::uint32_t id_ = 100;
 };
 
@@ -177,7 +177,7 @@ TEST_F(XfrmServer, ASecondServerOnOnePathIsRefused) {
 TEST_F(XfrmServer, ASocketThatNobodyServesIsReplaced) {
     server_.reset();
     {
-        const descriptor left(::socket(AF_UNIX, SOCK_SEQPACKET, 0));
+        const unique_fd left(::socket(AF_UNIX, SOCK_SEQPACKET, 0));
         sockaddr_un a{};
         a.sun_family = AF_UNIX;
         path().copy(a.sun_path, sizeof a.sun_path - 1);

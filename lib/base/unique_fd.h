@@ -6,7 +6,7 @@
 #include <unistd.h>
 #include <utility>
 
-namespace esplane::tools {
+namespace esplane {
 
 class unique_fd {
   public:
@@ -16,18 +16,21 @@ class unique_fd {
     unique_fd(unique_fd&& other) noexcept
         : fd_(std::exchange(other.fd_, -1)) {}
     unique_fd& operator=(unique_fd&& other) noexcept {
-        std::swap(fd_, other.fd_);
+        unique_fd old(std::move(other)); // closed here, after the swap
+        std::swap(fd_, old.fd_);
         return *this;
     }
+    unique_fd(const unique_fd&) = delete;
+    unique_fd& operator=(const unique_fd&) = delete;
     ~unique_fd() {
         if (fd_ >= 0) ::close(fd_);
     }
 
     [[nodiscard]] int get() const noexcept { return fd_; }
-    explicit operator bool() const noexcept { return fd_ >= 0; }
+    [[nodiscard]] bool valid() const noexcept { return fd_ >= 0; }
 
   private:
     int fd_ = -1;
 };
 
-} // namespace esplane::tools
+} // namespace esplane
