@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::array<drop_description, drop_reason_count> table{{
     {"none", "not dropped"},
+    {"closed", "the devices were guarded before this start and no policy is programmed yet"},
     {"frame_malformed", "the frame ends before its headers do"},
     {"frame_not_ip", "neither IPv4 nor IPv6, and no stack behind this port takes it"},
     {"ip_malformed", "IP header, extension or upper-layer header with wrong lengths"},

@@ -10,6 +10,7 @@ namespace esplane::fastpath {
 
 enum class drop_reason : std::uint16_t {
     none,
+    closed,
     // parse
     frame_malformed,
     frame_not_ip,

@@ -23,6 +23,17 @@ void hold_queue::ask(stage& s, held& h) noexcept {
     h.asked_ns = s.events.push(e) ? s.now.monotonic_ns : 0;
 }
 
+namespace {
+
+/// Policies may have come while a packet waited: what is in clear is held against them again.
+bool may_leave_in_clear(const stage& s, const packet& p) noexcept {
+    if ((p.flags & packet_flag::encrypted) != 0) return true;
+    const policy_entry* out = find_policy(s, p, ipsec::policy_direction::out);
+    return out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects);
+}
+
+} // namespace
+
 void hold_queue::retry(stage& s, packet_list& ready) noexcept {
     unsigned kept = 0;
     unsigned left = 0;
@@ -43,6 +54,8 @@ void hold_queue::retry(stage& s, packet_list& ready) noexcept {
         packet& out = leaving_[left++] = p;
         if (waits)
             s.drop(out, drop_reason::neighbour_timeout);
+        else if (!may_leave_in_clear(s, out))
+            s.drop(out, drop_reason::policy_block);
         else if (check_route(s, out) && address_frame(out))
             ready.push(out);
     }

@@ -121,6 +121,7 @@ crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
     wire::store(esp + offsetof(wire::esp_header, sequence),
                 wire::be32(static_cast<std::uint32_t>(sequence)));
     write_iv(s, sa, iv);
+    p.flags |= packet_flag::encrypted;
     p.family = sa.outer_family;
     p.l2_length = 0;
     if (sa.encapsulated) {

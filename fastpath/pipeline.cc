@@ -21,6 +21,12 @@ void pipeline::process(std::span<packet> frames, std::uint16_t from, moment now)
     for (packet& p : frames)
         p.port = from;
 
+    if (shared_.closed()) [[unlikely]] {
+        for (packet& p : frames)
+            s.drop(p, drop_reason::closed);
+        finish(s);
+        return;
+    }
     packet_list esp, clear;
     parse(s, frames, ports_[from]->ethernet(), esp, clear);
     if (!esp.empty()) inbound(s, esp, clear);

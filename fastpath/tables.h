@@ -58,7 +58,11 @@ class tables {
         return ((encap_ports_[n / 64].load(std::memory_order_relaxed) >> (n % 64)) & 1) != 0;
     }
 
+    /// Whether nothing may pass, whatever the policies say.
+    [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+
     // Control.
+    void close(bool closed) noexcept { closed_.store(closed, std::memory_order_release); }
     void publish(std::unique_ptr<const fib> f);
     void set_encap_port(wire::be16 port, bool on) noexcept;
     [[nodiscard]] lookup_table<sa_in>& inbound() noexcept { return inbound_; }
@@ -72,6 +76,7 @@ class tables {
     std::atomic<const fib*> routes_;
     lookup_table<sa_in> inbound_;
     std::array<std::unique_ptr<spd>, 3> policies_;
+    std::atomic<bool> closed_{false};
     std::array<std::atomic<std::uint64_t>, 1024> encap_ports_{};
 };
 

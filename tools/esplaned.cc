@@ -121,7 +121,6 @@ class daemon {
     [[nodiscard]] result<void> open_sockets();
     [[nodiscard]] result<void> watch_all();
     [[nodiscard]] result<void> begin_work();
-    void open_to_traffic();
     void announce();
     void publish_network();
     void kernel_spoke();
@@ -160,22 +159,15 @@ result<void> daemon::begin_work() {
     const auto guards = devices_->guards();
     const bool resumed = std::any_of(guards.begin(), guards.end(),
                                      [](const fastpath::guard* g) { return g->was_guarded(); });
-    if (!resumed) {
-        if (auto started = engine_->worker().start(); !started) return started;
-    } else {
-        guarding_->stay_closed([this] { open_to_traffic(); });
+    if (resumed) {
+        engine_->tables().close(true);
+        guarding_->stay_closed([this] { engine_->tables().close(false); });
         log("these devices were guarded before: nothing passes until a policy is programmed "
             "(`esplane release` before the start forgets that)");
     }
+    if (auto started = engine_->worker().start(); !started) return started;
     announce();
     return {};
-}
-
-void daemon::open_to_traffic() {
-    if (auto started = engine_->worker().start(); !started) {
-        log(started.error().text);
-        stopping_ = true;
-    }
 }
 
 /// Early, while nothing is attached yet.

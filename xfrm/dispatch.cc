@@ -343,7 +343,7 @@ void dispatcher::request(bytes datagram_in, client_state& who, moment now, reply
             auto dump = begin_dump(*m);
             if (dump && who.dump) dump = fail(EBUSY);
             if (dump) {
-                who.dump = std::move(*dump);
+                who.dump = *dump;
                 out.reply(continue_dump(who));
                 continue;
             }

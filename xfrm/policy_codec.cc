@@ -23,6 +23,7 @@ result<void> check_policy(const xfrm_userpolicy_info& info) {
     const ipsec::family family = family_from(info.sel.family);
     if (family == ipsec::family::unspecified) return fail(EINVAL, "Invalid selector family");
     if (auto ok = check_prefixes(info.sel, family); !ok) return ok;
+    if (auto ok = check_carried(info.sel); !ok) return ok;
     if (auto ok = check_direction(info.dir); !ok) return ok;
     if (info.index != 0 && (info.index & 7) != info.dir)
         return fail(EINVAL, "Policy index doesn't match direction");

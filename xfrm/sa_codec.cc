@@ -295,7 +295,8 @@ result<void> check_families(const xfrm_usersa_info& info) {
     if (family == AF_UNSPEC && (info.flags & XFRM_STATE_AF_UNSPEC) == 0) family = info.family;
     if (family != AF_UNSPEC && family_from(family) == ipsec::family::unspecified)
         return fail(EINVAL, "Invalid address family in selector");
-    return check_prefixes(info.sel, family_from(family));
+    if (auto ok = check_prefixes(info.sel, family_from(family)); !ok) return ok;
+    return check_carried(info.sel);
 }
 
 /// verify_newsa_info, as far as it does not depend on values of attributes.
@@ -407,6 +408,12 @@ result<void> check_prefixes(const xfrm_selector& s, ipsec::family f) {
         return fail(EINVAL, "Invalid prefix length in selector (must be <= 32 for IPv4)");
     if (f == ipsec::family::ipv6 && longest > 128)
         return fail(EINVAL, "Invalid prefix length in selector (must be <= 128 for IPv6)");
+    return {};
+}
+
+result<void> check_carried(const xfrm_selector& s) {
+    if (s.ifindex != 0) return fail(EOPNOTSUPP, "a device in the selector is not carried", "sel");
+    if (s.user != 0) return fail(EOPNOTSUPP, "a user in the selector is not carried", "sel");
     return {};
 }
 

@@ -25,6 +25,8 @@ namespace esplane::xfrm {
 [[nodiscard]] xfrm_selector selector_to(const ipsec::selector& s) noexcept;
 /// Errors: EINVAL where a prefix is longer than an address of `f`; none for an unspecified family.
 [[nodiscard]] result<void> check_prefixes(const xfrm_selector& s, ipsec::family f);
+/// Refuses by name what the data path does not look at: a device, a user.  Errors: EOPNOTSUPP.
+[[nodiscard]] result<void> check_carried(const xfrm_selector& s);
 
 /// Only ESP, only tunnel mode.
 ///

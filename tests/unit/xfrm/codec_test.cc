@@ -232,6 +232,8 @@ TEST(SaCodec, TheKernelsRulesHoldWithItsTexts) {
         {"Invalid address family in selector", [](xfrm_usersa_info& i) { i.sel.family = 1; }},
         {"Invalid prefix length in selector (must be <= 32 for IPv4)",
          [](xfrm_usersa_info& i) { i.sel.prefixlen_s = 33; }},
+        {"a device in the selector is not carried", [](xfrm_usersa_info& i) { i.sel.ifindex = 1; }},
+        {"a user in the selector is not carried", [](xfrm_usersa_info& i) { i.sel.user = 1000; }},
         {"Unsupported protocol", [](xfrm_usersa_info& i) { i.id.proto = 17; }},
         {"Unsupported mode", [](xfrm_usersa_info& i) { i.mode = 6; }},
         {"Missing required attribute for ESN", [](xfrm_usersa_info& i) { i.flags = 128; }},
