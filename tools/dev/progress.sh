@@ -44,10 +44,11 @@ in_group() {
 }
 
 step_watch() {
-    local line
+    local line shown=
     while sleep 10; do
         line=$(grep -aoE '^\[[0-9]+/[0-9]+\]|^(Unpacking|Setting up) [^ ]+' "$PROGRESS_LOG" | tail -n 1)
-        [[ -z $line ]] || say "    $line"
+        [[ $line == "$shown" ]] || say "    $line"
+        shown=$line
     done
 }
 
