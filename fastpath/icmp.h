@@ -4,7 +4,8 @@
 // (RFC 8201), "time exceeded".
 //
 // They quote the offending packet, so they go only where that packet's clear text may go: not
-// through a policy that protects or blocks, and not about a packet that came out of an SA.  Limited to a rate; no error about an error (RFC 1812 section 4.3.2.7).
+// through a policy that protects or blocks, and not about a packet that came out of an SA.  Limited
+// to a rate; no error about an error (RFC 1812 section 4.3.2.7).
 #pragma once
 
 #include "fastpath/stage.h"

@@ -4,11 +4,10 @@
 //
 // A netdev takes nothing back from an AF_XDP socket; frames go up as "live frames" of
 // BPF_PROG_TEST_RUN, through a program that passes them on as if they had arrived on the device.
-// That is a system call of some 12 microseconds a frame.  It is made by the worker itself, after its
-// sends, and for a bounded number a loop: a thread would need a ring across cores, and a core, to
-// save a stall that the rx rings outlast; what goes this way is the machine's own traffic, little
-// beside what passes through.
-// Threads: the worker's.
+// That is a system call of some 12 microseconds a frame.  It is made by the worker itself, after
+// its sends, and for a bounded number a loop: a thread would need a ring across cores, and a core,
+// to save a stall that the rx rings outlast; what goes this way is the machine's own traffic,
+// little beside what passes through. Threads: the worker's.
 #pragma once
 
 #include <array>

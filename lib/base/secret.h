@@ -16,14 +16,18 @@
 namespace esplane {
 
 /// Overwrites `length` bytes at `data` with zeros in a way the compiler may not remove.
-inline void wipe(void* data, std::size_t length) noexcept { ::explicit_bzero(data, length); }
+inline void wipe(void* data, std::size_t length) noexcept {
+    ::explicit_bzero(data, length);
+}
 
 /// A byte string that wipes itself.  Copies are explicit (`clone`).
 class secret {
   public:
     secret() = default;
-    explicit secret(std::span<const std::uint8_t> bytes) : bytes_(bytes.begin(), bytes.end()) {}
-    secret(secret&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+    explicit secret(std::span<const std::uint8_t> bytes)
+        : bytes_(bytes.begin(), bytes.end()) {}
+    secret(secret&& other) noexcept
+        : bytes_(std::exchange(other.bytes_, {})) {}
     secret& operator=(secret&& other) noexcept {
         if (this != &other) {
             clear();

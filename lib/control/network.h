@@ -31,7 +31,14 @@ struct interface_address {
     friend bool operator==(const interface_address&, const interface_address&) = default;
 };
 
-enum class route_kind : std::uint8_t { unicast, local, broadcast, blackhole, unreachable, prohibit };
+enum class route_kind : std::uint8_t {
+    unicast,
+    local,
+    broadcast,
+    blackhole,
+    unreachable,
+    prohibit
+};
 
 /// One way to a destination.  With several of one destination the lowest metric wins.
 struct route {
@@ -40,9 +47,9 @@ struct route {
     route_kind kind = route_kind::unicast;
     std::uint32_t table = 254; ///< main = 254, local = 255
     std::uint32_t metric = 0;
-    int ifindex = 0;           ///< where it leaves; 0 for the kinds that leave nowhere
-    ipsec::address gateway;    ///< unspecified = on the link
-    std::uint32_t mtu = 0;     ///< RTAX_MTU; 0 = the link's
+    int ifindex = 0;        ///< where it leaves; 0 for the kinds that leave nowhere
+    ipsec::address gateway; ///< unspecified = on the link
+    std::uint32_t mtu = 0;  ///< RTAX_MTU; 0 = the link's
     ipsec::address preferred_source;
 
     friend bool operator==(const route&, const route&) = default;

@@ -35,7 +35,8 @@ class key {
     [[nodiscard]] const void* hot() const noexcept { return schedule_; }
 
   private:
-    explicit key(schedule* s) noexcept : schedule_(s) {}
+    explicit key(schedule* s) noexcept
+        : schedule_(s) {}
     schedule* schedule_; ///< owned, 64-byte aligned
 };
 

@@ -14,8 +14,7 @@ bool port_matches(wire::be16 port, wire::be16 wanted, wire::be16 mask) noexcept 
 bool selector::matches(const flow& f) const noexcept {
     if (fam != family::unspecified && fam != f.source.fam) return false;
     return prefix_equal(source.bytes.data(), f.source.bytes.data(), source_prefix) &&
-           prefix_equal(destination.bytes.data(), f.destination.bytes.data(),
-                        destination_prefix) &&
+           prefix_equal(destination.bytes.data(), f.destination.bytes.data(), destination_prefix) &&
            (protocol == 0 || protocol == f.protocol) &&
            port_matches(f.source_port, source_port, source_port_mask) &&
            port_matches(f.destination_port, destination_port, destination_port_mask);

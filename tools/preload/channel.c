@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "channel.h"
+#include "tools/preload/channel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,13 +14,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "real.h"
+#include "tools/preload/real.h"
 #include "xfrm/shim_protocol.h"
 
 /* Side channels live above what clients that use select() can hold. */
 enum { side_minimum = 512 };
 
-static int real_close(int fd) { return REAL(int, close, (int))(fd); }
+static int real_close(int fd) {
+    return REAL(int, close, (int))(fd);
+}
 
 static ssize_t real_sendmsg(int fd, const struct msghdr* m, int flags) {
     return REAL(ssize_t, sendmsg, (int, const struct msghdr*, int))(fd, m, flags);
@@ -121,7 +123,8 @@ static int attach(struct shim_socket* s, int fd) {
     if (side_is_ours(s)) return 0;
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return -1;
-    const struct shim_header h = {.magic = SHIM_MAGIC, .version = SHIM_VERSION, .kind = shim_attach};
+    const struct shim_header h = {
+        .magic = SHIM_MAGIC, .version = SHIM_VERSION, .kind = shim_attach};
     const int sent = send_with_descriptor(fd, &h, pair[1]);
     real_close(pair[1]);
     struct shim_answer a;
@@ -155,8 +158,8 @@ static int connect_to(const char* path, int flags) {
     strcpy(a.sun_path, path);
     const int fd = REAL(int, socket, (int, int, int))(AF_UNIX, SOCK_SEQPACKET | flags, 0);
     if (fd < 0) return -1;
-    if (REAL(int, connect, (int, const struct sockaddr*, socklen_t))(
-            fd, (const struct sockaddr*)&a, sizeof a) == 0)
+    if (REAL(int, connect, (int, const struct sockaddr*, socklen_t))(fd, (const struct sockaddr*)&a,
+                                                                     sizeof a) == 0)
         return fd;
     const int saved = errno;
     real_close(fd);
@@ -238,7 +241,8 @@ static ssize_t send_request(struct shim_socket* s, int fd, const struct msghdr* 
 ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int flags) {
     size_t length = 0;
     if (m->msg_iovlen >= IOV_MAX) return failed(EMSGSIZE);
-    for (size_t i = 0; i < m->msg_iovlen; i++) length += m->msg_iov[i].iov_len;
+    for (size_t i = 0; i < m->msg_iovlen; i++)
+        length += m->msg_iov[i].iov_len;
     if (length > SHIM_REQUEST_MAX) return failed(EMSGSIZE);
     const int cancel = enter(s);
     const ssize_t result = send_request(s, fd, m, flags);

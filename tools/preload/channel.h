@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "registry.h"
+#include "tools/preload/registry.h"
 
 /* The path of the server's socket; NULL: the shim was not asked for. */
 const char* channel_path(void);

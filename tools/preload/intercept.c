@@ -20,9 +20,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "channel.h"
-#include "real.h"
-#include "registry.h"
+#include "tools/preload/channel.h"
+#include "tools/preload/real.h"
+#include "tools/preload/registry.h"
 #include "xfrm/shim_protocol.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -121,8 +121,7 @@ EXPORT int fcntl64(int fd, int command, ...) {
 static void give_address(struct sockaddr* to, socklen_t* length, uint32_t port_id,
                          uint32_t groups) {
     if (to == NULL || length == NULL) return;
-    const struct sockaddr_nl a = {
-        .nl_family = AF_NETLINK, .nl_pid = port_id, .nl_groups = groups};
+    const struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_pid = port_id, .nl_groups = groups};
     memcpy(to, &a, *length < sizeof a ? *length : sizeof a);
     *length = sizeof a;
 }
@@ -178,8 +177,10 @@ static int set_netlink_option(struct shim_socket* s, int fd, int option, const v
     if (length < sizeof number) return failed(EINVAL);
     memcpy(&number, value, sizeof number);
     switch (option) {
-    case NETLINK_ADD_MEMBERSHIP: return channel_control(s, fd, shim_join, number, 0);
-    case NETLINK_DROP_MEMBERSHIP: return channel_control(s, fd, shim_leave, number, 0);
+    case NETLINK_ADD_MEMBERSHIP:
+        return channel_control(s, fd, shim_join, number, 0);
+    case NETLINK_DROP_MEMBERSHIP:
+        return channel_control(s, fd, shim_leave, number, 0);
     case NETLINK_CAP_ACK:
     case NETLINK_EXT_ACK:
         if (channel_control(s, fd, shim_option, (uint32_t)option, number) != 0) return -1;
@@ -188,8 +189,10 @@ static int set_netlink_option(struct shim_socket* s, int fd, int option, const v
     case NETLINK_BROADCAST_ERROR:
     case NETLINK_NO_ENOBUFS:
     case NETLINK_LISTEN_ALL_NSID:
-    case NETLINK_GET_STRICT_CHK: break; // change nothing of what this server sends
-    default: return failed(ENOPROTOOPT);
+    case NETLINK_GET_STRICT_CHK:
+        break; // change nothing of what this server sends
+    default:
+        return failed(ENOPROTOOPT);
     }
     s->options = number != 0 ? s->options | 1u << option : s->options & ~(1u << option);
     return 0;
@@ -252,8 +255,8 @@ EXPORT ssize_t send(int fd, const void* data, size_t length, int flags) {
     return REAL(ssize_t, send, (int, const void*, size_t, int))(fd, data, length, flags);
 }
 
-EXPORT ssize_t sendto(int fd, const void* data, size_t length, int flags,
-                      const struct sockaddr* to, socklen_t to_length) {
+EXPORT ssize_t sendto(int fd, const void* data, size_t length, int flags, const struct sockaddr* to,
+                      socklen_t to_length) {
     struct shim_socket* const s = registry_find(fd);
     if (s == NULL)
         return REAL(ssize_t, sendto,
@@ -289,8 +292,7 @@ EXPORT ssize_t write(int fd, const void* data, size_t length) {
 
 EXPORT ssize_t writev(int fd, const struct iovec* pieces, int count) {
     struct shim_socket* const s = registry_find(fd);
-    if (s == NULL)
-        return REAL(ssize_t, writev, (int, const struct iovec*, int))(fd, pieces, count);
+    if (s == NULL) return REAL(ssize_t, writev, (int, const struct iovec*, int))(fd, pieces, count);
     if (count < 0) return failed(EINVAL);
     const struct msghdr m = {.msg_iov = (struct iovec*)(uintptr_t)pieces,
                              .msg_iovlen = (size_t)count};
@@ -329,7 +331,8 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
         REAL(ssize_t, recvmsg, (int, struct msghdr*, int));
     if (registry_find(fd) == NULL) return real(fd, m, flags);
     size_t room = 0;
-    for (size_t i = 0; i < m->msg_iovlen; i++) room += m->msg_iov[i].iov_len;
+    for (size_t i = 0; i < m->msg_iovlen; i++)
+        room += m->msg_iov[i].iov_len;
     const socklen_t name_length = m->msg_namelen;
     const ssize_t length = no_end(real(fd, m, flags), room, flags);
     if (length < 0) return -1;

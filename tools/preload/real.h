@@ -16,5 +16,5 @@
             found_ = dlsym(RTLD_NEXT, #name);                                                      \
             atomic_store_explicit(&real_, found_, memory_order_relaxed);                           \
         }                                                                                          \
-        (result (*) arguments)found_;                                                              \
+        (result(*) arguments) found_;                                                              \
     }))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "registry.h"
+#include "tools/preload/registry.h"
 
 #include <errno.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "real.h"
+#include "tools/preload/real.h"
 
 enum { table_size = 65536, pool_size = 1024, inherited_max = 1024 };
 
@@ -17,9 +17,13 @@ static _Atomic(struct shim_socket*) table[table_size];
 static struct shim_socket pool[pool_size];
 static pid_t owner; /* the process whose memory this is: differs in a child of vfork() */
 
-static int real_close(int fd) { return REAL(int, close, (int))(fd); }
+static int real_close(int fd) {
+    return REAL(int, close, (int))(fd);
+}
 
-static bool shares_memory_with_parent(void) { return getpid() != owner; }
+static bool shares_memory_with_parent(void) {
+    return getpid() != owner;
+}
 
 static bool is_inode(int fd, dev_t device, ino_t inode) {
     struct stat st;
@@ -30,8 +34,7 @@ static void release(struct shim_socket* s) {
     const int side = s->side;
     const dev_t device = s->device;
     const ino_t side_inode = s->side_inode;
-    if (atomic_fetch_sub(&s->references, 1) == 1 && side >= 0 &&
-        is_inode(side, device, side_inode))
+    if (atomic_fetch_sub(&s->references, 1) == 1 && side >= 0 && is_inode(side, device, side_inode))
         real_close(side);
 }
 
@@ -91,7 +94,8 @@ void registry_forget(int fd) {
 }
 
 void registry_forget_range(unsigned first, unsigned last) {
-    for (unsigned fd = first; fd <= last && fd < table_size; fd++) registry_forget((int)fd);
+    for (unsigned fd = first; fd <= last && fd < table_size; fd++)
+        registry_forget((int)fd);
 }
 
 void registry_adopt(const char* path) {
@@ -99,8 +103,8 @@ void registry_adopt(const char* path) {
         struct sockaddr_un peer;
         socklen_t length = sizeof peer;
         memset(&peer, 0, sizeof peer);
-        if (REAL(int, getpeername, (int, struct sockaddr*, socklen_t*))(
-                fd, (struct sockaddr*)&peer, &length) == 0 &&
+        if (REAL(int, getpeername, (int, struct sockaddr*, socklen_t*))(fd, (struct sockaddr*)&peer,
+                                                                        &length) == 0 &&
             peer.sun_family == AF_UNIX && strncmp(peer.sun_path, path, sizeof peer.sun_path) == 0)
             registry_add(fd, SOCK_RAW);
     }
