@@ -143,6 +143,8 @@ struct server::state final : private ipsec::listener {
     [[nodiscard]] reading read_data(std::uint64_t number, client& c);
     [[nodiscard]] bool take(std::uint64_t number, client& c, received&& r);
     [[nodiscard]] bool attach(std::uint64_t number, client& c, unique_fd side);
+    void unwatch(const side_channel& side) const;
+    void drop_side(client& c, std::uint32_t number) const;
     void request(client& c, const shim_header& h, bytes messages);
     void send_dump(client& c);
     void update_interest(std::uint64_t number, client& c);
@@ -244,6 +246,8 @@ void server::state::accept_clients() {
 
 void server::state::disconnect(std::uint64_t number) {
     const auto found = clients_.find(number);
+    for (const side_channel& side : found->second->sides)
+        unwatch(side);
     ports_.erase(found->second->state.port_id);
     clients_.erase(found);
     counters_.clients = clients_.size();
@@ -294,10 +298,22 @@ bool server::state::attach(std::uint64_t number, client& c, unique_fd side) {
     const std::uint32_t side_number = c.next_side++;
     if (!watch(epoll_.get(), EPOLL_CTL_ADD, side.get(), EPOLLIN, key_of(number, side_number)))
         return false;
-    if (c.sides.size() == max_sides) c.sides.erase(c.sides.begin());
+    if (c.sides.size() == max_sides) drop_side(c, c.sides.front().number);
     c.sides.push_back({side_number, std::move(side)});
     tell(c, c.sides.back(), shim_attach, 0, 0);
     return true;
+}
+
+/// A side channel came from the client, who may hold its description still: epoll would go on
+/// reporting it after our descriptor is closed.
+void server::state::unwatch(const side_channel& side) const {
+    (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, side.socket.get(), nullptr);
+}
+
+void server::state::drop_side(client& c, std::uint32_t number) const {
+    const auto side = std::ranges::find(c.sides, number, &side_channel::number);
+    unwatch(*side);
+    c.sides.erase(side);
 }
 
 void server::state::request(client& c, const shim_header& h, bytes messages) {
@@ -340,7 +356,7 @@ void server::state::serve_side(client& c, std::uint32_t number) {
     if (length == sizeof what && what.magic == SHIM_MAGIC && what.version == SHIM_VERSION)
         control(c, *side, what);
     else // closed, or no shim
-        std::erase_if(c.sides, [number](const side_channel& s) { return s.number == number; });
+        drop_side(c, number);
 }
 
 std::uint32_t server::state::bind_port(client& c, std::uint32_t port) {

@@ -69,7 +69,8 @@ class shim {
         int pair[2];
         ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
         send_attach({pair[1]});
-        ::close(pair[1]);
+        server_end = unique_fd(pair[1]);
+        if (!keeps_server_end) server_end = unique_fd();
         side_ = unique_fd(pair[0]);
         serve_();
         greeting = answer();
@@ -137,7 +138,11 @@ class shim {
         return ::recv(data_.get(), &byte, 1, MSG_DONTWAIT) == 0;
     }
 
+    [[nodiscard]] unique_fd take_side() { return std::move(side_); }
+
     shim_answer greeting{};
+    bool keeps_server_end = false;
+    unique_fd server_end; ///< a copy, while the client keeps one
 
   private:
     std::function<void()> serve_;
@@ -418,6 +423,39 @@ TEST_F(XfrmClients, AnInheritedSocketGetsASideChannelOfItsOwn) {
     EXPECT_EQ(c->greeting.port_id, first.port_id);
     EXPECT_EQ(c->greeting.groups, 4u);
     EXPECT_EQ(c->ask(sa_by_id(XFRM_MSG_DELSA, 1)), ESRCH);
+}
+
+TEST_F(XfrmClients, ASideChannelThatTheClientHoldsAtBothEndsDoesNotKeepTheServerBusy) {
+    const auto quiet = [this] {
+        pollfd p{server_->descriptor(), POLLIN, 0};
+        return ::poll(&p, 1, 0) == 0;
+    };
+    auto c = client();
+    c->keeps_server_end = true;
+    c->attach();
+    (void)c->take_side();
+    serve();
+    EXPECT_TRUE(quiet()) << "after its end";
+
+    c->attach();
+    unique_fd side = c->take_side();
+    const unique_fd evicted = std::move(c->server_end);
+    std::vector<unique_fd> others; // whose ends stay, so that none goes by itself
+    for (int i = 0; i < 20; ++i) {
+        c->attach();
+        others.push_back(c->take_side());
+    }
+    side = unique_fd();
+    serve();
+    EXPECT_TRUE(quiet()) << "after others took its place";
+
+    c->attach();
+    side = c->take_side();
+    const unique_fd last = std::move(c->server_end);
+    c.reset();
+    side = unique_fd();
+    serve();
+    EXPECT_TRUE(quiet()) << "after the client's end";
 }
 
 TEST_F(XfrmClients, DescriptorsThatNobodyAskedForDoNotStay) {
