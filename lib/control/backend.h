@@ -32,8 +32,6 @@ class backend_listener {
     virtual void on_lifetime(const ipsec::sa_id& id, bool hard) = 0;
     /// The first packet used the SA: limits since first use start now.
     virtual void on_first_use(const ipsec::sa_id& id) = 0;
-    /// As above, for policies.
-    virtual void on_policy_lifetime(std::uint32_t index, bool hard) = 0;
 };
 
 class backend {

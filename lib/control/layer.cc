@@ -134,8 +134,4 @@ void layer::on_first_use(const ipsec::sa_id& id) {
     state_->sas.on_first_use(id, state_->latest);
 }
 
-void layer::on_policy_lifetime(std::uint32_t index, bool hard) {
-    state_->policies.on_lifetime(index, hard);
-}
-
 } // namespace esplane::control

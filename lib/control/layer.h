@@ -114,7 +114,6 @@ class layer final : private backend_listener {
   private:
     void on_lifetime(const ipsec::sa_id& id, bool hard) override;
     void on_first_use(const ipsec::sa_id& id) override;
-    void on_policy_lifetime(std::uint32_t index, bool hard) override;
 
     struct state;
     std::unique_ptr<state> state_;

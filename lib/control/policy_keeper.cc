@@ -175,11 +175,4 @@ void policy_keeper::check_time(entry& e, moment now) {
     expire(e, check.verdict);
 }
 
-void policy_keeper::on_lifetime(std::uint32_t index, bool hard) {
-    entry* e = spd_.find_index(index);
-    if (e == nullptr) return;
-    refresh(*e);
-    expire(*e, hard ? lifetime_verdict::hard : lifetime_verdict::soft);
-}
-
 } // namespace esplane::control

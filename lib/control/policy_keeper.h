@@ -30,8 +30,6 @@ class policy_keeper {
     void tick(moment now);
     [[nodiscard]] std::optional<std::int64_t> next_deadline_ns() const { return timers_.next_ns(); }
 
-    void on_lifetime(std::uint32_t index, bool hard);
-
   private:
     using entry = ipsec::spd::entry;
 

@@ -220,14 +220,5 @@ TEST_F(PolicyRules, AnUpdateStartsItsLifeAnew) {
     EXPECT_TRUE(walk().empty());
 }
 
-TEST_F(PolicyRules, ALimitTheBackendCountedExpiresThePolicy) {
-    given(from("192.168.1.0"));
-    backend_.listener->on_policy_lifetime(1, false);
-    backend_.listener->on_policy_lifetime(1, true);
-    backend_.listener->on_policy_lifetime(1, true);
-    EXPECT_EQ(events_.taken(), (lines{"policy expired 1 soft", "policy expired 1 hard"}));
-    EXPECT_EQ(backend_.taken_calls(), (lines{"delete_policy 1"}));
-}
-
 } // namespace
 } // namespace esplane::control
