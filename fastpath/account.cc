@@ -22,6 +22,7 @@ void tell(stage& s, std::atomic<bool>& told, worker_event_kind kind,
 bool look_at_limits(stage& s, sa_account& account, sa_limits& limits,
                     const ipsec::sa_id& id) noexcept {
     constexpr auto relaxed = std::memory_order_relaxed;
+    const std::uint32_t version = limits.version.load(std::memory_order_acquire);
     if (limits.use_time.get() == 0) {
         worker_event e;
         e.kind = worker_event_kind::sa_first_use;
@@ -50,6 +51,12 @@ bool look_at_limits(stage& s, sa_account& account, sa_limits& limits,
                                 : soft_done ? hard_bytes
                                             : std::min(hard_bytes, soft_bytes),
                                 relaxed);
+    // Limits that changed meanwhile are looked at with the next packet: control's own reset may
+    // have come before the two stores above.
+    if (limits.version.load(std::memory_order_seq_cst) != version) {
+        limits.soft_told.store(false, relaxed);
+        account.look_at_packets.store(0, relaxed);
+    }
     return true;
 }
 

@@ -2,6 +2,7 @@
 #include "fastpath/backend.h"
 
 #include <algorithm>
+#include <tuple>
 #include <variant>
 
 #include "lib/wire/checksum.h"
@@ -30,6 +31,7 @@ void write_limits(sa_limits& to, sa_account& account, const ipsec::lifetime_limi
     to.hard_packets.store(from.hard_packets, relaxed);
     to.soft_bytes.store(from.soft_bytes, relaxed);
     to.hard_bytes.store(from.hard_bytes, relaxed);
+    to.version.fetch_add(1, std::memory_order_seq_cst);
     to.soft_told.store(false, relaxed);
     to.hard_told.store(false, relaxed);
     account.look_at_packets.store(0, relaxed);
@@ -80,8 +82,6 @@ std::uint8_t write_template(std::array<std::uint8_t, sa_out::template_size>& int
 
 } // namespace
 
-// --- records ---------------------------------------------------------------------------------
-
 struct user_backend::sa_record {
     ipsec::sa described;
     std::uint64_t serial = 0;
@@ -121,8 +121,6 @@ struct user_backend::policy_record {
     }
 };
 
-// --- nonces ----------------------------------------------------------------------------------
-
 nonce_registry::nonce_registry(control::random_source random, std::size_t limit)
     : random_(std::move(random))
     , limit_(limit) {}
@@ -158,8 +156,6 @@ result<std::shared_ptr<nonce_space>> nonce_registry::space_for(const secret& key
     by_key_.emplace(f, entry{space, std::prev(oldest_first_.end())});
     return space;
 }
-
-// --- SAs -------------------------------------------------------------------------------------
 
 user_backend::user_backend(tables& shared, control::random_source random)
     : shared_(shared)
@@ -221,10 +217,6 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     in->has_selector = narrows(s.sel);
     in->selector = s.sel;
     in->encapsulated = s.encap.has_value();
-    if (s.encap) {
-        in->encap_source = s.encap->source_port;
-        in->encap_destination = s.encap->destination_port;
-    }
     in->key = r.key;
     in->keys = &r.key->get();
     in->window = ipsec::replay_window(s.replay_window);
@@ -276,10 +268,11 @@ result<void> user_backend::update_sa(const ipsec::sa& s) {
     const auto found = sas_.find(s.id);
     if (found == sas_.end()) return fail(ESRCH);
     sa_record& r = *found->second;
+    const bool tell_again = r.described.limits != s.limits || (r.described.dying && !s.dying);
     r.described.limits = s.limits;
     r.described.dying = s.dying;
-    if (r.in) write_limits(r.in->limits, r.in->account, s.limits);
-    if (r.out) write_limits(r.out->limits, r.out->account, s.limits);
+    if (tell_again && r.in) write_limits(r.in->limits, r.in->account, s.limits);
+    if (tell_again && r.out) write_limits(r.out->limits, r.out->account, s.limits);
     if (s.encap != r.described.encap && s.encap && r.described.encap) {
         // Workers must not see half a header: the SA rests until none of them can.
         count_encap(r, -1);
@@ -366,8 +359,6 @@ std::vector<wire::be16> user_backend::encap_ports() const {
     return ports;
 }
 
-// --- templates to SAs ------------------------------------------------------------------------
-
 void user_backend::resolve_all(const endpoint& e) {
     const auto wanting = groups_.find(e);
     if (wanting == groups_.end()) return;
@@ -383,7 +374,11 @@ void user_backend::resolve(group_record& g) {
         std::copy_if(there->second.begin(), there->second.end(), std::back_inserter(found),
                      [&](const sa_record* r) { return g.takes(r->described); });
     std::sort(found.begin(), found.end(), [](const sa_record* a, const sa_record* b) {
-        return std::pair(a->described.dying, b->serial) < std::pair(b->described.dying, a->serial);
+        const auto rank = [](const sa_record* mine, const sa_record* other) {
+            return std::tuple(mine->described.dying, other->described.current.add_time,
+                              other->serial);
+        };
+        return rank(a, b) < rank(b, a);
     });
     std::vector<sa_out*> all;
     for (sa_record* r : found) {
@@ -426,8 +421,6 @@ void user_backend::release_group(group_record* g) {
     if (there->second.empty()) groups_.erase(there);
     shared_.graveyard().add([gone] {});
 }
-
-// --- policies --------------------------------------------------------------------------------
 
 auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
     auto r = std::make_unique<policy_record>();
@@ -504,8 +497,6 @@ bool user_backend::query_policy(std::uint32_t index, ipsec::lifetime_current& in
     into.use_time = found->second->run().use_time.get();
     return true;
 }
-
-// --- the rest --------------------------------------------------------------------------------
 
 /// The effect of a call is there when it returns: what was taken out is out of every worker's
 /// sight.

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <nmmintrin.h>
+#include <utility>
 
 #include "fastpath/outbound.h"
+#include "fastpath/parse.h"
 #include "fastpath/stage.h"
 
 namespace esplane::fastpath {
@@ -84,21 +86,6 @@ drop_reason admit_inbound(const stage& s, const packet& p, policy_direction d) n
         return policy->check_optional ? drop_reason::none : drop_reason::policy_template;
     return satisfies(*p.inbound_sa, policy->required) ? drop_reason::none
                                                       : drop_reason::policy_template;
-}
-
-ipsec::flow flow_of(const packet& p) noexcept {
-    ipsec::flow f;
-    if (p.family == family::ipv4) {
-        f.source = ipsec::address::v4(p.ipv4().source);
-        f.destination = ipsec::address::v4(p.ipv4().destination);
-    } else {
-        f.source = ipsec::address::v6(p.ipv6().source);
-        f.destination = ipsec::address::v6(p.ipv6().destination);
-    }
-    f.source_port = p.source_port;
-    f.destination_port = p.destination_port;
-    f.protocol = p.protocol;
-    return f;
 }
 
 bool carries(const sa_out& sa, const packet& p) noexcept {
@@ -186,7 +173,6 @@ const policy_entry* policy_table<Words>::find(const flow_key<Words>& flow) const
 /// Entries of one key are a chain, best first, whose head is in the table.
 template <std::size_t Words>
 void policy_table<Words>::insert(entry* e, const ipsec::selector& s) {
-    constexpr auto relaxed = std::memory_order_relaxed;
     const auto [key, mask] = key_of<Words>(s);
     shape& home = shape_of(mask);
     e->key = key;
@@ -199,26 +185,24 @@ void policy_table<Words>::insert(entry* e, const ipsec::selector& s) {
         return;
     }
     if (e->run.rank < head->run.rank) {
-        e->next.store(head, relaxed);
+        e->next = head;
         home.table.replace(head, e);
         return;
     }
-    while (head->next.load(relaxed) != nullptr && head->next.load(relaxed)->run.rank <= e->run.rank)
-        head = head->next.load(relaxed);
-    e->next.store(head->next.load(relaxed), relaxed);
-    head->next.store(e, std::memory_order_release);
+    while (head->next != nullptr && head->next->run.rank <= e->run.rank)
+        head = head->next;
+    e->next = std::exchange(head->next, e);
 }
 
 template <std::size_t Words>
 void policy_table<Words>::erase(entry* e, const ipsec::selector& s) {
-    constexpr auto relaxed = std::memory_order_relaxed;
     shape& home = shape_of(key_of<Words>(s).second);
     entry* head = home.table.find(e->hash, [&](const entry& one) { return one.key == e->key; });
-    entry* after = e->next.load(relaxed);
+    entry* after = e->next;
     if (head != e) {
-        while (head->next.load(relaxed) != e)
-            head = head->next.load(relaxed);
-        head->next.store(after, std::memory_order_release);
+        while (head->next != e)
+            head = head->next;
+        head->next = after;
     } else if (after != nullptr)
         home.table.replace(e, after);
     else

@@ -67,7 +67,7 @@ template <std::size_t Words>
 struct alignas(64) keyed_policy {
     flow_key<Words> key;
     policy_entry run;
-    std::atomic<keyed_policy*> next{nullptr}; ///< same key, worse rank
+    keyed_policy* next = nullptr; ///< same key, worse rank; control's alone
     std::uint32_t hash = 0;
 };
 

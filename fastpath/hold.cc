@@ -7,20 +7,32 @@ namespace esplane::fastpath {
 
 bool hold_queue::add(stage& s, const packet& p) noexcept {
     if (count_ == capacity) return false;
-    held& h = items_[count_++];
+    held& h = items_[count_];
     h.p = p;
-    h.since_ns = s.now.monotonic_ns;
-    ask(s, h);
+    h.next_hop = next_hop_of(p);
+    h.ifindex = p.next->ifindex;
+    h.since_ns = h.asked_ns = s.now.monotonic_ns;
+    const unsigned others = waiting_for(h.next_hop, h.ifindex);
+    if (others == per_next_hop) return false;
+    if (others == 0) ask(s, h);
+    ++count_;
     s.counters.held.add(1);
     return true;
+}
+
+unsigned hold_queue::waiting_for(const ipsec::address& next_hop, int ifindex) const noexcept {
+    unsigned n = 0;
+    for (unsigned i = 0; i < count_; ++i)
+        n += items_[i].ifindex == ifindex && items_[i].next_hop == next_hop;
+    return n;
 }
 
 void hold_queue::ask(stage& s, held& h) noexcept {
     worker_event e;
     e.kind = worker_event_kind::neighbour_wanted;
-    e.ifindex = h.p.next->ifindex;
-    e.id.destination = next_hop_of(h.p);
-    h.asked_ns = s.events.push(e) ? s.now.monotonic_ns : 0;
+    e.ifindex = h.ifindex;
+    e.id.destination = h.next_hop;
+    if (s.events.push(e)) h.asked_ns = s.now.monotonic_ns;
 }
 
 namespace {

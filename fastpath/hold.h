@@ -2,8 +2,8 @@
 //
 // Packets that wait for the MAC address of their next hop: a few, for a short time.
 //
-// Finished packets wait (after ESP), so no sequence number is burnt and none is reordered within a
-// next hop.  Threads: the worker's.
+// Finished packets wait (after ESP); they leave in the order they came, before what comes later.
+// Threads: the worker's.
 #pragma once
 
 #include <array>
@@ -16,11 +16,13 @@ namespace esplane::fastpath {
 class hold_queue {
   public:
     static constexpr unsigned capacity = 64;
+    static constexpr unsigned per_next_hop = 16;
     static constexpr std::uint64_t hold_ns = 1'000'000'000;
     static constexpr std::uint64_t ask_ns = 100'000'000; ///< between requests for one next hop
 
     /// Takes a copy of the descriptor (the buffer stays where it is) and asks control for the next
-    /// hop.  False: full; the caller drops.
+    /// hop, once for all that wait for it.  False: full, or full for this next hop; the caller
+    /// drops.
     [[nodiscard]] bool add(stage& s, const packet& p) noexcept;
 
     /// Appends to `ready` what can leave now (addressed) and drops what has waited too long.
@@ -32,10 +34,13 @@ class hold_queue {
   private:
     struct held {
         packet p;
+        ipsec::address next_hop;
+        int ifindex = 0;
         std::uint64_t since_ns = 0;
         std::uint64_t asked_ns = 0;
     };
     static void ask(stage& s, held& h) noexcept;
+    [[nodiscard]] unsigned waiting_for(const ipsec::address& next_hop, int ifindex) const noexcept;
 
     std::array<held, capacity> items_;
     std::array<packet, capacity> leaving_; ///< what retry() handed out

@@ -108,7 +108,9 @@ void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
     const policy_entry* out = find_policy(s, *e, ipsec::policy_direction::out);
     const bool covered =
         out != nullptr && (out->action == ipsec::policy_action::block || out->protects);
-    if (covered || about.inbound_sa != nullptr)
+    // An error quotes clear text: it goes back only where that came from.
+    const bool returns = e->next->port == about.port && about.inbound_sa == nullptr;
+    if (covered || !returns)
         s.drop(*e, drop_reason::icmp_protected);
     else
         s.created.push(*e);

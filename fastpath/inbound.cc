@@ -125,21 +125,6 @@ drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     return parse_ip(p, s.routes, false);
 }
 
-ipsec::flow flow_of(const packet& p) {
-    ipsec::flow f;
-    if (p.family == family::ipv4) {
-        f.source = ipsec::address::v4(p.ipv4().source);
-        f.destination = ipsec::address::v4(p.ipv4().destination);
-    } else {
-        f.source = ipsec::address::v6(p.ipv6().source);
-        f.destination = ipsec::address::v6(p.ipv6().destination);
-    }
-    f.source_port = p.source_port;
-    f.destination_port = p.destination_port;
-    f.protocol = p.protocol;
-    return f;
-}
-
 /// What an authentic packet does: takes its number, then gives up its inside.  Limits are looked at
 /// here, so that a forgery is no first use and a burst does not pass more than a limit allows.
 drop_reason accept(stage& s, inbound_item& c) noexcept {

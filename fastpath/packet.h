@@ -30,7 +30,6 @@ inline constexpr unsigned max_burst = 64;
 
 /// What parse found; see parse.h.
 namespace packet_flag {
-inline constexpr std::uint16_t fragment = 1;      ///< not the whole of an IP packet
 inline constexpr std::uint16_t dont_fragment = 2; ///< IPv4 DF; always set for IPv6
 inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address of ours
 inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "fastpath/stage.h"
+#include "lib/ipsec/selector.h"
 
 namespace esplane::fastpath {
 
@@ -16,6 +17,22 @@ namespace esplane::fastpath {
 ///
 /// checksums   whether a virtual device may have left the upper-layer checksum to us
 [[nodiscard]] drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept;
+
+/// A parsed packet's flow, as selectors take it.
+[[nodiscard]] inline ipsec::flow flow_of(const packet& p) noexcept {
+    ipsec::flow f;
+    if (p.family == ipsec::family::ipv4) {
+        f.source = ipsec::address::v4(p.ipv4().source);
+        f.destination = ipsec::address::v4(p.ipv4().destination);
+    } else {
+        f.source = ipsec::address::v6(p.ipv6().source);
+        f.destination = ipsec::address::v6(p.ipv6().destination);
+    }
+    f.source_port = p.source_port;
+    f.destination_port = p.destination_port;
+    f.protocol = p.protocol;
+    return f;
+}
 
 /// Sorts frames: ESP for the machine to `esp`, everything else that is IP to `clear`.
 ///

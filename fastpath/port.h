@@ -17,7 +17,7 @@ namespace esplane::fastpath {
 /// What is expected first on a port; any port may carry both.
 enum class port_role : std::uint8_t { plain, secure, host };
 
-/// Counted by the worker, read by control: each a relaxed atomic in the port.
+/// Counted by the worker, read by control.
 struct port_counters {
     std::uint64_t rx_packets = 0;
     std::uint64_t rx_bytes = 0; ///< frames

@@ -27,8 +27,6 @@ class retired {
     /// waits.
     void reclaim();
 
-    [[nodiscard]] std::size_t waiting() const noexcept { return waiting_.size(); }
-
   private:
     std::vector<std::function<void()>> waiting_;
 };

@@ -54,7 +54,8 @@ struct sa_limits {
     std::atomic<std::uint64_t> hard_packets{ipsec::no_limit};
     std::atomic<std::uint64_t> soft_bytes{ipsec::no_limit};
     std::atomic<std::uint64_t> hard_bytes{ipsec::no_limit};
-    counter use_time; ///< CLOCK_REALTIME seconds; 0 = never
+    counter use_time;                      ///< CLOCK_REALTIME seconds; 0 = never
+    std::atomic<std::uint32_t> version{0}; ///< control counts its changes
     std::atomic<bool> soft_told{false};
     std::atomic<bool> hard_told{false};
 };
@@ -70,8 +71,6 @@ struct alignas(64) sa_in {
     bool encapsulated = false;
     bool has_selector = false;
     const crypto::key::schedule* keys = nullptr;
-    wire::be16 encap_source; ///< the peer's port, as the SA says it
-    wire::be16 encap_destination;
 
     // Line 1: per packet.
     alignas(64) sa_account account;

@@ -24,7 +24,6 @@ class packet_list {
     packet_list() noexcept {} // the array stays as it is: most of it is never looked at
 
     void push(packet& p) noexcept { items_[count_++] = &p; }
-    void clear() noexcept { count_ = 0; }
     [[nodiscard]] unsigned size() const noexcept { return count_; }
     [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
     [[nodiscard]] packet& operator[](unsigned i) const noexcept { return *items_[i]; }

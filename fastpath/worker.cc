@@ -3,7 +3,6 @@
 
 #include <cassert>
 #include <ctime>
-#include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -43,7 +42,12 @@ worker::worker(tables& shared, buffer_pool& buffers, std::span<port* const> port
     , crypto_(std::move(engine))
     , ports_(ports.begin(), ports.end())
     , pipeline_(shared, *crypto_, buffers, ports_)
-    , wake_(wake) {}
+    , wake_(wake) {
+    waits_.push_back({wake_, POLLIN, 0});
+    for (const port* p : ports_)
+        for (const int fd : p->descriptors())
+            waits_.push_back({fd, POLLIN, 0});
+}
 
 worker::~worker() {
     stop();
@@ -75,15 +79,14 @@ void worker::stop() {
 }
 
 std::size_t worker::run_once(moment when) noexcept {
-    std::array<packet, max_burst> burst;
+    pipeline_.tend(when); // first: what waited must not be overtaken by what comes now
     std::size_t total = 0;
     for (std::size_t i = 0; i < ports_.size(); ++i) {
-        const std::size_t n = ports_[i]->receive(burst);
+        const std::size_t n = ports_[i]->receive(burst_);
         if (n == 0) continue;
-        pipeline_.process({burst.data(), n}, static_cast<std::uint16_t>(i), when);
+        pipeline_.process({burst_.data(), n}, static_cast<std::uint16_t>(i), when);
         total += n;
     }
-    pipeline_.tend(when);
     for (port* p : ports_)
         p->flush();
     wake_control();
@@ -110,15 +113,11 @@ void worker::loop() noexcept {
 
 /// Offline until a port has frames, somebody stops us, or held packets are due.
 void worker::sleep() noexcept {
-    std::array<pollfd, 256> waits;
-    std::size_t n = 0;
-    waits[n++] = {wake_, POLLIN, 0};
-    for (const port* p : ports_)
-        for (const int fd : p->descriptors())
-            if (n < waits.size()) waits[n++] = {fd, POLLIN, 0};
     urcu_qsbr_thread_offline();
-    ::poll(waits.data(), n, pipeline_.holds_packets() ? sleep_with_held_ms : sleep_ms);
+    ::poll(waits_.data(), waits_.size(), pipeline_.holds_packets() ? sleep_with_held_ms : sleep_ms);
     urcu_qsbr_thread_online();
+    std::uint64_t count = 0;
+    (void)!::read(wake_, &count, sizeof count);
 }
 
 void worker::wake_control() noexcept {

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <memory>
+#include <poll.h>
 #include <span>
 #include <thread>
 #include <vector>
@@ -57,7 +58,9 @@ class worker {
     std::unique_ptr<crypto::engine> crypto_;
     std::vector<port*> ports_;
     pipeline pipeline_;
-    int wake_; ///< eventfd that ends a sleep
+    std::array<packet, max_burst> burst_;
+    std::vector<pollfd> waits_; ///< what a sleep waits on: wake_, then the ports
+    int wake_;                  ///< eventfd that ends a sleep
     std::atomic<bool> stopping_{false};
     std::thread thread_;
 };

@@ -9,7 +9,7 @@
 namespace esplane::ipsec {
 
 replay_window::replay_window(std::uint32_t packets)
-    : size_((std::min(packets, max_replay_window) + 31) / 32 * 32) {
+    : size_(std::min(packets, max_replay_window)) {
     const std::uint32_t words = std::bit_ceil((size_ + 63) / 64 + 1);
     if (words <= small_words) return;
     mask_ = words - 1;
@@ -17,7 +17,7 @@ replay_window::replay_window(std::uint32_t packets)
 }
 
 std::vector<std::uint32_t> replay_window::snapshot() const {
-    std::vector<std::uint32_t> bitmap(size_ / 32);
+    std::vector<std::uint32_t> bitmap((size_ + 31) / 32);
     const std::uint64_t top = highest();
     const std::uint64_t end = std::min<std::uint64_t>(size_, top); // numbers start at 1
     for (std::uint64_t i = 0; i < end; ++i)

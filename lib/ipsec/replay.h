@@ -42,7 +42,7 @@ enum class replay_verdict : std::uint8_t { fresh, duplicate, too_old, zero };
 
 class replay_window {
   public:
-    /// packets   0 (everything is fresh, nothing is kept) to 4096; others are rounded up to 32
+    /// packets   0 (everything is fresh, even number 0, and nothing is kept) to 4096
     explicit replay_window(std::uint32_t packets);
 
     /// Says whether `seq` may be accepted.  Const: a forged packet leaves no trace.
@@ -101,9 +101,10 @@ class replay_window {
 };
 
 inline replay_verdict replay_window::check(std::uint64_t seq) const noexcept {
+    if (size_ == 0) return replay_verdict::fresh;
     if (seq == 0) return replay_verdict::zero;
     const std::uint64_t top = highest();
-    if (size_ == 0 || seq > top) return replay_verdict::fresh;
+    if (seq > top) return replay_verdict::fresh;
     if (top - seq >= size_) return replay_verdict::too_old;
     return seen(seq) ? replay_verdict::duplicate : replay_verdict::fresh;
 }

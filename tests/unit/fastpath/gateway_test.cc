@@ -239,6 +239,99 @@ TEST_F(Gateway, HoldsAFewPacketsForANextHopAndLetsThemGo) {
     expect_balance();
 }
 
+TEST_F(Gateway, LetsWhatWaitedLeaveBeforeWhatComesNow) {
+    for (auto& n : one.network.neighbours)
+        if (n.ifindex == 12) n.resolved = false;
+    one.publish_network();
+    tunnel({.replay_window = 32});
+    std::vector<frame> early, late;
+    for (std::uint32_t i = 0; i < 16; ++i)
+        early.push_back(make_packet({.number = i}));
+    for (std::uint32_t i = 16; i < 80; ++i)
+        late.push_back(make_packet({.number = i}));
+    EXPECT_TRUE(cross(early).empty());
+    for (auto& n : one.network.neighbours)
+        n.resolved = true;
+    one.publish_network();
+    EXPECT_EQ(cross(late).size(), 80u);
+    expect_balance();
+}
+
+TEST_F(Gateway, HoldsAFewPacketsForEachNextHopAndAsksOnce) {
+    one.network.neighbours.clear();
+    one.publish_network();
+    std::vector<frame> many;
+    for (std::uint32_t i = 0; i < 40; ++i)
+        many.push_back(make_packet({.number = i}));
+    for (const frame& f : many)
+        (void)one.ports[plain]->inject(with_ethernet(f));
+    one.worker->run_once(one.clock);
+    fastpath::worker_event e;
+    int asked = 0;
+    while (one.worker->events().pop(e))
+        asked += e.kind == fastpath::worker_event_kind::neighbour_wanted;
+    EXPECT_EQ(asked, 1);
+    EXPECT_EQ(one.worker->counters().held.get(), 16u);
+    EXPECT_EQ(one.drops(drop_reason::hold_full), 24u);
+    expect_balance();
+}
+
+TEST_F(Gateway, SendsNoErrorAboutClearTextOutOfAnotherPort) {
+    tunnel({});
+    ipsec::policy p; // whatever goes to site 2 is protected, from wherever it claims to come
+    p.dir = ipsec::policy_direction::out;
+    p.sel.fam = family::ipv4;
+    p.sel.destination = *ipsec::address::parse("10.2.0.0");
+    p.sel.destination_prefix = 16;
+    p.priority = 1;
+    ipsec::template_ t;
+    t.id.destination = *ipsec::address::parse("192.168.77.2");
+    t.source = *ipsec::address::parse("192.168.77.1");
+    t.fam = family::ipv4;
+    t.reqid = 1;
+    p.templates = {t};
+    one.add_policy(p);
+    frame f = make_packet({.length = 1500});
+    auto ip = wire::load<wire::ipv4_header>(f.data());
+    ip.source = ipsec::address::parse("192.168.77.2")->as_v4(); // the secure side's neighbour
+    ip.checksum = {};
+    ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
+    wire::store(f.data(), ip);
+    one.push(plain, {f});
+    EXPECT_TRUE(one.sent(secure).empty());
+    EXPECT_EQ(one.drops(drop_reason::icmp_protected), 1u);
+    expect_balance();
+}
+
+TEST_F(Gateway, NamesWhatHasNoWayOut) {
+    one.network.routes.clear();
+    control::route denied;
+    denied.destination = *ipsec::address::parse("10.2.0.0");
+    denied.prefix = 24;
+    denied.kind = control::route_kind::blackhole;
+    control::route foreign = denied;
+    foreign.destination = *ipsec::address::parse("10.2.1.0");
+    foreign.kind = control::route_kind::unicast;
+    foreign.ifindex = 99;
+    one.network.routes = {denied, foreign};
+    one.publish_network();
+    one.push(plain, {make_packet({.host = 10}), make_packet({.host = 0x010a}),
+                     make_packet({.host = 0x020a})});
+    EXPECT_EQ(one.drops(drop_reason::route_denied), 1u);
+    EXPECT_EQ(one.drops(drop_reason::port_missing), 1u);
+    EXPECT_EQ(one.drops(drop_reason::route_missing), 1u);
+    expect_balance();
+}
+
+TEST_F(Gateway, NamesWhatTheDeviceDidNotTake) {
+    one.ports[secure]->limit_sends(3);
+    std::vector<frame> burst(10, make_packet({}));
+    one.push(plain, burst);
+    EXPECT_EQ(one.sent(secure).size(), 3u);
+    EXPECT_EQ(one.drops(drop_reason::tx_full), 7u);
+    expect_balance();
+}
+
 TEST_F(Gateway, HoldsClearPacketsAgainstPoliciesThatCameMeanwhile) {
     for (auto& n : one.network.neighbours)
         n.resolved = false;
@@ -308,6 +401,19 @@ TEST_F(Gateway, BlocksWhereTheBetterPolicyBlocks) {
     p.sel.destination_port.set(54);
     one.add_policy(p); // equal priority: the older wins
     EXPECT_EQ(cross({make_packet({.destination_port = 54})}).size(), 1u);
+    p.sel = {};
+    p.sel.fam =
+        family::ipv6; // no tunnel's policy is better than 0: this one is older in its family
+    p.sel.destination_port.set(55);
+    p.sel.destination_port_mask.set(0xffff);
+    p.dir = ipsec::policy_direction::fwd;
+    p.priority = 0;
+    lab three{1};
+    three.add_policy(p);
+    three.push(plain, {make_packet({.family = family::ipv6, .destination_port = 55}),
+                       make_packet({.family = family::ipv6, .destination_port = 56})});
+    EXPECT_EQ(three.sent(secure).size(), 1u);
+    EXPECT_EQ(three.drops(drop_reason::policy_block), 1u);
 }
 
 TEST_F(Gateway, BalancesItsAccountsOverRandomBursts) {
