@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counts what tests said, one line a case:  pass|fail|skip TAB name [TAB reason].
 
-    tally.py meson BUILD GTEST_XML [SUITE_PREFIX]   the last `meson test` in BUILD; cases of
-                                        GoogleTest binaries from their files in GTEST_XML
+    tally.py meson BUILD GTEST_XML STATUS [PREFIX]  the last `meson test` in BUILD and its exit
+                                        status; cases of GoogleTest binaries from their files in
+                                        GTEST_XML
     tally.py output NAME STATUS         one command's output on stdin, and its exit status
     tally.py sum [--no-skips]           lines on stdin: what failed, what was skipped and why, then
                                         `N passed, N failed, N skipped`; exit status 1 if one
-                                        failed or, with --no-skips, was skipped
+                                        failed, none passed or, with --no-skips, one was skipped
 
 A command's output may say its cases itself, in lines `ok SENTENCE` and `FAILED SENTENCE`; else it
-is one case.  A skipped one says why in a line `skipped: REASON` and exits with 77.
+is one case.  A skipped one says why in a line `skipped: REASON` and exits with 77.  What should
+have left a report and did not has failed.
 """
 import json
 import pathlib
@@ -20,6 +22,7 @@ import xml.etree.ElementTree
 
 CASE = re.compile(r"^(ok|FAILED) +(\S.*)$", re.MULTILINE)
 REASON = re.compile(r"^skipped: (.*)$", re.MULTILINE)
+GTEST = re.compile(r"^\[==========\] Running ", re.MULTILINE)
 SKIPPED_STATUS = 77
 
 
@@ -36,13 +39,16 @@ def from_output(name, status, output):
         yield "pass" if verdict == "ok" else "fail", f"{name}: {sentence}", ""
     if status != 0 and not failed:
         yield "fail", name, f"exit status {status}"
+    elif GTEST.search(output):
+        yield "fail", name, "GoogleTest ran and left no report of its cases"
     elif not cases:
         yield "pass", name, ""
 
 
 def from_gtest(name, status, report):
     failed = False
-    for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
+    cases = list(xml.etree.ElementTree.parse(report).getroot().iter("testcase"))
+    for case in cases:
         title = f"{name}: {case.get('classname')}.{case.get('name')}"
         skipped = case.find("skipped")
         if case.find("failure") is not None:
@@ -52,13 +58,25 @@ def from_gtest(name, status, report):
             yield "skip", title, " ".join((skipped.get("message") or "").split())
         elif case.get("status") == "run":
             yield "pass", title, ""
-    if status != 0 and not failed:
-        yield "fail", name, f"exit status {status}"
+        else:
+            yield "skip", title, "disabled"
+    if not cases or (status != 0 and not failed):
+        yield "fail", name, f"{len(cases)} cases, exit status {status}"
 
 
-def from_meson(build, reports, prefix=""):
-    for line in (pathlib.Path(build) / "meson-logs/testlog.json").read_text().splitlines():
-        test = json.loads(line)
+def from_meson(build, reports, meson_status, prefix=""):
+    log = pathlib.Path(build) / "meson-logs/testlog.json"
+    tests = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    verdicts = set()
+    for verdict, name, reason in from_meson_tests(tests, reports, prefix):
+        verdicts.add(verdict)
+        yield verdict, name, reason
+    if not tests or (int(meson_status) != 0 and "fail" not in verdicts):
+        yield "fail", f"{prefix}meson test", f"{len(tests)} tests, exit status {meson_status}"
+
+
+def from_meson_tests(tests, reports, prefix):
+    for test in tests:
         name = prefix + test["name"]
         status = test["returncode"]
         output = test.get("stdout", "") + "\n" + test.get("stderr", "")
@@ -85,7 +103,7 @@ def total(lines, no_skips):
         print("here nothing may be skipped")
     print(", ".join(f"{len(verdicts[v])} {word}" for v, word in
                     (("pass", "passed"), ("fail", "failed"), ("skip", "skipped"))))
-    return 1 if verdicts["fail"] or (no_skips and verdicts["skip"]) else 0
+    return 1 if verdicts["fail"] or not verdicts["pass"] or (no_skips and verdicts["skip"]) else 0
 
 
 def main():

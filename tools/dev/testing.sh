@@ -11,34 +11,36 @@ CHECK_BUILD=$TOP/build
 WORK=$CHECK_BUILD/check
 TALLY=$TOP/tools/dev/tally.py
 
+# shellcheck source=tools/dev/configure.sh
+source "$TOP/tools/dev/configure.sh"
+
 # record VERDICT NAME [REASON]: one line of results.
 record() {
     printf '%s\t%s\t%s\n' "$1" "$2" "${3:-}" >>"$RESULTS"
 }
 
-# configure DIRECTORY OPTION...
-configure() {
-    local again=() strict=false
-    [[ ! -f $1/build.ninja ]] || again=(--reconfigure)
-    [[ ${CI:-} != true ]] || strict=true
-    step "configuring ${1#"$TOP"/}" \
-        meson setup "${again[@]}" "$1" "$TOP" -Dwerror=$strict "${@:2}"
-}
-
-# build_in DIRECTORY NAME
+# build_in DIRECTORY NAME OPTION...: configures and builds.
 build_in() {
-    step "building ${1#"$TOP"/}" ninja -C "$1" && record pass "$2" && return
-    record fail "$2" "see $PROGRESS_LOG"
-    return 1
+    local directory=$1 name=$2 strict=false
+    [[ ${CI:-} != true ]] || strict=true
+    if step "configuring ${directory#"$TOP"/}" \
+        meson_setup "$directory" "$TOP" -Dwerror=$strict "${@:3}" &&
+        step "building ${directory#"$TOP"/}" ninja -C "$directory"; then
+        record pass "$name"
+    else
+        record fail "$name" "see $PROGRESS_LOG"
+        return 1
+    fi
 }
 
 # tests_in BUILD PREFIX OPTION...: runs `meson test`, and adds its cases to the results.
 tests_in() {
-    local reports=$WORK/gtest$2
-    rm -rf "$reports"
+    local reports=$WORK/gtest$2 status=0
+    rm -rf "$reports" "$1/meson-logs/testlog.json"
     GTEST_OUTPUT=xml:$reports/ in_group \
-        meson test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier 3 "${@:3}" || true
-    "$TALLY" meson "$1" "$reports" "$2" >>"$RESULTS"
+        meson test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier 3 "${@:3}" || status=$?
+    "$TALLY" meson "$1" "$reports" "$status" "$2" >>"$RESULTS" ||
+        record fail "${2}meson test" "tools/dev/tally.py could not count"
 }
 
 # command_in NAME COMMAND...: runs it, and adds its cases to the results.
@@ -46,7 +48,8 @@ command_in() {
     local name=$1 status=0 log=$WORK/$1.log
     shift
     step "$name" tee_to "$log" "$@" || status=$?
-    "$TALLY" output "$name" "$status" <"$log" >>"$RESULTS"
+    "$TALLY" output "$name" "$status" <"$log" >>"$RESULTS" ||
+        record fail "$name" "tools/dev/tally.py could not count"
 }
 
 tee_to() {
