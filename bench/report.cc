@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <stdexcept>
 
 #include <benchmark/benchmark.h>
 #include <nlohmann/json.hpp>
@@ -73,6 +72,9 @@ int report::run() {
     if (benchmark::ReportUnrecognizedArguments(count, arguments_.data())) return EXIT_FAILURE;
     best_of reporter(best_ns_);
     benchmark::RunSpecifiedBenchmarks(&reporter);
+    std::erase_if(rows_, [&](const comparison& c) { // left out by --benchmark_filter
+        return !best_ns_.contains(c.ours) || !best_ns_.contains(c.peer);
+    });
     print_table();
     bool good = true;
     if (!json_file_.empty()) good = write_json() && good;
@@ -98,18 +100,18 @@ void report::print_table() const {
     }
 }
 
-const report::comparison& report::find(const std::string& title) const {
-    for (const comparison& c : rows_)
-        if (c.title == title) return c;
-    throw std::logic_error("no row " + title);
-}
-
 bool report::print_targets() const {
     bool all = true;
     for (const target& t : targets_) {
-        const comparison& c = find(t.title);
-        const double ours = best_ns_.at(c.ours);
-        const double peer = best_ns_.at(c.peer);
+        const auto c = std::find_if(rows_.begin(), rows_.end(),
+                                    [&](const comparison& one) { return one.title == t.title; });
+        if (c == rows_.end()) {
+            std::printf("%s not measured: short\n", t.title.c_str());
+            all = false;
+            continue;
+        }
+        const double ours = best_ns_.at(c->ours);
+        const double peer = best_ns_.at(c->peer);
         const double measured = t.is_ratio ? ours / peer : ours - peer;
         const bool ok = measured <= t.limit;
         all = all && ok;

@@ -47,7 +47,6 @@ class report {
     [[nodiscard]] bool print_targets() const;
     [[nodiscard]] bool write_json() const;
     [[nodiscard]] bool print_comparison() const;
-    [[nodiscard]] const comparison& find(const std::string& title) const;
 
     std::string name_;
     std::vector<char*> arguments_;

@@ -74,9 +74,23 @@ bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
            (t.reqid == 0 || t.reqid == sa.reqid) && (t.source.is_any() || t.source == sa.source);
 }
 
+/// The policy of one direction for a flow, marked as used.
+template <std::size_t Words>
+const policy_entry* look_up(const stage& s, policy_direction d,
+                            const flow_key<Words>& key) noexcept {
+    const tables::spd& spd = s.shared.policies(d);
+    const policy_entry* found;
+    if constexpr (Words == v4_words)
+        found = spd.v4.find(key);
+    else
+        found = spd.v6.find(key);
+    if (found != nullptr && found->use_time.get() != s.now.realtime_s)
+        const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
+    return found;
+}
+
 /// `in` and `fwd`: xfrm_policy_check.
-drop_reason admit_inbound(const stage& s, const packet& p, policy_direction d) noexcept {
-    const policy_entry* policy = find_policy(s, p, d);
+drop_reason admit_inbound(const packet& p, const policy_entry* policy) noexcept {
     if (policy == nullptr)
         return p.inbound_sa == nullptr ? drop_reason::none : drop_reason::policy_missing;
     if (policy->action == ipsec::policy_action::block) return drop_reason::policy_block;
@@ -103,21 +117,20 @@ sa_out* choose(const sa_group& group, const packet& p) noexcept {
     return *one;
 }
 
-void classify_one(stage& s, packet& p, verdicts& to) noexcept {
-    if ((p.flags & packet_flag::for_machine) != 0) {
-        const drop_reason why = admit_inbound(s, p, policy_direction::in);
-        if (why == drop_reason::none)
-            to.local.push(p);
-        else
-            s.drop(p, why);
-        return;
-    }
-    if (const drop_reason why = admit_inbound(s, p, policy_direction::fwd);
+template <std::size_t Words>
+void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
+    const bool ours = (p.flags & packet_flag::for_machine) != 0;
+    const auto way_in = ours ? policy_direction::in : policy_direction::fwd;
+    if (const drop_reason why = admit_inbound(p, look_up(s, way_in, key));
         why != drop_reason::none) {
         s.drop(p, why);
         return;
     }
-    const policy_entry* out = find_policy(s, p, policy_direction::out);
+    if (ours) {
+        to.local.push(p);
+        return;
+    }
+    const policy_entry* out = look_up(s, policy_direction::out, key);
     if (out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects)) {
         to.bypass.push(p);
         return;
@@ -241,17 +254,15 @@ template std::pair<flow_key<v6_words>, flow_key<v6_words>>
 key_of<v6_words>(const ipsec::selector&) noexcept;
 
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
-    const tables::spd& spd = s.shared.policies(d);
-    const policy_entry* found =
-        p.family == family::ipv4 ? spd.v4.find(key_of_v4(p)) : spd.v6.find(key_of_v6(p));
-    if (found != nullptr && found->use_time.get() != s.now.realtime_s)
-        const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
-    return found;
+    return p.family == family::ipv4 ? look_up(s, d, key_of_v4(p)) : look_up(s, d, key_of_v6(p));
 }
 
 void classify(stage& s, const packet_list& packets, verdicts& to) noexcept {
     for (packet* p : packets)
-        classify_one(s, *p, to);
+        if (p->family == family::ipv4)
+            classify_one(s, *p, key_of_v4(*p), to);
+        else
+            classify_one(s, *p, key_of_v6(*p), to);
 }
 
 } // namespace esplane::fastpath

@@ -165,7 +165,8 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     std::span<crypto::job> jobs = s.scratch.jobs;
     unsigned count = 0;
     for (unsigned i = 0; i < esp.size(); ++i) {
-        inbound_item& c = items[count] = items[i];
+        inbound_item& c = items[count];
+        if (count != i) c = items[i];
         c.sa = find_sa(s, *c.p, c.spi, c.hash);
         const drop_reason why = c.sa == nullptr ? drop_reason::sa_unknown : check(c);
         if (why != drop_reason::none) {

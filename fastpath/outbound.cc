@@ -16,6 +16,9 @@ constexpr std::uint8_t ecn_mask = 3;
 constexpr std::uint8_t ecn_ce = 3;
 constexpr std::uint8_t ecn_ect0 = 2;
 
+/// RFC 4303 section 2.4.  One store of fixed size: no suite pads more, and the ICV is as long.
+constexpr std::array<std::uint8_t, 16> padding{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 /// Bytes that ESP adds behind the inner packet, without the ICV.
 std::uint32_t trailer_length(const sa_out& sa, std::uint32_t inner) noexcept {
     const std::uint32_t mask = sa.layout.block_length - 1u;
@@ -58,9 +61,10 @@ drop_reason check(stage& s, packet& p, sa_out& sa, const adjacency& route) noexc
     return drop_reason::none;
 }
 
-void write_outer_v4(packet& p, const packet& inner, bool inner_df, const sa_out& sa) noexcept {
+/// `p.tos` is the inner packet's still.
+void write_outer_v4(packet& p, bool inner_df, const sa_out& sa) noexcept {
     auto& ip = p.ipv4();
-    ip.tos = outer_tos(sa, inner.tos);
+    ip.tos = outer_tos(sa, p.tos);
     ip.total_length.set(static_cast<std::uint16_t>(p.length));
     const bool df = inner_df && (sa.flags & ipsec::sa_flag::no_pmtu_discovery) == 0;
     ip.fragment.set(df ? wire::ipv4_df : 0);
@@ -74,10 +78,9 @@ void write_outer_v4(packet& p, const packet& inner, bool inner_df, const sa_out&
     ip.checksum = wire::checksum_finish(sum);
 }
 
-void write_outer_v6(packet& p, const packet& inner, std::uint32_t inner_flow,
-                    const sa_out& sa) noexcept {
+void write_outer_v6(packet& p, std::uint32_t inner_flow, const sa_out& sa) noexcept {
     auto& ip = p.ipv6();
-    const std::uint32_t tos = outer_tos(sa, inner.tos);
+    const std::uint32_t tos = outer_tos(sa, p.tos);
     ip.version_class_flow.set(0x60000000u | (tos << 20) | inner_flow);
     ip.payload_length.set(static_cast<std::uint16_t>(p.length - sizeof ip));
 }
@@ -97,7 +100,7 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
 
 /// Builds the packet around its inner one; returns the work for the engine.
 crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
-    const packet inner = p;
+    const std::uint32_t inner_length = p.length;
     const bool inner_df = (p.flags & packet_flag::dont_fragment) != 0;
     const std::uint32_t inner_flow =
         p.family == family::ipv6 ? p.ipv6().version_class_flow.host() & 0xfffff : 0;
@@ -106,8 +109,7 @@ crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
 
     std::uint8_t* tail = p.data + p.length;
     const auto pad = static_cast<std::uint8_t>(trailer - 2);
-    for (std::uint8_t i = 0; i < pad; ++i)
-        tail[i] = static_cast<std::uint8_t>(i + 1); // RFC 4303 section 2.4
+    std::memcpy(tail, padding.data(), padding.size()); // what is too much lies under the ICV
     tail[pad] = pad;
     tail[pad + 1] = next;
     p.extend(static_cast<int>(trailer + sa.layout.icv_length));
@@ -130,14 +132,14 @@ crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
             p.length - static_cast<std::uint32_t>(reinterpret_cast<std::uint8_t*>(udp) - p.data)));
     }
     if (sa.outer_family == family::ipv4)
-        write_outer_v4(p, inner, inner_df, sa);
+        write_outer_v4(p, inner_df, sa);
     else
-        write_outer_v6(p, inner, inner_flow, sa);
+        write_outer_v6(p, inner_flow, sa);
 
     crypto::job j;
     j.keys = sa.keys;
     j.esp = esp;
-    j.text_length = inner.length + trailer;
+    j.text_length = inner_length + trailer;
     j.esn = (sa.flags & ipsec::sa_flag::esn) != 0;
     j.seq_high = static_cast<std::uint32_t>(sequence >> 32);
     return j;
