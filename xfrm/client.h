@@ -23,13 +23,15 @@ struct side_channel {
 
 class client {
   public:
-    explicit client(unique_fd s)
-        : data(std::move(s)) {}
+    client(unique_fd s, std::uint32_t peer_pid)
+        : data(std::move(s))
+        , pid(peer_pid) {}
 
     unique_fd data;
+    std::uint32_t pid; ///< of the process that connected: the port id it gets where that is free
     std::vector<side_channel> sides;
     std::uint32_t next_side = 1;
-    client_state state;
+    client_state state;       ///< port id 0 until the first request or bind, as in the kernel
     std::uint32_t groups = 0; ///< bit n - 1: XFRMNLGRP n
     std::deque<datagram> waiting;
     std::size_t waiting_bytes = 0;

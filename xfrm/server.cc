@@ -236,9 +236,8 @@ void server::state::accept_clients() {
             (void)::setsockopt(s.get(), SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof(int));
         const std::uint64_t number = next_client_++;
         if (!watch(epoll_.get(), EPOLL_CTL_ADD, s.get(), EPOLLIN, key_of(number, 0))) continue;
-        auto c = std::make_unique<client>(std::move(s));
+        auto c = std::make_unique<client>(std::move(s), pid);
         c->interest = EPOLLIN;
-        c->state.port_id = free_port(pid);
         clients_.emplace(number, std::move(c));
         counters_.clients = clients_.size();
     }
@@ -323,6 +322,7 @@ void server::state::request(client& c, const shim_header& h, bytes messages) {
         ++counters_.replies_lost;
         return;
     }
+    if (c.state.port_id == 0) c.state.port_id = free_port(c.pid);
     dispatcher_.request(messages, c.state, clock_(), out);
     if (out.late()) { // the client's send fails by itself
         c.state.dump.reset();
@@ -359,11 +359,11 @@ void server::state::serve_side(client& c, std::uint32_t number) {
         drop_side(c, number);
 }
 
+/// netlink_bind(): a port id once taken stays.
 std::uint32_t server::state::bind_port(client& c, std::uint32_t port) {
-    if (port == 0 || port == c.state.port_id) return 0;
+    if (c.state.port_id != 0) return port == c.state.port_id ? 0 : EINVAL;
     if (ports_.contains(port)) return EADDRINUSE;
-    ports_.erase(c.state.port_id);
-    c.state.port_id = free_port(port);
+    c.state.port_id = free_port(port == 0 ? c.pid : port);
     return 0;
 }
 

@@ -70,6 +70,6 @@ struct shim_answer {
     uint32_t id;
     uint32_t status;  /* 0 or an errno value */
     uint32_t channel; /* number of this side channel */
-    uint32_t port_id; /* of the socket */
+    uint32_t port_id; /* of the socket; 0 until its first request or bind */
     uint32_t groups;  /* bit mask of the multicast groups it is in */
 };

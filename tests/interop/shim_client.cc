@@ -155,6 +155,33 @@ bool knows_its_own_address() {
     return good;
 }
 
+std::uint32_t own_port(int fd) {
+    sockaddr_nl a{};
+    socklen_t length = sizeof a;
+    const int done = ::getsockname(fd, reinterpret_cast<sockaddr*>(&a), &length);
+    return done == 0 ? a.nl_pid : ~0u;
+}
+
+// pluto: one socket that is never bound, then one with the process's own number.
+bool leaves_its_number_to_one_that_binds() {
+    const int unbound = xfrm_socket(), bound = xfrm_socket(), connected = xfrm_socket();
+    const auto own = static_cast<std::uint32_t>(::getpid());
+    sockaddr_nl a{};
+    a.nl_family = AF_NETLINK;
+    bool good = own_port(unbound) == 0 &&
+                ::connect(connected, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0 &&
+                own_port(connected) == own;
+    ::close(connected);
+    a.nl_pid = own;
+    good = good && ::bind(bound, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0 &&
+           own_port(bound) == own;
+    good =
+        good && asks_and_is_answered(unbound) && own_port(unbound) != 0 && own_port(unbound) != own;
+    ::close(unbound);
+    ::close(bound);
+    return good;
+}
+
 bool lives_on_in_duplicates() {
     const int first = xfrm_socket();
     const int second = ::dup(first);
@@ -289,6 +316,7 @@ constexpr test_case cases[] = {
     {"the length of a reply can be peeked at", peeks_at_the_length},
     {"several messages go and come in one call", sends_and_receives_many},
     {"the socket has the address and type of a netlink socket", knows_its_own_address},
+    {"an unbound socket has no number yet", leaves_its_number_to_one_that_binds},
     {"duplicates of the socket are the socket", lives_on_in_duplicates},
     {"a forked child and its parent both use the socket", is_shared_with_a_child},
     {"the socket is inherited across exec", is_inherited_across_exec},

@@ -148,9 +148,11 @@ EXPORT int bind(int fd, const struct sockaddr* address, socklen_t length) {
 }
 
 EXPORT int connect(int fd, const struct sockaddr* address, socklen_t length) {
-    if (registry_find(fd) == NULL)
+    struct shim_socket* const s = registry_find(fd);
+    if (s == NULL)
         return REAL(int, connect, (int, const struct sockaddr*, socklen_t))(fd, address, length);
-    return check_kernel_address(address, length);
+    if (check_kernel_address(address, length) != 0 || channel_ready(s, fd) != 0) return -1;
+    return s->port_id != 0 ? 0 : channel_control(s, fd, shim_bind, 0, s->groups);
 }
 
 EXPORT int getsockname(int fd, struct sockaddr* address, socklen_t* length) {

@@ -233,14 +233,34 @@ TEST_F(XfrmClients, TheAnswerIsReadableBeforeTheTokenIs) {
     EXPECT_FALSE(c->receive().empty());
 }
 
-TEST_F(XfrmClients, EachHasAPortIdOfItsOwn) {
+TEST_F(XfrmClients, APortIdIsTakenByTheFirstRequestAndNotBefore) {
     const auto a = client(), b = client();
-    EXPECT_EQ(a->greeting.port_id, static_cast<std::uint32_t>(::getpid()));
-    EXPECT_NE(a->greeting.port_id, b->greeting.port_id);
+    EXPECT_EQ(a->greeting.port_id, 0u);
+    a->send(sa_by_id(XFRM_MSG_GETSA, 1));
     b->send(sa_by_id(XFRM_MSG_GETSA, 1));
     serve();
+    const std::uint32_t first = a->answer().port_id, second = b->answer().port_id;
+    EXPECT_EQ(first, static_cast<std::uint32_t>(::getpid()));
+    EXPECT_NE(second, first);
     const datagram reply = b->receive();
-    EXPECT_EQ(messages_of(reply).at(0).header.nlmsg_pid, b->greeting.port_id);
+    EXPECT_EQ(messages_of(reply).at(0).header.nlmsg_pid, second);
+}
+
+// As libreswan does: one socket without an address, then one with the process's own number.
+TEST_F(XfrmClients, ASocketThatIsNotBoundYetLeavesTheProcessNumberToAnother) {
+    const auto unbound = client(), b = client();
+    const auto own = static_cast<std::uint32_t>(::getpid());
+    EXPECT_EQ(b->control(shim_bind, own).status, 0u);
+    unbound->send(sa_by_id(XFRM_MSG_GETSA, 1));
+    serve();
+    EXPECT_NE(unbound->answer().port_id, own);
+}
+
+TEST_F(XfrmClients, APortIdOnceTakenStays) {
+    const auto c = client();
+    EXPECT_EQ(c->control(shim_bind, 4242).port_id, 4242u);
+    EXPECT_EQ(c->control(shim_bind, 4242, 1).groups, 1u);
+    EXPECT_EQ(c->control(shim_bind, 4243).status, static_cast<std::uint32_t>(EINVAL));
 }
 
 TEST_F(XfrmClients, APortIdIsBoundToOneAtATime) {
