@@ -357,7 +357,7 @@ TEST_F(GuardPrograms, TenThousandPoliciesOfOneShapeAreHeld) {
 int main(int argc, char** argv) {
     testing::InitGoogleTest(&argc, argv);
     if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) {
-        std::puts("SKIP: needs root (network namespaces, BPF): run it with sudo");
+        std::puts("skipped: needs root (network namespaces, BPF): run it with sudo");
         return 77;
     }
     return RUN_ALL_TESTS();

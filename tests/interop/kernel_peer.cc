@@ -455,6 +455,7 @@ unsigned run_suite(gateways& g, std::span<const tunnel> tunnels, std::uint32_t p
     for (const tunnel& t : tunnels) {
         try {
             tunnel_trial(g, t, packets).run();
+            std::cout << "ok " << t.name << '\n';
         } catch (const std::exception& e) {
             std::cout << "FAILED " << t.name << ": " << e.what() << std::endl;
             if (++failed == failures_shown || interrupted) return failed;
@@ -538,7 +539,7 @@ int main(int argc, char** argv) {
     }
     const auto kernel = uml_guest::find_kernel();
     if (!kernel) {
-        std::cout << "SKIP: " << kernel.error().text << '\n';
+        std::cout << "skipped: " << kernel.error().text << '\n';
         return 77;
     }
     for (const int signal : {SIGINT, SIGTERM, SIGHUP})
@@ -546,7 +547,7 @@ int main(int argc, char** argv) {
     try {
         return run(o, *kernel);
     } catch (const std::exception& e) {
-        std::cout << "FAILED: " << e.what() << '\n';
+        std::cout << "FAILED " << e.what() << '\n';
         return 1;
     }
 }

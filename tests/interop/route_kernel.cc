@@ -240,7 +240,7 @@ TEST_F(RouteMonitor, AFloodThatOverflowsTheSocketLeavesNothingBehind) {
 int main(int argc, char** argv) {
     testing::InitGoogleTest(&argc, argv);
     if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) {
-        std::puts("SKIP: needs root (network namespaces): run it with sudo");
+        std::puts("skipped: needs root (network namespaces): run it with sudo");
         return 77;
     }
     return RUN_ALL_TESTS();
