@@ -211,8 +211,7 @@ class path_case {
         }
         if (out.size() != packets_.size()) return false;
         for (unsigned i = 0; i < out.size(); ++i)
-            if (out[i] != flow_packet(shape_, (first + i) % flows, 62))
-                return false;
+            if (out[i] != flow_packet(shape_, (first + i) % flows, 62)) return false;
         return true;
     }
 
