@@ -2,6 +2,7 @@
 //
 // What the machine's own stack sends on a port's device (AF_XDP transmissions do not come by).
 //
+//   more than two VLAN tags ──────────────────────────────────► drop
 //   not IP ───────────────────────────────────────────────────► pass
 //   forwarded by the kernel (it came in on some device) ──────► drop
 //   IKE, ESP, neighbour discovery, multicast listener reports ► pass
@@ -73,14 +74,15 @@ static __always_inline int deny(__u32 counter) {
     return TC_ACT_SHOT;
 }
 
-/// Skips up to two VLAN tags.  Returns the type of what follows `*offset`, 0 if it is too short.
+/// Skips VLAN tags.  Returns the type of what follows at `*offset`: 0 if it is too short, still a
+/// tag's if there are more than max_vlan_tags.
 static __always_inline __be16 network_protocol(struct __sk_buff* skb, __u32* offset) {
     __be16 type = 0;
     *offset = ETH_HLEN;
-    for (int i = 0; i < 3; ++i) {
-        if (bpf_skb_load_bytes(skb, *offset - 2, &type, sizeof type)) return 0;
-        if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD)) break;
-        *offset += 4;
+    for (int i = 0; i <= max_vlan_tags; ++i) {
+        if (bpf_skb_load_bytes(skb, *offset - sizeof type, &type, sizeof type)) return 0;
+        if (!is_vlan_tag(type)) break;
+        *offset += vlan_tag_length;
     }
     return type;
 }
@@ -226,7 +228,8 @@ SEC("tc")
 int esplane_egress(struct __sk_buff* skb) {
     __u32 offset;
     const __be16 type = network_protocol(skb, &offset);
-    if (type != bpf_htons(ETH_P_IP) && type != bpf_htons(ETH_P_IPV6)) return TC_ACT_UNSPEC;
+    if (is_vlan_tag(type)) return deny(esplane_denied_unparsed);
+    if (!is_ip(type)) return TC_ACT_UNSPEC;
     if (skb->ingress_ifindex) return deny(esplane_denied_forwarded);
 
     struct flow f = {};

@@ -9,8 +9,8 @@
 //
 //   open() -> set_...() -> attach() -> hold() for each queue -> set_...() whenever it changes
 //
-// Threads: control.  Does not: change forwarding sysctls; look into VLAN-tagged frames on ingress
-// (they go to the stack, and the egress program drops what it would forward).
+// Threads: control.  Does not: change forwarding sysctls; let IP in behind VLAN tags (a VLAN device
+// on a guarded one gets ARP and the like, and no IP).
 #pragma once
 
 #include <array>

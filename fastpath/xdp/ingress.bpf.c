@@ -2,6 +2,7 @@
 //
 // What arrives on a port's device: to the AF_XDP sockets, or on to the machine's own stack.
 //
+//   IP behind VLAN tags ────────────────────────────────► drop
 //   not IP ─────────────────────────────────────────────► pass
 //   multicast, broadcast, neighbour discovery ──────────► pass
 //   for the machine:  ESP, ESP in UDP ──────────────────► esplane
@@ -11,6 +12,10 @@
 //
 // Where no socket is held ("esplane" above) the packet is dropped: the program outlives the daemon.
 // What cannot be parsed goes to esplane, which counts it.
+//
+// esplane takes no tag off, and the stack would: of tag 0 what is left is a packet of this device
+// that no policy has seen.  A tag that the device took off itself is not seen here; such a frame is
+// one without.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -155,6 +160,16 @@ static __always_inline int ingress_ipv6(struct xdp_md* ctx, int group_frame, int
     return take_for_machine(ctx, &u, take_local);
 }
 
+/// Whether IP lies behind VLAN tags; also where there are too many to tell, or the frame ends.
+static __always_inline int tags_hide_ip(struct xdp_md* ctx, __be16 type) {
+    __u32 offset = ETH_HLEN;
+    for (int i = 0; i < max_vlan_tags && is_vlan_tag(type); ++i) {
+        offset += vlan_tag_length;
+        if (bpf_xdp_load_bytes(ctx, offset - sizeof type, &type, sizeof type)) return 1;
+    }
+    return is_ip(type) || is_vlan_tag(type);
+}
+
 SEC("xdp")
 int esplane_ingress(struct xdp_md* ctx) {
     const struct esplane_ingress_config* c = config();
@@ -167,7 +182,10 @@ int esplane_ingress(struct xdp_md* ctx) {
     const int group_frame = eth.h_dest[0] & 1;
     if (eth.h_proto == bpf_htons(ETH_P_IP)) return ingress_ipv4(ctx, group_frame, c->take_local);
     if (eth.h_proto == bpf_htons(ETH_P_IPV6)) return ingress_ipv6(ctx, group_frame, c->take_local);
-    return pass(esplane_passed_not_ip);
+    if (!is_vlan_tag(eth.h_proto) || !tags_hide_ip(ctx, eth.h_proto))
+        return pass(esplane_passed_not_ip);
+    count(esplane_dropped_tagged);
+    return XDP_DROP;
 }
 
 /// Runs over frames that a port hands up: they go on to the stack.

@@ -9,7 +9,7 @@
 
 /// Entries of `ingress_counters`: one per way out of esplane_ingress.
 enum esplane_ingress_counter {
-    esplane_passed_not_ip,        ///< ARP, LLDP, VLAN-tagged
+    esplane_passed_not_ip,        ///< ARP, LLDP; behind VLAN tags too
     esplane_passed_group,         ///< multicast and broadcast
     esplane_passed_nd,            ///< neighbour discovery
     esplane_passed_ike,           ///< UDP 500 and 4500
@@ -20,6 +20,7 @@ enum esplane_ingress_counter {
     esplane_taken_local,          ///< other traffic for the machine, while it is taken
     esplane_taken_transit,        ///< not for the machine
     esplane_dropped_nobody_holds, ///< for esplane, but no socket is there
+    esplane_dropped_tagged,       ///< IP behind VLAN tags
     esplane_ingress_counters,
 };
 
@@ -27,7 +28,7 @@ enum esplane_ingress_counter {
 enum esplane_egress_counter {
     esplane_denied_forwarded, ///< the kernel would have forwarded it
     esplane_denied_policy,    ///< an `out` policy protects or blocks it
-    esplane_denied_unparsed,  ///< headers that cannot be read while policies exist
+    esplane_denied_unparsed,  ///< headers that cannot be read while policies exist; too many tags
     esplane_denied_all,       ///< the policies do not fit: everything in clear is dropped
     esplane_denied_changing,  ///< the rules were replaced while it was held against them
     esplane_allowed_exempt,   ///< IKE, ESP, neighbour discovery

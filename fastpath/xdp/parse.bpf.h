@@ -3,6 +3,7 @@
 // From the IP header to the upper layer: what both BPF programs share.
 #pragma once
 
+#include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/in6.h>
 #include <linux/ip.h>
@@ -11,7 +12,17 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#define max_vlan_tags 2
+#define vlan_tag_length 4
 #define max_extension_headers 6
+
+static __always_inline int is_ip(__be16 type) {
+    return type == bpf_htons(ETH_P_IP) || type == bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline int is_vlan_tag(__be16 type) {
+    return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
 
 /// Where the upper-layer header lies and what it is.
 struct upper {

@@ -247,11 +247,49 @@ TEST_F(GuardPrograms, FramesThatEndTooSoonAreNeverPassedAsIp) {
                       taken);
 }
 
+bytes arp_frame() {
+    bytes b = frame({});
+    b[12] = 8;
+    b[13] = 6;
+    return b;
+}
+
 TEST_F(GuardPrograms, OtherProtocolsArePassed) {
-    bytes arp = frame({});
-    arp[12] = 8;
-    arp[13] = 6;
-    EXPECT_EQ(ingress_frame(arp), esplane_passed_not_ip);
+    EXPECT_EQ(ingress_frame(arp_frame()), esplane_passed_not_ip);
+}
+
+/// The frame behind one more VLAN tag.
+bytes tagged(bytes b, std::uint16_t id, std::uint16_t type = 0x8100) {
+    bytes tag;
+    append(tag, wire::be16(type));
+    append(tag, wire::be16(id));
+    b.insert(b.begin() + 12, tag.begin(), tag.end());
+    return b;
+}
+
+TEST_F(GuardPrograms, IpBehindVlanTagsIsDroppedWhateverTheTag) {
+    for (const bool take_local : {false, true}) {
+        ASSERT_TRUE(guard_->set_take_local(take_local));
+        for (const shape& s :
+             {shape{}, shape{.to = "10.2.0.10"}, shape{.to = "224.0.0.1"},
+              shape{.protocol = wire::proto_esp}, shape{.to = "fd01::1", .from = "fd09::9"}})
+            for (const auto id : std::array<std::uint16_t, 3>{0, 7, 0xe000}) {
+                const bytes one = tagged(frame(s), id);
+                EXPECT_EQ(ingress_frame(one), esplane_dropped_tagged) << id;
+                EXPECT_EQ(run(ingress_.get(), one), XDP_DROP);
+                EXPECT_EQ(ingress_frame(tagged(one, 0)), esplane_dropped_tagged);
+                EXPECT_EQ(ingress_frame(tagged(one, 5, 0x88a8)), esplane_dropped_tagged);
+                EXPECT_EQ(ingress_frame(tagged(tagged(one, 0), 0)), esplane_dropped_tagged);
+            }
+    }
+}
+
+TEST_F(GuardPrograms, WhatIsNoIpPassesBehindUpToTwoTags) {
+    const bytes one = tagged(arp_frame(), 7);
+    EXPECT_EQ(ingress_frame(one), esplane_passed_not_ip);
+    EXPECT_EQ(ingress_frame(tagged(one, 0, 0x88a8)), esplane_passed_not_ip);
+    EXPECT_EQ(ingress_frame(tagged(tagged(one, 0), 0)), esplane_dropped_tagged);
+    EXPECT_EQ(ingress_frame(bytes(one.begin(), one.begin() + 17)), esplane_dropped_tagged);
 }
 
 /// Frame of a packet of the rules model.
@@ -317,6 +355,14 @@ TEST_F(GuardPrograms, HeadersThatCannotBeReadDoNotLeaveWherePoliciesAre) {
     EXPECT_TRUE(leaves(cut));
     ASSERT_TRUE(guard_->set_out_policies(protect_all()));
     EXPECT_FALSE(leaves(cut));
+}
+
+TEST_F(GuardPrograms, VlanTagsHideNothingOnTheWayOut) {
+    ASSERT_TRUE(guard_->set_out_policies(protect_all()));
+    for (bytes b : {frame({}), frame({.to = "fd01::1", .from = "fd09::9"})})
+        for (int tags = 0; tags < 5; ++tags, b = tagged(b, 0))
+            EXPECT_EQ(run(egress_.get(), b), TC_ACT_SHOT) << tags;
+    EXPECT_NE(run(egress_.get(), tagged(tagged(arp_frame(), 7), 8)), TC_ACT_SHOT);
 }
 
 TEST_F(GuardPrograms, PoliciesThatDoNotFitCloseTheMachine) {
