@@ -30,7 +30,20 @@ void complete_checksum(packet& p, const std::uint8_t* addresses, std::size_t at)
     wire::store(l4 + at, sum);
 }
 
-/// Ports, or ICMP type and code, as selectors see them.
+/// The halves of a GRE key stand for ports, where there is one (RFC 2890).
+drop_reason parse_gre(packet& p, const std::uint8_t* gre, std::uint32_t length) noexcept {
+    constexpr std::uint16_t has_checksum = 0x8000, has_key = 0x2000;
+    if (length < 4) return drop_reason::ip_malformed;
+    const std::uint16_t flags = wire::load<wire::be16>(gre).host();
+    if ((flags & has_key) == 0) return drop_reason::none;
+    const std::uint32_t key = (flags & has_checksum) != 0 ? 8 : 4;
+    if (length < key + 4) return drop_reason::ip_malformed;
+    p.source_port = wire::load<wire::be16>(gre + key);
+    p.destination_port = wire::load<wire::be16>(gre + key + 2);
+    return drop_reason::none;
+}
+
+/// Ports, or what ipsec::flow has in their place.
 template <std::size_t AddressLength>
 drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) noexcept {
     const std::uint8_t* l4 = p.data + p.l4_offset;
@@ -58,6 +71,12 @@ drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) n
         p.source_port = wire::be16(l4[0]);
         p.destination_port = wire::be16(l4[1]);
         return drop_reason::none;
+    case wire::proto_mobility:
+        if (length < 8) return drop_reason::ip_malformed;
+        p.source_port = wire::be16(l4[2]);
+        return drop_reason::none;
+    case wire::proto_gre:
+        return parse_gre(p, l4, length);
     default:
         return drop_reason::none;
     }
@@ -102,7 +121,6 @@ drop_reason find_upper_layer(packet& p) noexcept {
         case wire::proto_hopopts:
         case wire::proto_routing:
         case wire::proto_dstopts:
-        case wire::proto_mobility:
             if (p.length < at + 8) return drop_reason::ip_malformed;
             next = p.data[at];
             at += (p.data[at + 1] + 1u) * 8u;

@@ -87,11 +87,26 @@ static __always_inline __be16 network_protocol(struct __sk_buff* skb, __u32* off
     return type;
 }
 
-/// Ports, or type and code, of a packet that has them.  False where it is too short.
+/// The halves of a GRE key stand for ports, where there is one (RFC 2890).
+static __always_inline int parse_gre(struct __sk_buff* skb, __u32 offset,
+                                     struct esplane_tuple* tuple) {
+    __be16 flags;
+    __be16 key[2];
+    if (bpf_skb_load_bytes(skb, offset, &flags, sizeof flags)) return 0;
+    if (!(flags & bpf_htons(0x2000))) return 1;
+    offset += flags & bpf_htons(0x8000) ? 8 : 4; // a checksum comes first
+    if (bpf_skb_load_bytes(skb, offset, key, sizeof key)) return 0;
+    tuple->source_port = key[0];
+    tuple->destination_port = key[1];
+    return 1;
+}
+
+/// Ports, or what selectors have in their place.  False where the packet is too short.
 static __always_inline int parse_ports(struct __sk_buff* skb, const struct upper* u,
                                        struct esplane_tuple* tuple) {
     __be16 ports[2] = {};
     __u8 type_code[2] = {};
+    __u8 mobility_type = 0;
     switch (u->protocol) {
     case IPPROTO_TCP:
     case IPPROTO_UDP:
@@ -108,6 +123,12 @@ static __always_inline int parse_ports(struct __sk_buff* skb, const struct upper
         tuple->source_port = bpf_htons(type_code[0]);
         tuple->destination_port = bpf_htons(type_code[1]);
         return 1;
+    case IPPROTO_MH:
+        if (bpf_skb_load_bytes(skb, u->offset + 2, &mobility_type, sizeof mobility_type)) return 0;
+        tuple->source_port = bpf_htons(mobility_type);
+        return 1;
+    case IPPROTO_GRE:
+        return parse_gre(skb, u->offset, tuple);
     default:
         return 1;
     }

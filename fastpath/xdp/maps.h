@@ -54,7 +54,7 @@ struct esplane_egress_config {
 };
 
 /// A packet as selectors see it, or the bits of it that a class of rules looks at.  IPv4 addresses
-/// stand in word 0.  For ICMP the ports are type and code.
+/// stand in word 0.  Ports as in ipsec::flow.
 struct esplane_tuple {
     __u32 source[4];
     __u32 destination[4];

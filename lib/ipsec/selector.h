@@ -13,8 +13,9 @@ namespace esplane::ipsec {
 
 /// What a packet shows to selectors.
 ///
-/// Ports are the TCP, UDP, UDP-Lite, SCTP or DCCP ports.  For ICMP and ICMPv6 source_port is the
-/// type and destination_port the code; for other protocols both are 0 (as the kernel has it).
+/// Ports are the TCP, UDP, UDP-Lite, SCTP or DCCP ports.  As the kernel has it, they hold the type
+/// and the code of ICMP and ICMPv6; the type of the IPv6 Mobility Header and 0; the upper and the
+/// lower half of the GRE key.  For other protocols, and GRE without a key, both are 0.
 struct flow {
     address source;
     address destination;

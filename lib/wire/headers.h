@@ -23,6 +23,7 @@ inline constexpr std::uint8_t proto_udp = 17;
 inline constexpr std::uint8_t proto_ipv6 = 41;
 inline constexpr std::uint8_t proto_routing = 43;
 inline constexpr std::uint8_t proto_fragment = 44;
+inline constexpr std::uint8_t proto_gre = 47;
 inline constexpr std::uint8_t proto_esp = 50;
 inline constexpr std::uint8_t proto_ah = 51;
 inline constexpr std::uint8_t proto_icmpv6 = 58;

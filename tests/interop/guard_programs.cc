@@ -357,6 +357,46 @@ TEST_F(GuardPrograms, HeadersThatCannotBeReadDoNotLeaveWherePoliciesAre) {
     EXPECT_FALSE(leaves(cut));
 }
 
+/// Protects one protocol with these ports.
+egress_rule protect_ports(ipsec::family f, std::uint8_t protocol, std::uint16_t source,
+                          std::uint16_t destination) {
+    egress_rule r;
+    r.sel.fam = f;
+    r.sel.protocol = protocol;
+    r.sel.source_port = wire::be16(source);
+    r.sel.destination_port = wire::be16(destination);
+    r.sel.source_port_mask = r.sel.destination_port_mask = wire::be16(0xffff);
+    return r;
+}
+
+TEST_F(GuardPrograms, AMobilityHeaderLeavesByItsType) {
+    const std::vector rules{protect_ports(ipsec::family::ipv6, wire::proto_mobility, 5, 0)};
+    ASSERT_TRUE(guard_->set_out_policies(rules));
+    shape update{.to = "fd01::1",
+                 .from = "fd09::9",
+                 .protocol = wire::proto_mobility,
+                 .payload = {59, 1, 5, 0, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0}};
+    EXPECT_FALSE(leaves(update));
+    update.payload[2] = 6;
+    EXPECT_TRUE(leaves(update));
+    update.payload.resize(2);
+    EXPECT_FALSE(leaves(update));
+}
+
+TEST_F(GuardPrograms, GreLeavesByItsKey) {
+    const std::vector rules{protect_ports(ipsec::family::ipv4, wire::proto_gre, 0x1234, 0x5678)};
+    ASSERT_TRUE(guard_->set_out_policies(rules));
+    const auto gre = [](bytes payload) {
+        return shape{.protocol = wire::proto_gre, .payload = std::move(payload)};
+    };
+    EXPECT_FALSE(leaves(gre({0x20, 0, 8, 0, 0x12, 0x34, 0x56, 0x78})));
+    EXPECT_TRUE(leaves(gre({0x20, 0, 8, 0, 0x12, 0x34, 0x56, 0x79})));
+    EXPECT_FALSE(leaves(gre({0xa0, 0, 8, 0, 9, 9, 0, 0, 0x12, 0x34, 0x56, 0x78})));
+    EXPECT_TRUE(leaves(gre({0x80, 0, 8, 0, 0x12, 0x34, 0x56, 0x78})));
+    EXPECT_TRUE(leaves(gre({0, 0, 8, 0, 0x12, 0x34, 0x56, 0x78})));
+    EXPECT_FALSE(leaves(gre({0x20, 0, 8, 0, 0x12, 0x34})));
+}
+
 TEST_F(GuardPrograms, VlanTagsHideNothingOnTheWayOut) {
     ASSERT_TRUE(guard_->set_out_policies(protect_all()));
     for (bytes b : {frame({}), frame({.to = "fd01::1", .from = "fd09::9"})})

@@ -118,6 +118,42 @@ TEST(Parse, ShowsPortsOrTypeAndCodeOrNothing) {
         }
 }
 
+TEST(Parse, ShowsTheTypeOfAMobilityHeader) {
+    for (const frame& upper : {upper_layer(8), upper_layer(24)}) {
+        const parsed r(ip_packet(family::ipv6, wire::proto_mobility, upper));
+        EXPECT_EQ(r.why, drop_reason::none);
+        EXPECT_EQ(r.p.protocol, wire::proto_mobility);
+        EXPECT_EQ(r.p.l4_offset, v6_length);
+        EXPECT_EQ(r.p.source_port.host(), 3);
+        EXPECT_EQ(r.p.destination_port.host(), 0);
+    }
+    EXPECT_EQ(parsed(ip_packet(family::ipv6, wire::proto_mobility, upper_layer(7))).why,
+              drop_reason::ip_malformed);
+}
+
+TEST(Parse, ShowsTheHalvesOfAGreKey) {
+    struct {
+        std::uint8_t flags;
+        std::size_t minimum;
+        std::uint16_t upper, lower;
+    } constexpr kinds[] = {
+        {0x00, 4, 0, 0}, {0x80, 4, 0, 0}, {0x20, 8, 0x0506, 0x0708}, {0xa0, 12, 0x090a, 0x0b0c}};
+    for (const family f : {family::ipv4, family::ipv6})
+        for (const auto& kind : kinds)
+            for (std::size_t n = 0; n < 24; ++n) {
+                frame upper = upper_layer(n);
+                if (n > 0) upper[0] = kind.flags;
+                const parsed r(ip_packet(f, wire::proto_gre, upper));
+                if (n < kind.minimum) {
+                    EXPECT_EQ(r.why, drop_reason::ip_malformed) << int(kind.flags) << ' ' << n;
+                    continue;
+                }
+                EXPECT_EQ(r.why, drop_reason::none) << int(kind.flags) << ' ' << n;
+                EXPECT_EQ(r.p.source_port.host(), kind.upper);
+                EXPECT_EQ(r.p.destination_port.host(), kind.lower);
+            }
+}
+
 TEST(Parse, TrimsWhatFollowsThePacket) {
     for (const family f : {family::ipv4, family::ipv6}) {
         frame padded = make_packet({.family = f});
@@ -171,13 +207,13 @@ TEST(Parse, SkipsIpv4Options) {
 }
 
 TEST(Parse, WalksExtensionHeadersToTheUpperLayer) {
-    constexpr std::uint8_t kinds[] = {wire::proto_hopopts, wire::proto_routing, wire::proto_dstopts,
-                                      wire::proto_mobility};
+    constexpr std::uint8_t kinds[] = {wire::proto_hopopts, wire::proto_routing,
+                                      wire::proto_dstopts};
     for (unsigned headers = 1; headers <= 9; ++headers) {
         frame chain;
         for (unsigned i = 0; i < headers; ++i) {
             const auto units = static_cast<std::uint8_t>(i % 3);
-            const std::uint8_t next = i + 1 < headers ? kinds[(i + 1) % 4] : wire::proto_udp;
+            const std::uint8_t next = i + 1 < headers ? kinds[(i + 1) % 3] : wire::proto_udp;
             chain.push_back(next);
             chain.push_back(units);
             chain.resize(chain.size() + 6 + units * 8u);
