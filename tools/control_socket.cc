@@ -109,7 +109,7 @@ void control_server::serve() {
 }
 
 void control_server::accept_client() {
-    unique_fd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    unique_fd fd = acceptor_.accept(listener_.get());
     if (!fd.valid() || !may_ask(fd.get()) || !watch(poller_.get(), fd.get())) return;
     if (clients_.size() == control_client_limit) clients_.pop_front();
     clients_.push_back(std::move(fd));

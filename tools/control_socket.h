@@ -15,6 +15,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/base/acceptor.h"
 #include "lib/base/result.h"
 #include "lib/base/unique_fd.h"
 
@@ -54,6 +55,7 @@ class control_server {
     unique_fd listener_;
     unique_fd poller_;
     handler handler_;
+    acceptor acceptor_;
     std::list<unique_fd> clients_; ///< the longest connected first
 };
 

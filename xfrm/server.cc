@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xfrm/server.h"
-#include "lib/base/unique_fd.h"
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -12,6 +11,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "lib/base/acceptor.h"
 #include "xfrm/client.h"
 #include "xfrm/events.h"
 
@@ -155,6 +155,7 @@ struct server::state final : private ipsec::listener {
     static void tell(const client& c, const side_channel& side, std::uint16_t kind,
                      std::uint32_t id, std::uint32_t status);
 
+    acceptor acceptor_;
     datagram buffer_;
     std::unordered_map<std::uint64_t, std::unique_ptr<client>> clients_;
     std::uint64_t next_client_ = 1;
@@ -173,9 +174,13 @@ class server::state::answers final : public reply_sink {
     [[nodiscard]] bool expired() const { return state_.clock_().monotonic_ns > deadline_ns_; }
     /// Something was not sent because the deadline had passed.
     [[nodiscard]] bool late() const noexcept { return late_; }
+    /// Something was not sent, for that or for lack of room.
+    [[nodiscard]] bool lost() const noexcept { return lost_; }
     void reply(datagram&& d) override {
         late_ = late_ || expired();
-        if (late_ || !client_.send_or_keep(std::move(d))) ++state_.counters_.replies_lost;
+        if (!late_ && client_.send_or_keep(std::move(d))) return;
+        lost_ = true;
+        ++state_.counters_.replies_lost;
     }
 
   private:
@@ -183,6 +188,7 @@ class server::state::answers final : public reply_sink {
     client& client_;
     std::uint64_t deadline_ns_;
     bool late_ = false;
+    bool lost_ = false;
 };
 
 void server::state::serve() {
@@ -224,7 +230,7 @@ std::uint32_t server::state::free_port(std::uint32_t wanted) {
 
 void server::state::accept_clients() {
     for (int i = 0; i < turn; ++i) {
-        unique_fd s(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        unique_fd s = acceptor_.accept(listening_.get());
         if (!s.valid()) return;
         std::uint32_t pid = 0;
         if (!may_connect(s.get(), pid) || clients_.size() == max_clients) {
@@ -324,11 +330,10 @@ void server::state::request(client& c, const shim_header& h, bytes messages) {
     }
     if (c.state.port_id == 0) c.state.port_id = free_port(c.pid);
     dispatcher_.request(messages, c.state, clock_(), out);
-    if (out.late()) { // the client's send fails by itself
-        c.state.dump.reset();
-        return;
-    }
-    if (const side_channel* side = c.find_side(h.channel)) tell(c, *side, shim_done, h.id, 0);
+    if (out.lost()) c.state.dump.reset(); // its first part may be what was lost
+    if (out.late()) return;               // the client's send fails by itself
+    if (const side_channel* side = c.find_side(h.channel))
+        tell(c, *side, shim_done, h.id, out.lost() ? ENOBUFS : 0);
 }
 
 void server::state::send_dump(client& c) {

@@ -35,7 +35,8 @@
 enum shim_kind {
     shim_attach = 1, /* data socket, with a descriptor; answered on the side channel */
     shim_request,    /* data socket, followed by netlink messages */
-    shim_done,       /* side channel, from the server: request `id` is answered */
+    shim_done,       /* side channel, from the server: request `id` is answered; status ENOBUFS:
+                        for lack of room not all of the answer is there */
     shim_bind,       /* side channel: argument = port id (0: any), value = bit mask of groups */
     shim_join,       /* side channel: argument = number of a group */
     shim_leave,      /* side channel: argument = number of a group */

@@ -235,6 +235,7 @@ static ssize_t send_request(struct shim_socket* s, int fd, const struct msghdr* 
     if (sent < 0) return -1;
     struct shim_answer a;
     if (wait_answer(s, shim_done, h.id, h.deadline_ns + SHIM_ANSWER_GRACE_NS, &a) != 0) return -1;
+    if (a.status != 0) return failed((int)a.status);
     return sent - (ssize_t)sizeof h;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <thread>
 
+#include "tests/unit/lib/no_descriptors.h"
 #include "tests/unit/tools/temporary_directory.h"
 #include "tools/run_dir.h"
 
@@ -135,6 +136,28 @@ TEST(ControlSocketPath, TooLongIsRefusedWithALine) {
     const auto fd = listen_on("/tmp/" + std::string(200, 'x'));
     ASSERT_FALSE(fd);
     EXPECT_THAT(fd.error().text, HasSubstr("choose a shorter --run-dir"));
+}
+
+TEST(ControlServer, AConnectionThatFindsNoDescriptorIsTurnedAwayAndTheNextIsTaken) {
+    const temporary_directory directory;
+    const std::string path = control_socket_path(directory.path());
+    const auto server = *control_server::open(path, [](const json&) { return json::object(); });
+    const auto serve = [&] {
+        pollfd p{server->descriptor(), POLLIN, 0};
+        for (int i = 0; i < 10 && ::poll(&p, 1, 0) > 0; ++i)
+            server->serve();
+        return ::poll(&p, 1, 0) == 0;
+    };
+    const unique_fd waiting = std::move(*connect_to(path));
+    {
+        const no_descriptors left;
+        EXPECT_TRUE(serve());
+    }
+    char byte = 0;
+    EXPECT_EQ(::recv(waiting.get(), &byte, 1, MSG_DONTWAIT), 0);
+    const unique_fd next = std::move(*connect_to(path));
+    EXPECT_TRUE(serve());
+    EXPECT_EQ(::recv(next.get(), &byte, 1, MSG_DONTWAIT), -1);
 }
 
 } // namespace

@@ -13,6 +13,7 @@
 #include <filesystem>
 
 #include "tests/unit/lib/fake_backend.h"
+#include "tests/unit/lib/no_descriptors.h"
 #include "tests/unit/xfrm/requests.h"
 #include "xfrm/shim_protocol.h"
 
@@ -352,22 +353,33 @@ TEST_F(XfrmClients, EventsForOneWhoDoesNotReadAreLostAndCounted) {
 }
 
 // Many questions in one datagram have more answers than the socket holds.
-TEST_F(XfrmClients, WhatIsKeptForASlowReaderComesInOrderAndNoEventOvertakesIt) {
-    ipsec::sa big = example_sa();
-    big.replay_esn_form = true;
-    big.replay_window = 4096;
-    ASSERT_TRUE(layer_.add_sa(resolved(std::move(big)), {}, now_));
-    const auto c = client();
-    c->control(shim_join, XFRMNLGRP_SA);
-    constexpr std::uint32_t questions = 1600;
-    datagram all;
-    for (std::uint32_t i = 0; i < questions; ++i) {
-        const datagram one = request(
-            XFRM_MSG_GETSA, ask, [](message_writer& w) { w.fixed(sa_id_to(example_sa().id)); }, i);
-        all.insert(all.end(), one.begin(), one.end());
+class XfrmTalkers : public XfrmClients {
+  protected:
+    static constexpr std::uint32_t questions = 1600;
+    /// A client that has asked them all about an SA of that window, and reads nothing yet.
+    std::unique_ptr<shim> talker(std::uint32_t window) {
+        ipsec::sa big = example_sa();
+        big.replay_esn_form = true;
+        big.replay_window = window;
+        EXPECT_TRUE(layer_.add_sa(resolved(std::move(big)), {}, now_));
+        auto c = client();
+        c->control(shim_join, XFRMNLGRP_SA);
+        datagram all;
+        for (std::uint32_t i = 0; i < questions; ++i) {
+            const datagram one = request(
+                XFRM_MSG_GETSA, ask, [](message_writer& w) { w.fixed(sa_id_to(example_sa().id)); },
+                i);
+            all.insert(all.end(), one.begin(), one.end());
+        }
+        c->send(all);
+        serve();
+        return c;
     }
-    c->send(all);
-    serve();
+};
+
+TEST_F(XfrmTalkers, WhatIsKeptForASlowReaderComesInOrderAndNoEventOvertakesIt) {
+    const auto c = talker(4096);
+    EXPECT_EQ(c->answer().status, 0u);
     std::uint32_t seen = 0;
     for (; seen < 100; ++seen) // room in the socket, and some answers still kept
         ASSERT_EQ(messages_of(kept_ = c->receive()).at(0).header.nlmsg_seq, seen);
@@ -382,6 +394,12 @@ TEST_F(XfrmClients, WhatIsKeptForASlowReaderComesInOrderAndNoEventOvertakesIt) {
         ASSERT_EQ(messages_of(d).at(0).header.nlmsg_seq, seen++);
     }
     EXPECT_EQ(server_->counters().replies_lost, 0u);
+}
+
+TEST_F(XfrmTalkers, ASendWhoseAnswersFindNoRoomFails) {
+    const auto c = talker(32768);
+    EXPECT_EQ(c->answer().status, static_cast<std::uint32_t>(ENOBUFS));
+    EXPECT_GT(server_->counters().replies_lost, 0u);
 }
 
 TEST_F(XfrmClients, ARequestTakenAfterItsDeadlineIsNotCarriedOut) {
@@ -491,6 +509,21 @@ TEST_F(XfrmClients, DescriptorsThatNobodyAskedForDoNotStay) {
     }
     serve();
     EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST_F(XfrmServer, AConnectionThatFindsNoDescriptorIsTurnedAwayAndTheNextIsTaken) {
+    const unique_fd waiting(connected(path()));
+    {
+        const no_descriptors left;
+        serve();
+        pollfd p{server_->descriptor(), POLLIN, 0};
+        EXPECT_EQ(::poll(&p, 1, 0), 0);
+    }
+    char byte = 0;
+    EXPECT_EQ(::recv(waiting.get(), &byte, 1, MSG_DONTWAIT), 0);
+    const unique_fd next(connected(path()));
+    serve();
+    EXPECT_EQ(server_->counters().clients, 1u);
 }
 
 TEST_F(XfrmClients, OneThatLeavesIsForgotten) {
