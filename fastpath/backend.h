@@ -11,44 +11,18 @@
 
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
 #include "fastpath/event_ring.h"
+#include "fastpath/nonces.h"
 #include "fastpath/tables.h"
 #include "lib/control/backend.h"
 #include "lib/control/layer.h"
-#include "lib/crypto/fingerprint.h"
 
 namespace esplane::fastpath {
-
-/// Every key that was ever used for a counter mode, by its fingerprint: the key itself is not kept.
-class nonce_registry {
-  public:
-    static constexpr std::size_t default_limit = 1'000'000;
-
-    explicit nonce_registry(control::random_source random, std::size_t limit = default_limit);
-
-    /// The space of a key; a new one starts at random.  The oldest unused is forgotten at the
-    /// limit. Errors: as crypto::fingerprinter::make().
-    [[nodiscard]] result<std::shared_ptr<nonce_space>> space_for(const secret& key);
-    [[nodiscard]] std::size_t size() const noexcept { return by_key_.size(); }
-
-  private:
-    using fingerprint = crypto::fingerprinter::value;
-    struct entry {
-        std::shared_ptr<nonce_space> space;
-        std::list<fingerprint>::iterator age;
-    };
-    control::random_source random_;
-    std::size_t limit_;
-    std::unique_ptr<crypto::fingerprinter> fingerprints_; ///< made with the first key
-    std::list<fingerprint> oldest_first_;
-    std::map<fingerprint, entry> by_key_;
-};
 
 class user_backend final : public control::backend {
   public:

@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "fastpath/counters.h"
+#include "fastpath/nonces.h"
 #include "lib/crypto/engine.h"
 #include "lib/ipsec/replay.h"
 #include "lib/ipsec/sa.h"
@@ -20,23 +21,6 @@
 namespace esplane::fastpath {
 
 struct adjacency;
-
-/// Nonces of one key, for all SAs that ever had it.  SAs take them in blocks, so that no two share
-/// one, whoever is deleted and added again meanwhile.
-class nonce_space {
-  public:
-    static constexpr std::uint64_t block = 1u << 20;
-
-    explicit nonce_space(std::uint64_t start) noexcept
-        : next_(start) {}
-    /// The first of `block` numbers that nobody else gets.
-    [[nodiscard]] std::uint64_t take() noexcept {
-        return next_.fetch_add(block, std::memory_order_relaxed);
-    }
-
-  private:
-    std::atomic<std::uint64_t> next_;
-};
 
 /// What every SA counts, and where it must stop to think.
 struct sa_account {
