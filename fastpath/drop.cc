@@ -15,6 +15,7 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"ip_malformed", "IP header, extension or upper-layer header with wrong lengths"},
     {"ip_checksum", "wrong IPv4 header checksum"},
     {"fragment", "a fragment: reassembly is not part of this version"},
+    {"ip_scope", "to pass through, with a source or destination that no router forwards"},
     {"esp_malformed", "ESP packet too short, or text not a multiple of the cipher's block"},
     {"sa_unknown", "no SA for this destination and SPI"},
     {"sa_encapsulation", "in UDP where the SA has no encapsulation, or the other way round"},

@@ -17,6 +17,7 @@ enum class drop_reason : std::uint16_t {
     ip_malformed,
     ip_checksum,
     fragment,
+    ip_scope,
     // inbound
     esp_malformed,
     sa_unknown,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/parse.h"
 
+#include <algorithm>
+
 #include "lib/wire/checksum.h"
 
 namespace esplane::fastpath {
@@ -93,6 +95,47 @@ std::uint16_t header_sum(const std::uint8_t* ip, unsigned length) noexcept {
     return wire::checksum_fold(sum);
 }
 
+/// Neither for the machine nor made by it.
+bool passes_through(const packet& p) noexcept {
+    return p.next->kind != adjacency_kind::local && (p.flags & packet_flag::created) == 0;
+}
+
+/// Whether an address lies in 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or is the broadcast.
+bool is_confined_v4(const std::uint8_t* address) noexcept {
+    const std::uint8_t first = address[0];
+    return first == 0 || first == 127 || (first >= 224 && first < 240) ||
+           wire::load<std::uint32_t>(address) == 0xffffffff;
+}
+
+/// Whether an address is :: or ::1, or lies in fe80::/10 or ff00::/8.
+bool is_confined_v6(const std::uint8_t* address) noexcept {
+    if (address[0] == 0xff || (address[0] == 0xfe && (address[1] & 0xc0) == 0x80)) return true;
+    return std::all_of(address, address + 15, [](std::uint8_t b) { return b == 0; }) &&
+           address[15] <= 1;
+}
+
+/// Whether no router forwards the packet.  The first bytes of its addresses clear nearly all.
+bool must_stay_v4(const packet& p, const std::uint8_t* source,
+                  const std::uint8_t* destination) noexcept {
+    const auto may_be = [](std::uint8_t first) {
+        return static_cast<std::uint8_t>(first - 1) >= 223 || first == 127;
+    };
+    if (!may_be(source[0]) && !may_be(destination[0])) [[likely]]
+        return false;
+    return passes_through(p) && (is_confined_v4(source) || is_confined_v4(destination));
+}
+
+bool must_stay_v6(const packet& p, const std::uint8_t* source,
+                  const std::uint8_t* destination) noexcept {
+    // 0x00, 0xfe, 0xff
+    const auto may_be = [](std::uint8_t first) {
+        return static_cast<std::uint8_t>(first + 2) <= 2;
+    };
+    if (!may_be(source[0]) && !may_be(destination[0])) [[likely]]
+        return false;
+    return passes_through(p) && (is_confined_v6(source) || is_confined_v6(destination));
+}
+
 drop_reason parse_ipv4(packet& p, const fib& routes, bool checksums) noexcept {
     if (p.length < sizeof(wire::ipv4_header)) return drop_reason::ip_malformed;
     const wire::ipv4_header& ip = p.ipv4();
@@ -106,10 +149,12 @@ drop_reason parse_ipv4(packet& p, const fib& routes, bool checksums) noexcept {
     p.tos = ip.tos;
     p.l4_offset = static_cast<std::uint16_t>(header);
     p.next = &routes.lookup_v4(ip.destination);
+    const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
+    if (must_stay_v4(p, addresses, addresses + 4)) return drop_reason::ip_scope;
     const std::uint16_t fragment = ip.fragment.host();
     if ((fragment & wire::ipv4_df) != 0) p.flags |= packet_flag::dont_fragment;
     if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) return drop_reason::fragment;
-    return parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source), checksums);
+    return parse_l4<4>(p, addresses, checksums);
 }
 
 /// Walks the extension headers to what selectors compare.
@@ -147,6 +192,7 @@ drop_reason parse_ipv6(packet& p, const fib& routes, bool checksums) noexcept {
     p.tos = static_cast<std::uint8_t>(ip.version_class_flow.host() >> 20);
     p.flags |= packet_flag::dont_fragment;
     p.next = &routes.lookup_v6(ip.destination.data());
+    if (must_stay_v6(p, ip.source.data(), ip.destination.data())) return drop_reason::ip_scope;
     if (const drop_reason why = find_upper_layer(p); why != drop_reason::none) return why;
     return parse_l4<16>(p, ip.source.data(), checksums);
 }

@@ -11,7 +11,8 @@
 
 namespace esplane::fastpath {
 
-/// Parses the IP packet at p.data: sets length (trimmed to what the IP header says), family,
+/// Parses the IP packet at p.data.  One that is neither for the machine nor made by it must have
+/// addresses that may be forwarded.  Sets length (trimmed to what the IP header says), family,
 /// protocol, tos, flags, l4_offset, ports, next.  Anything but none: the packet is to be dropped
 /// for that reason; nothing of the buffer has changed.
 ///

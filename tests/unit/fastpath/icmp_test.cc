@@ -116,7 +116,7 @@ TEST(Icmp, NeverAnswersNobodyOrAMulticast) {
     v6[8] = 0xff;
     one.push(plain, {v6});
     EXPECT_EQ(one.worker->counters().created.get(), 0u);
-    EXPECT_EQ(one.drops(drop_reason::ttl_exceeded), 5u);
+    EXPECT_EQ(one.drops(drop_reason::ip_scope), 5u);
 }
 
 TEST(Icmp, DoesNotSpeakInClearWhereAPolicyProtectsTheWayBack) {

@@ -26,13 +26,14 @@ struct parsed {
     packet p;
     drop_reason why;
 
-    explicit parsed(frame f, bool checksums = true)
+    explicit parsed(frame f, bool checksums = true, std::span<const ipsec::address> locals = {})
         : bytes(std::move(f)) {
         bytes.shrink_to_fit();
-        static const auto routes = fastpath::fib::everywhere(0, 1500, {});
+        const auto routes = fastpath::fib::everywhere(0, 1500, locals);
         p.data = bytes.data();
         p.length = static_cast<std::uint32_t>(bytes.size());
         why = fastpath::parse_ip(p, *routes, checksums);
+        p.next = nullptr; // `routes` ends here
     }
 };
 
@@ -278,6 +279,64 @@ TEST(Parse, KeepsWhatRoutersMayNotFragment) {
               0);
     EXPECT_EQ(parsed(make_packet({.tos = 0xb9})).p.tos, 0xb9);
     EXPECT_EQ(parsed(make_packet({.family = family::ipv6, .tos = 0xb9})).p.tos, 0xb9);
+}
+
+/// A UDP packet between these addresses.
+frame between(const std::string& source, const std::string& destination) {
+    const ipsec::address from = ipsec::address::parse(source).value();
+    const ipsec::address to = ipsec::address::parse(destination).value();
+    const std::uint8_t length = ipsec::address_length(from.fam);
+    frame f = ip_packet(from.fam, wire::proto_udp, upper_layer(16));
+    const auto at = f.begin() + (from.fam == family::ipv4 ? 12 : 8);
+    std::copy_n(to.bytes.begin(), length, std::copy_n(from.bytes.begin(), length, at));
+    fix_header_checksum(f);
+    return f;
+}
+
+TEST(Parse, NothingPassesThroughThatNoRouterForwards) {
+    for (const char* confined : {"0.0.0.0", "0.1.2.3", "127.0.0.1", "127.255.0.9", "224.0.0.1",
+                                 "239.255.255.255", "255.255.255.255"}) {
+        EXPECT_EQ(parsed(between(confined, "10.2.0.1")).why, drop_reason::ip_scope) << confined;
+        EXPECT_EQ(parsed(between("10.1.0.1", confined)).why, drop_reason::ip_scope) << confined;
+    }
+    for (const char* confined : {"::", "::1", "fe80::1", "febf::9", "ff02::1", "ff0e::1"}) {
+        EXPECT_EQ(parsed(between(confined, "fd02::1")).why, drop_reason::ip_scope) << confined;
+        EXPECT_EQ(parsed(between("fd01::1", confined)).why, drop_reason::ip_scope) << confined;
+    }
+}
+
+TEST(Parse, WhatRoutersForwardPassesThrough) {
+    for (const char* forwarded : {"1.0.0.0", "126.255.255.255", "128.0.0.0", "169.254.1.1",
+                                  "223.255.255.255", "240.0.0.1", "255.255.255.254"}) {
+        EXPECT_EQ(parsed(between(forwarded, "10.2.0.1")).why, drop_reason::none) << forwarded;
+        EXPECT_EQ(parsed(between("10.1.0.1", forwarded)).why, drop_reason::none) << forwarded;
+    }
+    for (const char* forwarded :
+         {"::2", "64:ff9b::a01:1", "2001:db8::1", "fd01::2", "fe00::1", "fe7f::1", "fec0::1"}) {
+        EXPECT_EQ(parsed(between(forwarded, "fd02::1")).why, drop_reason::none) << forwarded;
+        EXPECT_EQ(parsed(between("fd01::1", forwarded)).why, drop_reason::none) << forwarded;
+    }
+}
+
+TEST(Parse, NothingComesOutOfATunnelThatNoRouterForwards) {
+    lab two{2};
+    const tunnel_options o;
+    two.add_tunnel(o);
+    esp_peer peer(o);
+    const frame inner = between("127.0.0.1", "10.2.0.10");
+    two.push(lab::secure, {peer.seal(peer.text_of(inner, wire::proto_ipip), 1)});
+    EXPECT_EQ(two.drops(drop_reason::ip_scope), 1u);
+    EXPECT_TRUE(two.sent(lab::plain).empty());
+}
+
+TEST(Parse, TheMachineItselfIsReachedFromItsLink) {
+    const std::array locals{ipsec::address::parse("fe80::1").value(),
+                            ipsec::address::parse("10.1.0.1").value()};
+    for (const frame& f : {between("fe80::2", "fe80::1"), between("0.0.0.0", "10.1.0.1")}) {
+        const parsed r(f, true, locals);
+        EXPECT_EQ(r.why, drop_reason::none);
+        EXPECT_NE(r.p.flags & packet_flag::for_machine, 0);
+    }
 }
 
 TEST(Parse, NamesFramesThatAreNoIp) {
