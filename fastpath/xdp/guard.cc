@@ -2,15 +2,12 @@
 #include "fastpath/xdp/guard.h"
 
 #include <algorithm>
-#include <cstddef>
 #include <cstring>
 #include <iterator>
 #include <numeric>
 
 #include <net/if.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -18,25 +15,12 @@
 #include <egress.skel.h>
 #include <ingress.skel.h>
 
+#include "fastpath/xdp/device.h"
+
 namespace esplane::fastpath {
 namespace {
 
 constexpr std::uint32_t only_entry = 0;
-
-/// Binds the abstract socket that says "this device is taken" in this network namespace.
-result<unique_fd> lock_device(const std::string& device, int ifindex) {
-    sockaddr_un name{};
-    name.sun_family = AF_UNIX;
-    const std::string text = "esplane-port-" + std::to_string(ifindex);
-    std::memcpy(name.sun_path + 1, text.data(), text.size()); // [0] = 0: abstract
-    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
-
-    unique_fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!fd.valid()) return fail_errno(device + ": reserving the device");
-    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&name), length) == 0) return fd;
-    if (errno != EADDRINUSE) return fail_errno(device + ": reserving the device");
-    return fail(EBUSY, device + ": another esplaned uses this device; stop it first");
-}
 
 result<int> index_of(const std::string& device) {
     const unsigned index = ::if_nametoindex(device.c_str());
@@ -113,7 +97,8 @@ result<std::unique_ptr<guard>> guard::open(const std::string& device) {
     silence_bpf_libraries();
     const auto ifindex = index_of(device);
     if (!ifindex) return tl::unexpected(ifindex.error());
-    auto lock = lock_device(device, *ifindex);
+    if (auto r = check_ethernet(device); !r) return tl::unexpected(std::move(r.error()));
+    auto lock = reserve_device(device, *ifindex);
     if (!lock) return tl::unexpected(std::move(lock.error()));
     std::unique_ptr<guard> g(new guard(device, *ifindex, std::move(*lock)));
     const std::vector<std::string> guarded = guarded_devices();
@@ -264,7 +249,7 @@ result<attachments> guard::release(const std::string& device) {
     silence_bpf_libraries();
     const auto ifindex = index_of(device);
     if (!ifindex) return tl::unexpected(ifindex.error());
-    const auto lock = lock_device(device, *ifindex);
+    const auto lock = reserve_device(device, *ifindex);
     if (!lock) return tl::unexpected(lock.error());
     return detach(device, *ifindex);
 }

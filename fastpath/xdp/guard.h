@@ -48,7 +48,8 @@ class guard {
 
     /// Reserves the device against other daemons and loads the programs.  Nothing is attached yet.
     ///
-    /// Errors: ENODEV without such a device, EBUSY where another daemon has it, EPERM.
+    /// Errors: ENODEV without such a device, EOPNOTSUPP where it is not Ethernet, EBUSY where
+    /// another daemon has it, EPERM.
     [[nodiscard]] static result<std::unique_ptr<guard>> open(const std::string& device);
     /// Leaves the programs where they are.
     ~guard();
