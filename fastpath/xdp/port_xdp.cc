@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
-#include <chrono>
 #include <cstring>
-#include <thread>
 
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
@@ -17,6 +15,7 @@
 #include <xdp/xsk.h>
 
 #include "fastpath/xdp/bpf.h"
+#include "fastpath/xdp/device.h"
 
 namespace esplane::fastpath {
 namespace {
@@ -25,30 +24,15 @@ namespace {
 constexpr std::size_t reserve_frames = 128;
 /// sendto() calls a flush: the kernel takes 32 frames with each.
 constexpr int kicks_a_flush = 8;
-constexpr std::size_t largest_frame = buffer_pool::frame_size - buffer_pool::headroom;
-/// A socket that was just closed keeps its queue for a moment.
-constexpr int bind_attempts = 20;
-constexpr auto bind_pause = std::chrono::milliseconds(50);
-
-/// Asks the kernel about a device by ioctl.
-result<void> ask_device(unsigned long request, const std::string& device, ifreq& question) {
-    const unique_fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!socket.valid()) return fail_errno("socket");
-    std::strncpy(question.ifr_name, device.c_str(), IFNAMSIZ - 1);
-    if (::ioctl(socket.get(), request, &question) != 0)
-        return fail_errno(device + ": asking about the device");
-    return {};
-}
 
 result<void> check_mtu(const std::string& device) {
     ifreq question{};
     if (auto r = ask_device(SIOCGIFMTU, device, question); !r) return r;
-    constexpr std::size_t largest_mtu = largest_frame - sizeof(wire::ethernet_header);
-    if (static_cast<std::size_t>(question.ifr_mtu) <= largest_mtu) return {};
+    if (static_cast<std::size_t>(question.ifr_mtu) <= xdp_port::largest_mtu) return {};
     return fail(EMSGSIZE, device + ": MTU " + std::to_string(question.ifr_mtu) +
                               " does not fit a packet buffer; set at most " +
-                              std::to_string(largest_mtu) + ": 'ip link set dev " + device +
-                              " mtu ...'");
+                              std::to_string(xdp_port::largest_mtu) + ": 'ip link set dev " +
+                              device + " mtu ...'");
 }
 
 /// rx queues in use.  A device that does not know channels has one.
@@ -126,14 +110,11 @@ result<void> xdp_port::open_queue(std::uint32_t index) {
         static_cast<std::uint16_t>(XDP_USE_NEED_WAKEUP | (options_.copy ? XDP_COPY : 0));
 
     auto q = std::make_unique<queue>();
-    int e = 0;
-    for (int attempt = 0; attempt < bind_attempts; ++attempt) {
-        if (attempt > 0) std::this_thread::sleep_for(bind_pause);
-        e = xsk_socket__create_shared(&q->socket, options_.device.c_str(), index, memory_.handle(),
-                                      &q->rx, index == 0 ? &q->tx : nullptr, &q->fill,
-                                      &q->completion, &config);
-        if (e != -EBUSY) break;
-    }
+    const int e = retry_while_busy([&] {
+        return xsk_socket__create_shared(&q->socket, options_.device.c_str(), index,
+                                         memory_.handle(), &q->rx, index == 0 ? &q->tx : nullptr,
+                                         &q->fill, &q->completion, &config);
+    });
     if (e == -EBUSY)
         return fail(EBUSY, options_.device + ": another process has an AF_XDP socket on queue " +
                                std::to_string(index) + "; stop it first");

@@ -9,6 +9,7 @@
 // Threads: as port.h says; counters() makes system calls and is for control.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,12 +31,19 @@ struct xdp_port_options {
 
 class xdp_port final : public port {
   public:
+    /// What both a packet buffer and the way up to the stack have room for: bytes from the IP
+    /// header on.
+    static constexpr std::size_t largest_mtu =
+        std::min<std::size_t>(buffer_pool::frame_size - buffer_pool::headroom,
+                              punt_queue::max_frame) -
+        sizeof(wire::ethernet_header);
+
     /// Opens sockets on all rx queues and gives them to the guard, which is attached already; it
     /// and the umem outlive the port.  The pool needs ring_size frames a queue, and as many a port
     /// for sends.
     ///
     /// Errors: ENODEV, EBUSY where another process has the queues, EMSGSIZE where the device's MTU
-    /// does not fit a frame, EOPNOTSUPP, EPERM.
+    /// is above largest_mtu, EOPNOTSUPP, EPERM.
     [[nodiscard]] static result<std::unique_ptr<xdp_port>> open(xdp_port_options options,
                                                                 umem& memory, guard& g);
     ~xdp_port() override;

@@ -7,6 +7,10 @@
 #include <cstring>
 #include <memory>
 #include <sched.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
 
@@ -15,7 +19,7 @@
 #include <gtest/gtest.h>
 #include <linux/pkt_cls.h>
 
-#include "fastpath/xdp/guard.h"
+#include "fastpath/xdp/port_xdp.h"
 #include "lib/wire/headers.h"
 #include "tests/unit/fastpath/xdp_rules_model.h"
 
@@ -435,6 +439,104 @@ TEST_F(GuardPrograms, TenThousandPoliciesOfOneShapeAreHeld) {
         ASSERT_TRUE(guard_->set_out_policies(rules));
     EXPECT_FALSE(leaves({.to = "10.2.39.15"})); // the last
     EXPECT_TRUE(leaves({.to = "10.2.39.16"}));
+}
+
+/// Runs `body` in a process of its own; whether it returned true.
+template <typename Body>
+bool in_child(Body body) {
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(body() ? 0 : 1);
+    int status = 1;
+    return ::waitpid(child, &status, 0) == child && status == 0;
+}
+
+TEST_F(GuardPrograms, ASecondDaemonIsRefusedUntilTheFirstIsGone) {
+    EXPECT_EQ(guard::open("x0").error().code, EBUSY);
+    EXPECT_EQ(guard::release("x0").error().code, EBUSY);
+    guard_.reset();
+    EXPECT_TRUE(guard::open("x0"));
+    EXPECT_TRUE(guard::release("x0"));
+}
+
+TEST_F(GuardPrograms, AnUnprivilegedUserCannotKeepADeviceFromUs) {
+    const int ifindex = guard_->ifindex();
+    guard_.reset();
+    EXPECT_TRUE(in_child([&] { // whatever it binds or locks, it still has when root comes
+        const unique_fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        sockaddr_un name{};
+        name.sun_family = AF_UNIX;
+        const std::string text = "esplane-port-" + std::to_string(ifindex);
+        text.copy(name.sun_path + 1, sizeof name.sun_path - 1);
+        const auto length = offsetof(sockaddr_un, sun_path) + 1 + text.size();
+        if (::seteuid(65534) != 0 ||
+            ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&name),
+                   static_cast<socklen_t>(length)) != 0 ||
+            ::eaccess("/run/esplane-locks", R_OK) == 0 || guard::open("x0"))
+            return false;
+        return ::seteuid(0) == 0 && guard::open("x0").has_value();
+    }));
+}
+
+class GuardedPort : public GuardPrograms {
+  protected:
+    void SetUp() override {
+        GuardPrograms::SetUp();
+        pool_ = std::move(*buffer_pool::make(4096));
+        memory_ = std::move(*umem::make(*pool_));
+    }
+    void TearDown() override {
+        port_.reset();
+        memory_.reset();
+        GuardPrograms::TearDown();
+    }
+    result<void> open_port() {
+        auto opened = xdp_port::open({"x0", "x0", port_role::plain, true}, *memory_, *guard_);
+        if (!opened) return tl::unexpected(opened.error());
+        port_ = std::move(*opened);
+        return {};
+    }
+
+    std::unique_ptr<buffer_pool> pool_;
+    std::unique_ptr<umem> memory_;
+    std::unique_ptr<xdp_port> port_;
+};
+
+TEST_F(GuardedPort, ADaemonThatSeesAnotherRunIsRefusedTooWhileThePortIsOpen) {
+    const auto refused_elsewhere = [] {
+        return ::unshare(CLONE_NEWNS) == 0 &&
+               ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+               ::mount("tmpfs", "/run", "tmpfs", 0, nullptr) == 0 && !guard::open("x0") &&
+               guard::release("x0").error().code == EBUSY;
+    };
+    EXPECT_FALSE(in_child(refused_elsewhere));
+    ASSERT_TRUE(guard_->attach()); // released just now
+    ASSERT_TRUE(open_port());
+    EXPECT_TRUE(in_child(refused_elsewhere));
+}
+
+TEST_F(GuardedPort, TheLargestMtuThatAPortTakesFitsTheWayUp) {
+    const auto set_mtu = [](std::size_t mtu) {
+        return std::system(("ip link set x0 mtu " + std::to_string(mtu)).c_str());
+    };
+    ASSERT_EQ(set_mtu(xdp_port::largest_mtu), 0);
+    ASSERT_TRUE(open_port());
+    const bytes largest(xdp_port::largest_mtu + sizeof(wire::ethernet_header), 0xff);
+    punt_queue queue(guard_->punt_program(), guard_->ifindex(), {});
+    EXPECT_TRUE(queue.push(largest));
+    EXPECT_EQ(queue.hand_up().taken, 1U);
+    port_.reset();
+    ASSERT_EQ(std::system("ip link set x0 xdp off"), 0); // it would not allow more
+    ASSERT_EQ(set_mtu(xdp_port::largest_mtu + 1), 0);
+    const auto refused = open_port();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, EMSGSIZE);
+}
+
+TEST_F(GuardPrograms, ADeviceWithoutEthernetIsRefused) {
+    const auto refused = guard::open("lo");
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, EOPNOTSUPP);
+    EXPECT_EQ(refused.error().text, "lo: not an Ethernet device; AF_XDP ports need one");
 }
 
 } // namespace
