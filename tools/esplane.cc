@@ -12,6 +12,7 @@
 #include "tools/control_socket.h"
 #include "tools/offline.h"
 #include "tools/options.h"
+#include "tools/process.h"
 #include "tools/release.h"
 #include "tools/shim.h"
 #include "tools/text.h"
@@ -80,6 +81,8 @@ std::string text_of_unread(const nlohmann::json& unread) {
 }
 
 int work_offline(const offline_request& request, bool as_json) {
+    if (!keep_memory_private())
+        std::cerr << "esplane: core dumps cannot be turned off: one would hold keys\n";
     const auto outcome = run_offline(request);
     if (!outcome) return report_failure(outcome.error());
     if (as_json)

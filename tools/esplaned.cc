@@ -8,8 +8,8 @@
 //                                           |                               |
 //   the kernel ----> xfrm::route_monitor ---'-------------------------------'
 //
-// One thread for control, an epoll loop; one for packets.  Both end on SIGTERM and SIGINT; the
-// programs on the devices stay.
+// One thread for control, an epoll loop; one for packets.  Both end on SIGTERM, SIGINT and SIGHUP;
+// the programs on the devices stay.
 #include <algorithm>
 #include <csignal>
 #include <functional>
@@ -17,8 +17,6 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 #include <systemd/sd-daemon.h>
@@ -29,6 +27,7 @@
 #include "tools/engine.h"
 #include "tools/guarding.h"
 #include "tools/options.h"
+#include "tools/process.h"
 #include "tools/run_dir.h"
 #include "tools/version.h"
 #include "tools/xdp_ports.h"
@@ -44,13 +43,6 @@ constexpr int exit_usage = 2;
 
 void log(const std::string& line) {
     std::cerr << "esplaned: " + line + "\n";
-}
-
-/// Keys live in this process: no core file, no ptrace by others of the same user.
-void keep_memory_private() {
-    const rlimit none{0, 0};
-    const bool kept = ::prctl(PR_SET_DUMPABLE, 0) == 0 && ::setrlimit(RLIMIT_CORE, &none) == 0;
-    if (!kept) log("core dumps cannot be turned off: one would hold keys");
 }
 
 /// Waits for descriptors and calls whoever is responsible.
@@ -88,6 +80,7 @@ unique_fd take_signals() {
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
     return unique_fd(::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
 }
@@ -125,6 +118,7 @@ class daemon {
     void publish_network();
     void kernel_spoke();
     void worker_spoke();
+    void client_spoke();
     [[nodiscard]] int timeout_ms();
 
     daemon_options options_;
@@ -241,7 +235,7 @@ result<void> daemon::watch_all() {
     for (const auto& [fd, ready] : watched)
         if (auto done = loop_.watch(fd, ready); !done) return done;
     if (engine_->xfrm() == nullptr) return {};
-    return loop_.watch(engine_->xfrm()->descriptor(), [this] { engine_->xfrm()->serve(); });
+    return loop_.watch(engine_->xfrm()->descriptor(), [this] { client_spoke(); });
 }
 
 void daemon::announce() {
@@ -274,8 +268,15 @@ void daemon::kernel_spoke() {
 void daemon::worker_spoke() {
     std::uint64_t count = 0;
     (void)!::read(wake_.get(), &count, sizeof count);
+    engine_->control().tick(fastpath::now()); // it dates what the worker tells
     for (const wanted_next_hop& hop : engine_->deliver_events())
         (void)routes_->resolve(hop.ifindex, hop.address); // the worker asks again
+}
+
+/// An IKE daemon sets the sysctl when it starts, that is at any time.
+void daemon::client_spoke() {
+    engine_->control().set_acquire_expires(read_acquire_expires());
+    engine_->xfrm()->serve();
 }
 
 int daemon::timeout_ms() {
@@ -306,7 +307,8 @@ int main_of(int argc, char** argv) {
         std::cout << answer->text;
         return 0;
     }
-    keep_memory_private();
+    if (!keep_memory_private()) log("core dumps cannot be turned off: one would hold keys");
+    raise_descriptor_limit();
     daemon d(std::move(std::get<daemon_options>(*parsed)));
     if (auto started = d.start(); !started) {
         log(started.error().text + advice_on(started.error(), d));

@@ -35,7 +35,7 @@ void guarding::open() {
 void guarding::learn(const ipsec::policy& p) {
     const bool bypass = p.action == ipsec::policy_action::allow && !p.protects();
     policies_[p.index] = {p.position, p.dir, {p.sel, p.priority, bypass}};
-    if (closed_)
+    if (closed_ && p.dir == ipsec::policy_direction::out && !bypass)
         open();
     else
         publish(p.dir);
@@ -53,6 +53,7 @@ void guarding::forget_all() {
 }
 
 void guarding::publish(ipsec::policy_direction changed) {
+    if (closed_) return;
     if (changed == ipsec::policy_direction::out) publish_out();
     if (changed == ipsec::policy_direction::in) publish_in();
 }

@@ -3,9 +3,9 @@
 // Keeps the guards of all devices in step with the control layer and the machine.
 //
 // A policy's effect on the egress programs is there before the client that asked for it has its
-// answer.  Where a guard cannot be told, it denies everything (guard::set_out_policies); the fault
-// is handed to the log.
-// Threads: control.
+// answer; all `out` policies are written anew for it, so N of them cost N² rules to program: each
+// client's answer waits for its own.  Where a guard cannot be told, it denies everything
+// (guard::set_out_policies); the fault is handed to the log. Threads: control.
 #pragma once
 
 #include <functional>
@@ -27,7 +27,9 @@ class guarding final : public ipsec::listener {
     guarding(std::vector<fastpath::guard*> guards, log l);
 
     /// After an earlier daemon that was not released: the machine sends nothing in clear, and
-    /// `opened` is called once, with the first policy, when the guards know it.
+    /// `opened` is called once, when the guards know the first `out` policy that protects or
+    /// blocks. Before it, what it is about to protect would leave in clear, whatever else is
+    /// programmed.
     void stay_closed(std::function<void()> opened);
     [[nodiscard]] bool closed() const noexcept { return closed_; }
 

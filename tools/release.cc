@@ -2,6 +2,7 @@
 #include "tools/release.h"
 
 #include <net/if.h>
+#include <unistd.h>
 
 #ifdef ESPLANE_HAVE_XDP
 #include "fastpath/xdp/guard.h"
@@ -62,6 +63,9 @@ result<std::vector<released_device>> release_devices(const std::string& run_dir)
         return fail(EBUSY, run_dir + ": esplaned is running: stop it first (SIGTERM)");
     if (!lock && lock.error().code == ENOENT)
         return fail(ENOENT, run_dir + ": no such directory: name the daemon's with --run-dir");
+    const bool refused = !lock && (lock.error().code == EPERM || lock.error().code == EACCES);
+    if (refused && ::geteuid() != 0)
+        return fail(lock.error().code, run_dir + ": run `esplane release` as root");
     if (!lock) return tl::unexpected(lock.error());
     const auto recorded = read_guarded(run_dir);
     if (!recorded) return tl::unexpected(recorded.error());

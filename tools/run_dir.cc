@@ -19,12 +19,19 @@ std::string ports_path(const std::string& run_dir) {
     return run_dir + "/ports";
 }
 
-/// A directory that others may write to would let them put their own sockets in our place.
-result<void> check_owner(const std::string& run_dir) {
-    struct stat s {};
-    if (::stat(run_dir.c_str(), &s) != 0) return fail_errno(run_dir);
-    if (!S_ISDIR(s.st_mode))
+/// What is checked is what is used: no name is looked up twice.
+result<unique_fd> open_directory(const std::string& run_dir) {
+    unique_fd fd(::open(run_dir.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (fd.valid()) return fd;
+    if (errno == ENOTDIR || errno == ELOOP)
         return fail(ENOTDIR, run_dir + ": not a directory: name another with --run-dir");
+    return fail_errno(run_dir);
+}
+
+/// A directory that others may write to would let them put their own sockets in our place.
+result<void> check_owner(int directory, const std::string& run_dir) {
+    struct stat s {};
+    if (::fstat(directory, &s) != 0) return fail_errno(run_dir);
     if (s.st_uid != ::geteuid())
         return fail(EPERM, run_dir + ": belongs to another user: name another with --run-dir");
     if ((s.st_mode & (S_IWGRP | S_IWOTH)) != 0)
@@ -61,12 +68,15 @@ std::string control_socket_path(const std::string& run_dir) {
 result<run_lock> run_lock::take(const std::string& run_dir, bool create) {
     if (create && ::mkdir(run_dir.c_str(), 0700) != 0 && errno != EEXIST)
         return fail_errno(run_dir);
-    if (auto owner = check_owner(run_dir); !owner) return tl::unexpected(owner.error());
-    const std::string path = run_dir + "/lock";
-    unique_fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!fd.valid()) return fail_errno(path);
+    const auto directory = open_directory(run_dir);
+    if (!directory) return tl::unexpected(directory.error());
+    if (auto owner = check_owner(directory->get(), run_dir); !owner)
+        return tl::unexpected(owner.error());
+    unique_fd fd(
+        ::openat(directory->get(), "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!fd.valid()) return fail_errno(run_dir + "/lock");
     if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-        if (errno != EWOULDBLOCK) return fail_errno(path);
+        if (errno != EWOULDBLOCK) return fail_errno(run_dir + "/lock");
         return fail(EBUSY, run_dir + ": another esplaned runs on this directory: stop it or name "
                                      "another with --run-dir");
     }

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/unit/tools/temporary_directory.h"
 
@@ -47,6 +49,20 @@ TEST(Release, IsRefusedWhileADaemonRuns) {
     const auto released = release_devices(directory.path());
     ASSERT_FALSE(released);
     EXPECT_THAT(released.error().text, HasSubstr("stop it first"));
+}
+
+TEST(Release, AsAnotherUserThanTheDaemonsSaysWho) {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root to become another user";
+    const temporary_directory directory;
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (::setuid(65534) != 0) ::_exit(2);
+        const auto released = release_devices(directory.path());
+        ::_exit(!released && released.error().text.ends_with("as root") ? 0 : 1);
+    }
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
 }
 
 TEST(Release, WithoutADirectorySaysSo) {
