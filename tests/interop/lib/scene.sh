@@ -48,7 +48,7 @@ check() {
 
 # finish: the test's exit status; with the daemons' last words if something failed.
 finish() {
-    if [[ $CHECKS_FAILED != 0 ]]; then
+    if [[ $CHECKS_FAILED != 0 && -n ${SANDBOX:-} ]]; then
         tail -n 10 "$SANDBOX"/*.log "$SANDBOX"/charon-*/charon.log 2>/dev/null || true
     fi
     exit $((CHECKS_FAILED > 0))

@@ -93,6 +93,37 @@ gateway() {
     ip -n "$1" -6 route add "$4" via "$5"
 }
 
+# programs NODE: the devices and queueing disciplines of NODE that hold an XDP or a tc program, a
+# line each; fails where it cannot look.
+programs() {
+    local links disciplines
+    links=$(ip -n "$1" -d link show) && disciplines=$(tc -n "$1" qdisc show) || return 1
+    [[ -n $links && -n $disciplines ]] || return 1
+    grep -E 'xdp|clsact' <<<"$links"$'\n'"$disciplines" || true
+}
+
+has_programs() {
+    local found
+    found=$(programs "$1") && [[ $found == *xdp* && $found == *clsact* ]]
+}
+
+has_no_programs() {
+    local found
+    found=$(programs "$1") || return
+    [[ -z $found ]] || {
+        echo "$found"
+        return 1
+    }
+}
+
+# not_answered NODE PING-ARGUMENT...: ping sends and gets no answer; fails too where it cannot send.
+not_answered() {
+    local said status=0
+    said=$(in_ns "$1" ping -q "${@:2}" 2>&1) || status=$?
+    echo "$said"
+    [[ $status == 1 && $said == *" 0 received"* ]]
+}
+
 # await SECONDS COMMAND...: runs COMMAND until it succeeds, at most that long.
 await() {
     local deadline=$((SECONDS + $1))

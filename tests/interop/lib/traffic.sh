@@ -33,7 +33,7 @@ all_reachable() {
 
 # unreachable FROM ADDRESS [OPTION...]: not one of three pings is answered.
 unreachable() {
-    ! in_ns "$1" ping -q -c 3 -i 0.2 -W 1 "${@:3}" "$2"
+    not_answered "$1" -c 3 -i 0.2 -W 1 "${@:3}" "$2"
 }
 
 # numbered_start FROM TO FAMILY COUNT: numbered packets from host to host at 2,000/s, in the
