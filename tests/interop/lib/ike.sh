@@ -10,21 +10,27 @@ STRONGSWAN_PACKAGES=(libstrongswan libstrongswan-standard-plugins strongswan-lib
     strongswan-charon strongswan-swanctl)
 STRONGSWAN_PLUGINS="random nonce openssl sha1 sha2 hmac kdf gcm kernel-netlink socket-default vici"
 
-# strongswan_fetch DIRECTORY: unpacks Debian's strongSwan there, once.
-strongswan_fetch() {
-    local directory=$1 debs
-    [[ ! -x $directory/usr/lib/ipsec/charon ]] || return 0
-    debs=$(mktemp -d)
-    mkdir -p "$directory"
-    (cd "$debs" && apt-get download -o APT::Sandbox::User=root "${STRONGSWAN_PACKAGES[@]}") || {
-        rm -rf "$debs"
-        return 1
-    }
-    local deb
-    for deb in "$debs"/*.deb; do
-        dpkg -x "$deb" "$directory"
+# strongswan_fetch DIRECTORY: unpacks Debian's strongSwan there, once, whole or not at all.
+strongswan_fetch() (
+    [[ ! -x $1/usr/lib/ipsec/charon ]] || exit 0
+    mkdir -p "$(dirname "$1")"
+    fresh=$(mktemp -d "$1.XXXXXX") || exit
+    trap 'rm -rf "$fresh"' EXIT
+    trap 'exit 130' INT TERM HUP
+    strongswan_unpack "$fresh" || exit
+    rm -rf "$1"
+    mv -T "$fresh/root" "$1"
+)
+
+# strongswan_unpack DIRECTORY: into DIRECTORY/root.
+strongswan_unpack() {
+    local deb download=(apt-get download -o APT::Sandbox::User=root "${STRONGSWAN_PACKAGES[@]}")
+    mkdir "$1/debs" "$1/root" || return
+    (cd "$1/debs" && { "${download[@]}" || { apt-get update && "${download[@]}"; }; }) || return
+    for deb in "$1"/debs/*.deb; do
+        dpkg -x "$deb" "$1/root" || return
     done
-    rm -rf "$debs"
+    [[ -x $1/root/usr/lib/ipsec/charon ]]
 }
 
 # strongswan_mount DIRECTORY: in a sandbox, puts what strongswan_fetch unpacked below /usr.
