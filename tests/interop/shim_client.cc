@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -207,6 +208,43 @@ bool is_shared_with_a_child() {
     return good;
 }
 
+// More processes than the server keeps side channels for: the first one's goes.
+bool is_shared_with_many_children() {
+    const int fd = xfrm_socket();
+    bool good = asks_and_is_answered(fd);
+    std::vector<pid_t> children;
+    for (int i = 0; i < 12; ++i) {
+        const pid_t child = ::fork();
+        if (child == 0) {
+            const bool answer = asks_and_is_answered(fd);
+            ::pause(); // holds its side channel
+            ::_exit(answer ? 0 : 1);
+        }
+        children.push_back(child);
+    }
+    ::usleep(300'000);
+    good = good && asks_and_is_answered(fd) && asks_and_is_answered(fd);
+    for (const pid_t child : children) {
+        ::kill(child, SIGTERM);
+        ::waitpid(child, nullptr, 0);
+    }
+    ::close(fd);
+    return good;
+}
+
+bool knows_which_options_there_are() {
+    const int fd = xfrm_socket();
+    int value = 1;
+    socklen_t length = sizeof value;
+    bool good =
+        ::setsockopt(fd, SOL_NETLINK, NETLINK_PKTINFO, &value, length) < 0 && errno == ENOPROTOOPT;
+    for (const int option : {32, 40, -1})
+        good = good && ::getsockopt(fd, SOL_NETLINK, option, &value, &length) < 0 &&
+               errno == ENOPROTOOPT;
+    ::close(fd);
+    return good;
+}
+
 bool is_inherited_across_exec() {
     const int fd = xfrm_socket();
     bool good = asks_and_is_answered(fd);
@@ -319,6 +357,8 @@ constexpr test_case cases[] = {
     {"an unbound socket has no number yet", leaves_its_number_to_one_that_binds},
     {"duplicates of the socket are the socket", lives_on_in_duplicates},
     {"a forked child and its parent both use the socket", is_shared_with_a_child},
+    {"the first of many processes still uses the socket", is_shared_with_many_children},
+    {"options that are not there are refused", knows_which_options_there_are},
     {"the socket is inherited across exec", is_inherited_across_exec},
     {"a reused descriptor number is not taken for the socket", is_not_mistaken_for_another},
     {"threads use one socket and their own", serves_threads},

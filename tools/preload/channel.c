@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,16 +46,21 @@ const char* channel_path(void) {
 }
 
 /* The lock of a socket is held in a stretch where a cancelled thread must not vanish. */
-static int enter(struct shim_socket* s) {
-    int cancel = 0;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-    pthread_mutex_lock(&s->lock);
-    return cancel;
+static bool enter(struct shim_socket* s, int* cancel) {
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, cancel);
+    if (registry_hold(s)) {
+        pthread_mutex_lock(&s->lock);
+        return true;
+    }
+    pthread_setcancelstate(*cancel, NULL);
+    errno = EBADF;
+    return false;
 }
 
 static void leave(struct shim_socket* s, int cancel) {
     const int saved = errno;
     pthread_mutex_unlock(&s->lock);
+    registry_let_go(s);
     pthread_setcancelstate(cancel, NULL);
     errno = saved;
 }
@@ -105,6 +111,17 @@ static bool side_is_ours(const struct shim_socket* s) {
     return s->side >= 0 && fstat(s->side, &st) == 0 && st.st_ino == s->side_inode;
 }
 
+/* The server drops the side channels of the oldest of many processes. */
+static bool side_is_dropped(const struct shim_socket* s) {
+    struct pollfd p = {.fd = s->side, .events = 0, .revents = 0};
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
+}
+
+static void close_side(struct shim_socket* s) {
+    real_close(s->side);
+    s->side = -1;
+}
+
 static int adopt_side(struct shim_socket* s, int side) {
     const int high = REAL(int, fcntl, (int, int, ...))(side, F_DUPFD_CLOEXEC, side_minimum);
     if (high >= 0) {
@@ -118,9 +135,13 @@ static int adopt_side(struct shim_socket* s, int side) {
     return 0;
 }
 
-/* Gives the socket a side channel if it has none: new, inherited, or closed by the client. */
+/* Gives the socket a side channel if it has none: new, inherited, closed by the client, or dropped
+ * by the server. */
 static int attach(struct shim_socket* s, int fd) {
-    if (side_is_ours(s)) return 0;
+    if (side_is_ours(s)) {
+        if (!side_is_dropped(s)) return 0;
+        close_side(s);
+    }
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return -1;
     const struct shim_header h = {
@@ -135,8 +156,7 @@ static int attach(struct shim_socket* s, int fd) {
     const uint64_t until = now_ns() + SHIM_ANSWER_TIMEOUT_NS + SHIM_ANSWER_GRACE_NS;
     if (wait_answer(s, shim_attach, 0, until, &a) != 0) {
         const int saved = errno;
-        real_close(s->side);
-        s->side = -1;
+        close_side(s);
         return failed(saved);
     }
     s->channel = a.channel;
@@ -158,6 +178,10 @@ static int connect_to(const char* path, int flags) {
     strcpy(a.sun_path, path);
     const int fd = REAL(int, socket, (int, int, int))(AF_UNIX, SOCK_SEQPACKET | flags, 0);
     if (fd < 0) return -1;
+    /* For connect() and every send: a server that hangs is waited for no longer than an answer. */
+    const struct timeval longest = {.tv_sec = (time_t)(SHIM_ANSWER_TIMEOUT_NS / 1000000000u)};
+    REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, SOL_SOCKET, SO_SNDTIMEO,
+                                                                   &longest, sizeof longest);
     if (REAL(int, connect, (int, const struct sockaddr*, socklen_t))(fd, (const struct sockaddr*)&a,
                                                                      sizeof a) == 0)
         return fd;
@@ -187,7 +211,8 @@ int channel_open(int type) {
 }
 
 int channel_ready(struct shim_socket* s, int fd) {
-    const int cancel = enter(s);
+    int cancel;
+    if (!enter(s, &cancel)) return -1;
     const int result = attach(s, fd);
     leave(s, cancel);
     return result;
@@ -213,7 +238,8 @@ static int control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argume
 
 int channel_control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argument,
                     uint32_t value) {
-    const int cancel = enter(s);
+    int cancel;
+    if (!enter(s, &cancel)) return -1;
     const int result = control(s, fd, kind, argument, value);
     leave(s, cancel);
     return result;
@@ -232,7 +258,7 @@ static ssize_t send_request(struct shim_socket* s, int fd, const struct msghdr* 
     memcpy(pieces + 1, m->msg_iov, m->msg_iovlen * sizeof *pieces);
     const struct msghdr out = {.msg_iov = pieces, .msg_iovlen = m->msg_iovlen + 1};
     const ssize_t sent = real_sendmsg(fd, &out, flags | MSG_NOSIGNAL);
-    if (sent < 0) return -1;
+    if (sent < 0) return errno == EAGAIN ? failed(ENOBUFS) : -1; /* no netlink send says EAGAIN */
     struct shim_answer a;
     if (wait_answer(s, shim_done, h.id, h.deadline_ns + SHIM_ANSWER_GRACE_NS, &a) != 0) return -1;
     if (a.status != 0) return failed((int)a.status);
@@ -245,7 +271,8 @@ ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int 
     for (size_t i = 0; i < m->msg_iovlen; i++)
         length += m->msg_iov[i].iov_len;
     if (length > SHIM_REQUEST_MAX) return failed(EMSGSIZE);
-    const int cancel = enter(s);
+    int cancel;
+    if (!enter(s, &cancel)) return -1;
     const ssize_t result = send_request(s, fd, m, flags);
     leave(s, cancel);
     return result;

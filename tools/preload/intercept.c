@@ -187,7 +187,6 @@ static int set_netlink_option(struct shim_socket* s, int fd, int option, const v
     case NETLINK_EXT_ACK:
         if (channel_control(s, fd, shim_option, (uint32_t)option, number) != 0) return -1;
         break;
-    case NETLINK_PKTINFO:
     case NETLINK_BROADCAST_ERROR:
     case NETLINK_NO_ENOBUFS:
     case NETLINK_LISTEN_ALL_NSID:
@@ -231,6 +230,7 @@ EXPORT int getsockopt(int fd, int level, int option, void* restrict value,
     if (s != NULL && level == level_netlink) {
         if (channel_ready(s, fd) != 0) return -1;
         if (option == NETLINK_LIST_MEMBERSHIPS) return give_number(s->groups, value, length);
+        if (option < 0 || option >= 32) return failed(ENOPROTOOPT);
         return give_number(s->options >> option & 1, value, length);
     }
     return REAL(int, getsockopt, (int, int, int, void*, socklen_t*))(fd, level, option, value,

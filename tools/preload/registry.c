@@ -30,7 +30,14 @@ static bool is_inode(int fd, dev_t device, ino_t inode) {
     return fstat(fd, &st) == 0 && st.st_dev == device && st.st_ino == inode;
 }
 
-static void release(struct shim_socket* s) {
+bool registry_hold(struct shim_socket* s) {
+    int count = atomic_load(&s->references);
+    while (count > 0)
+        if (atomic_compare_exchange_weak(&s->references, &count, count + 1)) return true;
+    return false;
+}
+
+void registry_let_go(struct shim_socket* s) {
     const int side = s->side;
     const dev_t device = s->device;
     const ino_t side_inode = s->side_inode;
@@ -90,7 +97,7 @@ void registry_forget(int fd) {
     if (atomic_load_explicit(&table[fd], memory_order_relaxed) == NULL) return;
     if (shares_memory_with_parent()) return;
     struct shim_socket* const s = atomic_exchange(&table[fd], NULL);
-    if (s != NULL) release(s);
+    if (s != NULL) registry_let_go(s);
 }
 
 void registry_forget_range(unsigned first, unsigned last) {

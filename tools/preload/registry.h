@@ -18,7 +18,7 @@
 #include <sys/types.h>
 
 struct shim_socket {
-    atomic_int references; /* descriptors; 0: free */
+    atomic_int references; /* descriptors, and threads at work on it; 0: free */
     dev_t device;          /* of the data socket */
     ino_t inode;
     pthread_mutex_t lock; /* all below; held while a request is under way */
@@ -37,6 +37,11 @@ struct shim_socket* registry_find(int fd);
 
 /* Makes `fd`, a connected data socket, known.  NULL where the pool or the table is full. */
 struct shim_socket* registry_add(int fd, int type);
+
+/* Keeps the socket while a thread works on it, though another closes its last descriptor.  False:
+ * it is gone already. */
+bool registry_hold(struct shim_socket* s);
+void registry_let_go(struct shim_socket* s);
 
 /* `copy` was made a duplicate of `original`, or took its place. */
 void registry_copied(int original, int copy);
