@@ -25,8 +25,8 @@ constexpr rule rules[] = {
     {XFRMA_ALG_COMP, "XFRMA_ALG_COMP", treatment::refused, sizeof(xfrm_algo)},
     {XFRMA_ENCAP, "XFRMA_ENCAP", treatment::carried, sizeof(xfrm_encap_tmpl)},
     {XFRMA_TMPL, "XFRMA_TMPL", treatment::carried, sizeof(xfrm_user_tmpl)},
-    {XFRMA_SA, "XFRMA_SA", treatment::carried, sizeof(xfrm_usersa_info)},
-    {XFRMA_POLICY, "XFRMA_POLICY", treatment::carried, sizeof(xfrm_userpolicy_info)},
+    {XFRMA_SA, "XFRMA_SA", treatment::refused, sizeof(xfrm_usersa_info)},
+    {XFRMA_POLICY, "XFRMA_POLICY", treatment::refused, sizeof(xfrm_userpolicy_info)},
     {XFRMA_SEC_CTX, "XFRMA_SEC_CTX", treatment::refused, 8},
     {XFRMA_LTIME_VAL, "XFRMA_LTIME_VAL", treatment::carried, sizeof(xfrm_lifetime_cur)},
     {XFRMA_REPLAY_VAL, "XFRMA_REPLAY_VAL", treatment::carried, sizeof(xfrm_replay_state)},
@@ -71,11 +71,6 @@ consteval bool ordered_by_type() {
 }
 static_assert(ordered_by_type());
 
-[[nodiscard]] tl::unexpected<error> not_carried(std::uint16_t type) {
-    const std::string name = attribute_name(type);
-    return fail(EOPNOTSUPP, name + " is not carried", name);
-}
-
 /// What the kernel's xfrma_policy says of one value.
 [[nodiscard]] result<void> check_value(std::uint16_t type, bytes value) {
     if (value.size() < rules[type].least && type != xfrma_sa_dir)
@@ -92,6 +87,11 @@ static_assert(ordered_by_type());
 std::string attribute_name(std::uint16_t type) {
     return type < std::size(rules) ? std::string(rules[type].name)
                                    : "XFRMA_" + std::to_string(type);
+}
+
+tl::unexpected<error> not_carried(std::uint16_t type) {
+    const std::string name = attribute_name(type);
+    return fail(EOPNOTSUPP, name + " is not carried", name);
 }
 
 result<attributes> attributes::parse(const message& m, std::size_t fixed) {

@@ -15,6 +15,8 @@ namespace esplane::xfrm {
 
 /// "XFRMA_MARK"; "XFRMA_99" for a number without a name.
 [[nodiscard]] std::string attribute_name(std::uint16_t type);
+/// The refusal of an attribute: EOPNOTSUPP with its name.
+[[nodiscard]] tl::unexpected<error> not_carried(std::uint16_t type);
 
 /// Attributes of one message, which they point into.
 class attributes {

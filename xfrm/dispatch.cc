@@ -192,7 +192,11 @@ answer set_spd_info(const exchange& x) {
     control::spd_hash_thresholds wanted = x.layer.hash_thresholds();
     answer verdict;
     for_each_attribute(x.m.after(sizeof(std::uint32_t)), [&](std::uint16_t type, bytes value) {
-        if (type != XFRMA_SPD_IPV4_HTHRESH && type != XFRMA_SPD_IPV6_HTHRESH) return true;
+        if (type == XFRMA_SPD_UNSPEC) return true;
+        if (type != XFRMA_SPD_IPV4_HTHRESH && type != XFRMA_SPD_IPV6_HTHRESH) {
+            verdict = fail(EOPNOTSUPP, "XFRMA_SPD_" + std::to_string(type) + " is not carried");
+            return false;
+        }
         const bool v4 = type == XFRMA_SPD_IPV4_HTHRESH;
         const auto t = read_fixed<xfrmu_spdhthresh>(value);
         if (!t)
@@ -278,6 +282,8 @@ answer carry_out(control::layer& layer, const message& m, client_state& who, mom
     if (type->own_attributes) return type->run({layer, m, {}, who, now, out});
     const auto a = attributes::parse(m, type->fixed);
     if (!a) return tl::unexpected(a.error());
+    for (const std::uint16_t of_dumps : {XFRMA_PROTO, XFRMA_ADDRESS_FILTER})
+        if (a->has(of_dumps)) return not_carried(of_dumps);
     const bool makes_sa = m.header.nlmsg_type == XFRM_MSG_NEWSA ||
                           m.header.nlmsg_type == XFRM_MSG_UPDSA ||
                           m.header.nlmsg_type == XFRM_MSG_ALLOCSPI;

@@ -24,6 +24,8 @@ result<void> check_policy(const xfrm_userpolicy_info& info) {
     if (family == ipsec::family::unspecified) return fail(EINVAL, "Invalid selector family");
     if (auto ok = check_prefixes(info.sel, family); !ok) return ok;
     if (auto ok = check_carried(info.sel); !ok) return ok;
+    if ((info.flags & XFRM_POLICY_LOCALOK) != 0)
+        return fail(EOPNOTSUPP, "policy flag localok is not carried", "flags");
     if (auto ok = check_direction(info.dir); !ok) return ok;
     if (info.index != 0 && (info.index & 7) != info.dir)
         return fail(EINVAL, "Policy index doesn't match direction");
@@ -48,6 +50,10 @@ result<void> check_carried(const xfrm_user_tmpl& t) {
     if (auto ok = check_protocol(t.id.proto, "Invalid XFRM protocol in template", "XFRMA_TMPL");
         !ok)
         return ok;
+    constexpr std::uint32_t all = ~std::uint32_t{0};
+    if (t.aalgos != all || t.ealgos != all || t.calgos != all)
+        return fail(EOPNOTSUPP, "XFRMA_TMPL with a choice of algorithms is not carried",
+                    "XFRMA_TMPL");
     return check_mode(t.mode, "Unsupported mode", "XFRMA_TMPL");
 }
 

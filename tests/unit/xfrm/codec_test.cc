@@ -57,7 +57,7 @@ class random_objects {
         p.action = static_cast<ipsec::policy_action>(number() % 2);
         p.priority = number();
         p.index = (number() & ~7u) | static_cast<std::uint32_t>(p.dir);
-        p.flags = static_cast<std::uint8_t>(number() % 4);
+        p.flags = number() % 2 == 0 ? 0 : XFRM_POLICY_ICMP;
         p.limits.hard_add_s = number();
         if (coin()) p.templates.clear();
         return p;

@@ -152,6 +152,65 @@ TEST_F(Dispatch, ADirectionIsForMessagesThatMakeSas) {
     EXPECT_EQ(layer_.get_sa(example_sa().id)->dir, ipsec::direction::in);
 }
 
+TEST_F(Dispatch, FiltersAreForDumps) {
+    for (const std::uint16_t type : {XFRMA_PROTO, XFRMA_ADDRESS_FILTER}) {
+        const std::vector<std::uint8_t> value(type == XFRMA_PROTO ? 1
+                                                                  : sizeof(xfrm_address_filter));
+        const auto views = ask_for(with_attribute(new_sa(example_sa()), type, value));
+        ASSERT_EQ(views.size(), 1u);
+        EXPECT_EQ(views[0].error, EOPNOTSUPP);
+        EXPECT_EQ(views[0].text, attribute_name(type) + " is not carried");
+    }
+}
+
+TEST_F(Dispatch, WhatOnlyEventsHoldIsRefusedInRequests) {
+    const std::vector<std::uint8_t> value(sizeof(xfrm_usersa_info));
+    EXPECT_EQ(error_of(with_attribute(new_sa(example_sa()), XFRMA_SA, value)), EOPNOTSUPP);
+    EXPECT_EQ(error_of(with_attribute(new_sa(example_sa()), XFRMA_POLICY, value)), EOPNOTSUPP);
+}
+
+TEST_F(Dispatch, AThresholdThatIsNotKnownIsRefused) {
+    const datagram d = request(XFRM_MSG_NEWSPDINFO, ask_ack, [](message_writer& w) {
+        w.fixed(std::uint32_t{0});
+        w.attribute(XFRMA_SPD_HINFO, xfrmu_spdhinfo{});
+    });
+    const auto views = ask_for(d);
+    EXPECT_EQ(views.at(0).error, EOPNOTSUPP);
+    EXPECT_EQ(views.at(0).text, "XFRMA_SPD_2 is not carried");
+}
+
+TEST_F(Dispatch, WhatAPolicyAsksForAndDoesNotGetIsNamed) {
+    ipsec::policy local = example_policy();
+    local.flags = XFRM_POLICY_LOCALOK;
+    EXPECT_EQ(ask_for(new_policy(local)).at(0).text, "policy flag localok is not carried");
+    ipsec::policy choosy = example_policy();
+    choosy.templates[0].cipher_algs = 1;
+    EXPECT_EQ(ask_for(new_policy(choosy)).at(0).text,
+              "XFRMA_TMPL with a choice of algorithms is not carried");
+}
+
+TEST_F(Dispatch, OfADumpOnlyAPolicyReplacedBeforeItsTurnIsMissing) {
+    constexpr std::uint8_t count = 60; // several datagrams
+    for (std::uint8_t i = 0; i < count; ++i)
+        ASSERT_EQ(error_of(new_policy(example_policy(i))), 0);
+    std::multiset<std::uint32_t> sources;
+    const auto take = [&](const datagram& d) {
+        for (const message& m : messages_of(d))
+            if (m.header.nlmsg_type == XFRM_MSG_NEWPOLICY)
+                sources.insert(read_fixed<xfrm_userpolicy_info>(m.payload())->sel.saddr.a4);
+    };
+    ask_for(dump(XFRM_MSG_GETPOLICY));
+    take(replies_.at(0));
+    ASSERT_LT(sources.size(), count);
+    ASSERT_EQ(error_of(new_policy(example_policy(0), XFRM_MSG_UPDPOLICY)), 0);         // to come
+    ASSERT_EQ(error_of(new_policy(example_policy(count - 1), XFRM_MSG_UPDPOLICY)), 0); // seen
+    while (client_.dump)
+        take(dispatcher_.continue_dump(client_));
+    EXPECT_EQ(sources.size(), count - 1u);
+    EXPECT_EQ(std::set(sources.begin(), sources.end()).size(), count - 1u);
+    EXPECT_FALSE(sources.contains(selector_to(example_policy(0).sel).saddr.a4));
+}
+
 TEST_F(Dispatch, AnErrorDoesNotStopTheNextMessageOfADatagram) {
     datagram both = sa_by_id(XFRM_MSG_DELSA, 0x9999);
     const datagram second = new_sa(example_sa());

@@ -114,6 +114,8 @@ std::string foreign_sa(const message& m, std::size_t fixed) {
 
 std::string foreign_policy(const message& m) {
     const auto a = attributes_of(m, sizeof(xfrm_userpolicy_info));
+    const auto info = at<xfrm_userpolicy_info>(m.payload(), 0);
+    if ((info.flags & XFRM_POLICY_LOCALOK) != 0) return "policy flag";
     for (const auto& [type, value] : a) {
         if (type == XFRMA_TMPL) {
             const auto t = at<xfrm_user_tmpl>(value, 0);

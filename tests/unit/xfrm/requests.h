@@ -40,6 +40,7 @@ inline ipsec::policy example_policy(std::uint8_t third_octet = 1) {
     t.source = ipsec::address::v4(wire::be32(0x0a010001));
     t.fam = ipsec::family::ipv4;
     t.reqid = 1;
+    t.auth_algs = t.cipher_algs = t.comp_algs = ~std::uint32_t{0};
     p.templates.push_back(t);
     return p;
 }
