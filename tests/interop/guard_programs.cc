@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two BPF programs themselves, packet by packet (BPF_PROG_TEST_RUN), in a network namespace of
-// the test's own.  Needs root; skips (77) without it.
+// The two BPF programs themselves, packet by packet (BPF_PROG_TEST_RUN), and who may have a device: in a
+// network namespace and with a /run of the test's own.  Needs root; skips (77) without it.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -113,6 +113,12 @@ unique_fd egress_program(int ifindex) {
     filter.priority = 1;
     EXPECT_EQ(bpf_tc_query(&hook, &filter), 0);
     return unique_fd(bpf_prog_get_fd_by_id(filter.prog_id));
+}
+
+/// Puts an empty /run over the machine's, in this mount namespace alone.
+bool hide_run() {
+    return ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+           ::mount("tmpfs", "/run", "tmpfs", 0, "mode=0755") == 0;
 }
 
 class GuardPrograms : public testing::Test {
@@ -503,9 +509,7 @@ class GuardedPort : public GuardPrograms {
 
 TEST_F(GuardedPort, ADaemonThatSeesAnotherRunIsRefusedTooWhileThePortIsOpen) {
     const auto refused_elsewhere = [] {
-        return ::unshare(CLONE_NEWNS) == 0 &&
-               ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-               ::mount("tmpfs", "/run", "tmpfs", 0, nullptr) == 0 && !guard::open("x0") &&
+        return ::unshare(CLONE_NEWNS) == 0 && hide_run() && !guard::open("x0") &&
                guard::release("x0").error().code == EBUSY;
     };
     EXPECT_FALSE(in_child(refused_elsewhere));
@@ -544,7 +548,8 @@ TEST_F(GuardPrograms, ADeviceWithoutEthernetIsRefused) {
 
 int main(int argc, char** argv) {
     testing::InitGoogleTest(&argc, argv);
-    if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) {
+    if (::geteuid() != 0 || ::unshare(CLONE_NEWNET | CLONE_NEWNS) != 0 ||
+        !esplane::fastpath::hide_run()) {
         std::puts("skipped: needs root (network namespaces, BPF): run it with sudo");
         return 77;
     }
