@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two BPF programs themselves, packet by packet (BPF_PROG_TEST_RUN), and who may have a device: in a
-// network namespace and with a /run of the test's own.  Needs root; skips (77) without it.
+// The two BPF programs themselves, packet by packet (BPF_PROG_TEST_RUN), and who may have a device:
+// in a network namespace and with a /run of the test's own.  Needs root; skips (77) without it.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
