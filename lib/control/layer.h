@@ -35,9 +35,9 @@ struct spi_request {
     std::uint32_t max = 0;
 };
 
-/// A place in a walk over all SAs or policies, the newest first.  Whatever is there during the whole
-/// walk comes exactly once, whatever comes and goes meanwhile; but a policy that is replaced becomes
-/// the newest, as in the kernel, and where its turn had not come the walk does not meet it.
+/// A place in a walk over all SAs or policies, the newest first.  Whatever is there during the
+/// whole walk comes exactly once, whatever comes and goes meanwhile; but a policy that is replaced
+/// becomes the newest, as in the kernel, and where its turn had not come the walk does not meet it.
 struct cursor {
     std::uint64_t next = ~std::uint64_t{0}; ///< serial numbers are walked from the newest down
 };
