@@ -180,8 +180,8 @@ static int connect_to(const char* path, int flags) {
     if (fd < 0) return -1;
     /* For connect() and every send: a server that hangs is waited for no longer than an answer. */
     const struct timeval longest = {.tv_sec = (time_t)(SHIM_ANSWER_TIMEOUT_NS / 1000000000u)};
-    REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, SOL_SOCKET, SO_SNDTIMEO,
-                                                                   &longest, sizeof longest);
+    REAL(int, setsockopt, (int, int, int, const void*, socklen_t))
+    (fd, SOL_SOCKET, SO_SNDTIMEO, &longest, sizeof longest);
     if (REAL(int, connect, (int, const struct sockaddr*, socklen_t))(fd, (const struct sockaddr*)&a,
                                                                      sizeof a) == 0)
         return fd;
