@@ -13,12 +13,13 @@ say() {
 
 # step WHAT COMMAND...: runs COMMAND into the log, with a line of ninja's or apt's every 10 s.
 step() {
-    local what=$1 status=0
+    local what=$1 status=0 said
     shift
     say "$what"
     printf '\n=== %s\n' "$what" >>"$PROGRESS_LOG"
+    said=$(stat -c %s "$PROGRESS_LOG")
     set -m
-    step_watch &
+    step_watch "$said" &
     STEP_WATCH_PID=$!
     set +m
     in_group "$@" >>"$PROGRESS_LOG" 2>&1 || status=$?
@@ -43,10 +44,12 @@ in_group() {
     return "$status"
 }
 
+# step_watch BYTES: shows what the log says after its first BYTES.
 step_watch() {
     local line shown=
     while sleep 10; do
-        line=$(grep -aoE '^\[[0-9]+/[0-9]+\]|^(Unpacking|Setting up) [^ ]+' "$PROGRESS_LOG" | tail -n 1)
+        line=$(tail -c "+$(($1 + 1))" "$PROGRESS_LOG" |
+            grep -aoE '^\[[0-9]+/[0-9]+\]|^(Unpacking|Setting up) [^ ]+' | tail -n 1) || continue
         [[ $line == "$shown" ]] || say "    $line"
         shown=$line
     done
