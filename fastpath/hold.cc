@@ -12,7 +12,7 @@ bool hold_queue::add(stage& s, const packet& p) noexcept {
     h.next_hop = next_hop_of(p);
     h.ifindex = p.next->ifindex;
     h.since_ns = h.asked_ns = s.now.monotonic_ns;
-    const unsigned others = waiting_for(h.next_hop, h.ifindex);
+    const unsigned others = waiting_with(h, count_);
     if (others == per_next_hop) return false;
     if (others == 0) ask(s, h);
     ++count_;
@@ -20,10 +20,10 @@ bool hold_queue::add(stage& s, const packet& p) noexcept {
     return true;
 }
 
-unsigned hold_queue::waiting_for(const ipsec::address& next_hop, int ifindex) const noexcept {
+unsigned hold_queue::waiting_with(const held& h, unsigned among) const noexcept {
     unsigned n = 0;
-    for (unsigned i = 0; i < count_; ++i)
-        n += items_[i].ifindex == ifindex && items_[i].next_hop == next_hop;
+    for (unsigned i = 0; i < among; ++i)
+        n += items_[i].ifindex == h.ifindex && items_[i].next_hop == h.next_hop;
     return n;
 }
 
@@ -57,7 +57,8 @@ void hold_queue::retry(stage& s, packet_list& ready) noexcept {
                                                  : &s.routes.lookup_v6(p.ipv6().destination.data());
         const bool waits = p.next->kind == adjacency_kind::unresolved;
         if (waits && s.now.monotonic_ns - h.since_ns < hold_ns) {
-            if (s.now.monotonic_ns - h.asked_ns >= ask_ns) ask(s, h);
+            const bool due = s.now.monotonic_ns - h.asked_ns >= ask_ns;
+            if (due && waiting_with(h, kept) == 0) ask(s, h); // the first asks for all
             if (kept != i) items_[kept] = h;
             ++kept;
             continue;

@@ -40,7 +40,8 @@ class hold_queue {
         std::uint64_t asked_ns = 0;
     };
     static void ask(stage& s, held& h) noexcept;
-    [[nodiscard]] unsigned waiting_for(const ipsec::address& next_hop, int ifindex) const noexcept;
+    /// How many of the first `among` wait for the same next hop.
+    [[nodiscard]] unsigned waiting_with(const held& h, unsigned among) const noexcept;
 
     std::array<held, capacity> items_;
     std::array<packet, capacity> leaving_; ///< what retry() handed out

@@ -271,6 +271,11 @@ TEST_F(Gateway, HoldsAFewPacketsForEachNextHopAndAsksOnce) {
     while (one.worker->events().pop(e))
         asked += e.kind == fastpath::worker_event_kind::neighbour_wanted;
     EXPECT_EQ(asked, 1);
+    one.clock.monotonic_ns += fastpath::hold_queue::ask_ns;
+    one.worker->run_once(one.clock);
+    while (one.worker->events().pop(e))
+        asked += e.kind == fastpath::worker_event_kind::neighbour_wanted;
+    EXPECT_EQ(asked, 2);
     EXPECT_EQ(one.worker->counters().held.get(), 16u);
     EXPECT_EQ(one.drops(drop_reason::hold_full), 24u);
     expect_balance();
