@@ -56,13 +56,15 @@ double seconds_of(const std::function<void()>& work) {
 /// Frames are there already, and the device takes everything: only the path is timed.
 class ready_port final : public fastpath::port {
   public:
-    [[nodiscard]] std::size_t receive(std::span<packet>) noexcept override { return 0; }
-    [[nodiscard]] std::size_t send(std::span<packet* const> f) noexcept override {
+    [[nodiscard]] std::size_t receive(unsigned, std::span<packet>) noexcept override { return 0; }
+    [[nodiscard]] std::size_t send(unsigned, std::span<packet* const> f) noexcept override {
         return f.size();
     }
-    [[nodiscard]] std::size_t punt(std::span<packet* const>) noexcept override { return 0; }
-    void flush() noexcept override {}
-    [[nodiscard]] std::span<const int> descriptors() const noexcept override { return {}; }
+    [[nodiscard]] std::size_t punt(unsigned, std::span<packet* const>) noexcept override {
+        return 0;
+    }
+    void flush(unsigned) noexcept override {}
+    [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
     [[nodiscard]] fastpath::port_counters counters() const noexcept override { return {}; }
     [[nodiscard]] const std::string& name() const noexcept override { return name_; }
     [[nodiscard]] const std::string& device() const noexcept override { return name_; }
@@ -142,7 +144,7 @@ class path_case {
         if (!engine) std::abort();
         crypto_ = std::move(*engine);
         lab& l = under_test();
-        pipeline_ = std::make_unique<fastpath::pipeline>(l.tables, *crypto_, *l.pool, ports_);
+        pipeline_ = std::make_unique<fastpath::pipeline>(l.tables, *crypto_, *l.pool, ports_, 0);
         for (packet& p : packets_)
             if (!l.pool->allocate(p, 0)) std::abort();
         empty_ = packets_;

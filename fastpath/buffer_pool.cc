@@ -10,6 +10,8 @@ namespace esplane::fastpath {
 namespace {
 
 constexpr std::size_t huge_page = 2u << 20;
+/// Frames that a lane keeps to itself while there are others: a burst in each direction, and more.
+constexpr std::size_t lane_frames = 8 * frame_depot::chunk;
 
 /// Room for `bytes` that starts on a huge page.  What the alignment costs is given back.
 void* map_aligned(std::size_t bytes) {
@@ -26,7 +28,7 @@ void* map_aligned(std::size_t bytes) {
 
 } // namespace
 
-result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count) {
+result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count, unsigned lanes) {
     count = std::max(count, 64u);
     const std::size_t bytes = std::size_t{count} * frame_size;
     void* base = map_aligned(bytes);
@@ -34,50 +36,89 @@ result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count) {
     (void)::madvise(base, bytes, MADV_HUGEPAGE); // before the first touch, or pages stay small
     (void)::madvise(base, bytes, MADV_DONTDUMP); // packets may hold clear text
     std::memset(base, 0, bytes);                 // all memory is there from the start
-    return std::unique_ptr<buffer_pool>(new buffer_pool(static_cast<std::uint8_t*>(base), count));
+    return std::unique_ptr<buffer_pool>(
+        new buffer_pool(static_cast<std::uint8_t*>(base), count, lanes));
 }
 
-buffer_pool::buffer_pool(std::uint8_t* base, std::uint32_t count)
+/// All frames begin in the depot but what does not fill a chunk, and, with one lane, all in its
+/// stack: nobody is there to share them with.
+buffer_pool::buffer_pool(std::uint8_t* base, std::uint32_t count, unsigned lanes)
     : base_(base)
-    , count_(count) {
-    free_.reserve(count);
-    for (std::uint32_t i = count; i-- > 0;)
-        free_.push_back(std::uint64_t{i} * frame_size);
+    , count_(count)
+    , lanes_(lanes)
+    , full_(lanes == 1 ? count : lane_frames)
+    , stacks_(std::make_unique<stack[]>(lanes))
+    , depot_(count / frame_depot::chunk + 1) {
+    for (unsigned i = 0; i < lanes; ++i)
+        stacks_[i].reserve(count + frame_depot::chunk);
+    std::array<std::uint64_t, frame_depot::chunk> chunk{};
+    std::size_t in_chunk = 0;
+    for (std::uint32_t i = count; i-- > 0;) {
+        chunk[in_chunk++] = std::uint64_t{i} * frame_size;
+        const bool whole = in_chunk == chunk.size();
+        if (whole && lanes > 1) {
+            (void)depot_.put(chunk);
+            in_chunk = 0;
+        } else if (whole || i == 0) {
+            for (std::size_t k = 0; k < in_chunk; ++k)
+                stacks_[0].push(chunk[k]);
+            in_chunk = 0;
+        }
+    }
 }
 
 buffer_pool::~buffer_pool() {
     ::munmap(base_, size());
 }
 
+/// A depot cell that another lane is just emptying takes nothing: the stack gives next time.
+void buffer_pool::put(std::uint64_t frame) noexcept {
+    stack& s = mine();
+    s.push(frame);
+    if (s.size() > full_ && depot_.put(s.top())) s.shrink(frame_depot::chunk);
+}
+
+/// False: there is none to be had.
+bool buffer_pool::stock(stack& s) noexcept {
+    if (s.size() != 0) return true;
+    s.grow(frame_depot::chunk);
+    if (depot_.take(s.top())) return true;
+    s.shrink(frame_depot::chunk);
+    return false;
+}
+
 void buffer_pool::release(std::span<packet* const> packets) noexcept {
     for (const packet* p : packets) {
-        assert(p->owner == this && free_.size() < count_);
-        free_.push_back(p->handle);
+        assert(p->owner == this);
+        put(p->handle);
     }
 }
 
 bool buffer_pool::allocate(packet& into, std::uint32_t room) noexcept {
-    if (free_.empty() || room > frame_size - headroom) return false;
-    const std::uint64_t frame = free_.back();
-    free_.pop_back();
-    describe(into, frame + headroom, 0);
+    stack& s = mine();
+    if (room > frame_size - headroom || !stock(s)) return false;
+    describe(into, s.pop() + headroom, 0);
     return true;
 }
 
 std::size_t buffer_pool::take(std::span<std::uint64_t> frames) noexcept {
-    const std::size_t n = std::min(frames.size(), free_.size());
-    for (std::size_t i = 0; i < n; ++i) {
-        frames[i] = free_.back();
-        free_.pop_back();
-    }
+    stack& s = mine();
+    std::size_t n = 0;
+    while (n < frames.size() && stock(s))
+        frames[n++] = s.pop();
     return n;
 }
 
 void buffer_pool::give(std::span<const std::uint64_t> frames) noexcept {
-    for (const std::uint64_t frame : frames) {
-        assert(free_.size() < count_);
-        free_.push_back(frame & ~std::uint64_t{frame_size - 1});
-    }
+    for (const std::uint64_t frame : frames)
+        put(frame & ~std::uint64_t{frame_size - 1});
+}
+
+std::size_t buffer_pool::free_frames() const noexcept {
+    std::size_t n = depot_.size() * frame_depot::chunk;
+    for (unsigned i = 0; i < lanes_; ++i)
+        n += stacks_[i].size();
+    return n;
 }
 
 void buffer_pool::describe(packet& into, std::uint64_t offset, std::uint32_t length) noexcept {

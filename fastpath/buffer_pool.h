@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// All packet buffers of a worker: one mapping, equal frames, a stack of free ones.
+// All packet buffers of an engine: one mapping, equal frames, a stack of free ones for each lane.
 //
-// The mapping is what an AF_XDP port registers as its UMEM, so frames go from port to port without
-// a copy.  Everything exists at start: an empty pool costs packets, never memory.
-// Threads: the worker's.  Huge pages by madvise where the kernel has them.
+// The mapping is what an AF_XDP port registers as its UMEM, so frames go from port to port, and
+// from worker to worker, without a copy.  Everything exists at start: an empty pool costs packets,
+// never memory.  A lane whose stack runs over or empty gives to or takes from the common depot, in
+// chunks.
+// Threads: release, allocate, take and give work on the stack of this_lane(); the rest is
+// anybody's. Huge pages by madvise where the kernel has them.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "fastpath/counters.h"
+#include "fastpath/frame_depot.h"
+#include "fastpath/lane.h"
 #include "fastpath/packet.h"
 #include "lib/base/result.h"
 
@@ -21,8 +27,9 @@ class buffer_pool final : public buffer_owner {
     static constexpr std::uint32_t frame_size = 4096;
     static constexpr std::uint16_t headroom = 256; ///< in front of a received frame
 
-    /// count   frames, at least 64.  Errors: ENOMEM.
-    [[nodiscard]] static result<std::unique_ptr<buffer_pool>> make(std::uint32_t count);
+    /// count   frames, at least 64.  lanes   1 to max_lanes.  Errors: ENOMEM.
+    [[nodiscard]] static result<std::unique_ptr<buffer_pool>> make(std::uint32_t count,
+                                                                   unsigned lanes = 1);
     ~buffer_pool() override;
     buffer_pool(const buffer_pool&) = delete;
     buffer_pool& operator=(const buffer_pool&) = delete;
@@ -45,14 +52,54 @@ class buffer_pool final : public buffer_owner {
     [[nodiscard]] std::uint8_t* base() const noexcept { return base_; }
     [[nodiscard]] std::uint64_t size() const noexcept { return std::uint64_t{count_} * frame_size; }
     [[nodiscard]] std::uint32_t count() const noexcept { return count_; }
-    [[nodiscard]] std::size_t free_frames() const noexcept { return free_.size(); }
+    /// Free frames of all lanes and the depot; while workers run, about.
+    [[nodiscard]] std::size_t free_frames() const noexcept;
+    /// Free frames that this lane can have now: its own and the depot's.
+    [[nodiscard]] std::size_t within_reach() const noexcept {
+        return mine().size() + depot_.size() * frame_depot::chunk;
+    }
 
   private:
-    buffer_pool(std::uint8_t* base, std::uint32_t count);
+    /// A stack with one writer, whose size others may read.
+    class alignas(64) stack {
+      public:
+        void reserve(std::size_t n) { frames_ = std::make_unique<std::uint64_t[]>(n); }
+        void push(std::uint64_t frame) noexcept {
+            const std::size_t n = size();
+            frames_[n] = frame;
+            size_.set(n + 1);
+        }
+        [[nodiscard]] std::uint64_t pop() noexcept {
+            const std::size_t n = size() - 1;
+            size_.set(n);
+            return frames_[n];
+        }
+        [[nodiscard]] std::size_t size() const noexcept { return size_.get(); }
+        /// The newest `frame_depot::chunk`; the caller has checked that there are as many.
+        [[nodiscard]] std::span<std::uint64_t, frame_depot::chunk> top() noexcept {
+            return std::span<std::uint64_t, frame_depot::chunk>(
+                &frames_[size() - frame_depot::chunk], frame_depot::chunk);
+        }
+        void grow(std::size_t n) noexcept { size_.set(size() + n); }
+        void shrink(std::size_t n) noexcept { size_.set(size() - n); }
+
+      private:
+        std::unique_ptr<std::uint64_t[]> frames_;
+        counter size_;
+    };
+
+    buffer_pool(std::uint8_t* base, std::uint32_t count, unsigned lanes);
+    [[nodiscard]] stack& mine() noexcept { return stacks_[this_lane()]; }
+    [[nodiscard]] const stack& mine() const noexcept { return stacks_[this_lane()]; }
+    void put(std::uint64_t frame) noexcept;
+    [[nodiscard]] bool stock(stack& s) noexcept;
 
     std::uint8_t* base_;
     std::uint32_t count_;
-    std::vector<std::uint64_t> free_; ///< offsets of frame starts; reserved for all of them
+    unsigned lanes_;
+    std::size_t full_; ///< frames in a lane's stack at which a chunk goes to the depot
+    std::unique_ptr<stack[]> stacks_;
+    frame_depot depot_;
 };
 
 } // namespace esplane::fastpath

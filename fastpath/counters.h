@@ -46,6 +46,19 @@ struct worker_counters {
     counter idle_loops;
     std::array<counter, drop_reason_count> dropped;
 
+    /// Adds what another worker counted.
+    void add(const worker_counters& other) noexcept {
+        for (counter worker_counters::*one :
+             {&worker_counters::received, &worker_counters::created, &worker_counters::not_created,
+              &worker_counters::sent, &worker_counters::punted, &worker_counters::held,
+              &worker_counters::absorbed, &worker_counters::encrypted, &worker_counters::decrypted,
+              &worker_counters::bypassed, &worker_counters::busy_loops,
+              &worker_counters::idle_loops})
+            (this->*one).add((other.*one).get());
+        for (std::size_t i = 0; i < dropped.size(); ++i)
+            dropped[i].add(other.dropped[i].get());
+    }
+
     [[nodiscard]] std::uint64_t dropped_total() const noexcept {
         std::uint64_t total = 0;
         for (const counter& c : dropped)

@@ -8,7 +8,7 @@
 
 namespace esplane::fastpath {
 
-enum class drop_reason : std::uint16_t {
+enum class drop_reason : std::uint8_t {
     none,
     closed,
     // parse

@@ -140,7 +140,7 @@ void fib::insert_neighbours(const control::network& n, std::span<const port_bind
     }
 }
 
-std::unique_ptr<const fib> fib::everywhere(std::uint16_t port, std::uint32_t mtu,
+std::unique_ptr<const fib> fib::everywhere(std::uint8_t port, std::uint32_t mtu,
                                            std::span<const ipsec::address> locals) {
     std::unique_ptr<fib> f(new fib);
     f->identities_.resize(port + 1u);

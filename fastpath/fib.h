@@ -32,7 +32,7 @@ enum class adjacency_kind : std::uint8_t {
 
 struct adjacency {
     adjacency_kind kind = adjacency_kind::missing;
-    std::uint16_t port = 0;
+    std::uint8_t port = 0;
     std::uint32_t mtu = 0; ///< bytes from the IP header on
     wire::mac_address destination{};
     wire::mac_address source{};
@@ -43,7 +43,7 @@ struct adjacency {
 /// Which device is which port.
 struct port_binding {
     int ifindex = 0;
-    std::uint16_t port = 0;
+    std::uint8_t port = 0;
 };
 
 /// What the path knows of a port's machine side.
@@ -60,7 +60,7 @@ class fib {
     /// Everything leaves as a bare IP packet by `port`, except to `locals`, which is the machine:
     /// for captures, without a network.
     [[nodiscard]] static std::unique_ptr<const fib>
-    everywhere(std::uint16_t port, std::uint32_t mtu, std::span<const ipsec::address> locals);
+    everywhere(std::uint8_t port, std::uint32_t mtu, std::span<const ipsec::address> locals);
 
     [[nodiscard]] const adjacency& lookup_v4(wire::be32 destination) const noexcept {
         std::uint32_t bytes = destination.network();

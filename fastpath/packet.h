@@ -10,7 +10,7 @@
 //
 // Ownership: a packet owns its buffer through `owner`.  It ends in exactly one of: sent (the port
 // gives it back), punted, dropped, held, absorbed.
-// Threads: the worker that received it.
+// Threads: one worker at a time; first the one that received it.
 #pragma once
 
 #include <array>
@@ -45,7 +45,8 @@ struct alignas(64) packet {
     buffer_owner* owner = nullptr;
     std::uint64_t handle = 0; ///< the owner's: frame address, mbuf pointer
     std::uint16_t flags = 0;  ///< packet_flag
-    std::uint16_t port = 0;   ///< index of the rx port; after next_hop of the tx port
+    std::uint8_t port = 0;    ///< index of the rx port; after next_hop of the tx port
+    std::uint8_t drop = 0;    ///< drop_reason once it is lost
     ipsec::family family = ipsec::family::unspecified;
     std::uint8_t protocol = 0;   ///< last header: what selectors compare
     std::uint8_t l2_length = 0;  ///< bytes of Ethernet before data, still in the headroom
@@ -53,7 +54,7 @@ struct alignas(64) packet {
     std::uint16_t l4_offset = 0; ///< from data to the upper-layer header
     wire::be16 source_port;      ///< as in ipsec::flow
     wire::be16 destination_port;
-    std::uint16_t drop = 0;            ///< drop_reason once it is lost
+    std::uint16_t interface = 0; ///< fib::interface it came in on; after next_hop it leaves by
     const sa_in* inbound_sa = nullptr; ///< SA it came out of; nullptr = clear
     const adjacency* next = nullptr;   ///< how it leaves; valid within one burst
 
@@ -89,7 +90,8 @@ static_assert(sizeof(packet) == 64, "one cache line a packet");
 class buffer_owner {
   public:
     virtual ~buffer_owner() = default;
-    /// Takes back the buffers of packets that are at their end.  Never fails.
+    /// Takes back the buffers of packets that are at their end.  Never fails.  Any worker may call
+    /// it, whichever received them.
     virtual void release(std::span<packet* const> packets) noexcept = 0;
     /// A fresh buffer with at least 256 bytes of headroom and `room` bytes after data, length 0.
     /// False where none is left.

@@ -9,13 +9,14 @@
 namespace esplane::fastpath {
 
 pipeline::pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& buffers,
-                   std::span<port* const> ports)
+                   std::span<port* const> ports, unsigned lane)
     : shared_(shared)
     , crypto_(crypto)
     , buffers_(buffers)
-    , ports_(ports.begin(), ports.end()) {}
+    , ports_(ports.begin(), ports.end())
+    , lane_(lane) {}
 
-void pipeline::process(std::span<packet> frames, std::uint16_t from, moment now) noexcept {
+void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) noexcept {
     stage s = begin(now);
     counters_.received.add(frames.size());
     for (packet& p : frames)
@@ -98,7 +99,7 @@ void pipeline::transmit(stage& s, const packet_list& frames) noexcept {
         std::size_t run = 1;
         while (run < rest.size() && rest[run]->port == rest[0]->port)
             ++run;
-        const std::size_t sent = ports_[rest[0]->port]->send(rest.first(run));
+        const std::size_t sent = ports_[rest[0]->port]->send(lane_, rest.first(run));
         counters_.sent.add(sent);
         for (packet* p : rest.subspan(sent, run - sent))
             s.drop(*p, drop_reason::tx_full);
@@ -115,7 +116,7 @@ void pipeline::punt(stage& s, const packet_list& packets) noexcept {
         else
             p->pull(-p->l2_length);
         packet* const one[] = {p};
-        if (from.punt(one) == 0) {
+        if (from.punt(lane_, one) == 0) {
             s.drop(*p, drop_reason::punt_full);
             continue;
         }

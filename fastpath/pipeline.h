@@ -25,11 +25,12 @@ namespace esplane::fastpath {
 class pipeline {
   public:
     /// All outlive the pipeline.  ports   at most 64; their index is the packets' `port`
+    /// lane   the worker's, of all ports
     pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& buffers,
-             std::span<port* const> ports);
+             std::span<port* const> ports, unsigned lane);
 
     /// Takes a burst of at most max_burst frames that came in on `from` to their ends.
-    void process(std::span<packet> frames, std::uint16_t from, moment now) noexcept;
+    void process(std::span<packet> frames, std::uint8_t from, moment now) noexcept;
 
     /// Sends held packets whose next hop is known by now.  Once per loop.
     void tend(moment now) noexcept;
@@ -52,6 +53,7 @@ class pipeline {
     crypto::engine& crypto_;
     buffer_pool& buffers_;
     std::vector<port*> ports_;
+    unsigned lane_;
     worker_counters counters_;
     event_ring events_;
     creation_budget budget_;

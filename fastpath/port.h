@@ -2,14 +2,22 @@
 //
 // A port: where frames come from and go to.  One seam for every kind of I/O.
 //
-// Threads: receive, send, punt and flush belong to the worker; the rest to control.
+// A port has lanes: lane i is worker i's alone, and lanes share nothing that is written per packet.
+// A port with fewer lanes than there are workers serves the first ones; the others hand their
+// frames over to them.
+//
+// Threads: receive, send, punt, flush, enter and leave belong to the lane's worker; the rest to
+// control, at any time.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "fastpath/lane.h"
 #include "fastpath/packet.h"
+#include "lib/base/result.h"
 #include "lib/wire/headers.h"
 
 namespace esplane::fastpath {
@@ -17,14 +25,21 @@ namespace esplane::fastpath {
 /// What is expected first on a port; any port may carry both.
 enum class port_role : std::uint8_t { plain, secure, host };
 
-/// Counted by the worker, read by control.
+struct named_count {
+    std::string name;
+    std::uint64_t value = 0;
+};
+
+/// Counted by the workers, read by control.
 struct port_counters {
     std::uint64_t rx_packets = 0;
     std::uint64_t rx_bytes = 0; ///< frames
     std::uint64_t tx_packets = 0;
     std::uint64_t tx_bytes = 0;
-    std::uint64_t tx_full = 0;      ///< no room on the device: given back to the caller, dropped
-    std::uint64_t rx_no_buffer = 0; ///< the device had no buffer to fill
+    std::uint64_t tx_full = 0;       ///< no room on the device: given back to the caller, dropped
+    std::uint64_t tx_copied = 0;     ///< sent from a copy: the buffer was not of the port's kind
+    std::uint64_t rx_linearised = 0; ///< came in several buffers, were copied into one
+    std::uint64_t rx_no_buffer = 0;  ///< the device had no buffer to fill
     std::uint64_t punted = 0;
     std::uint64_t punt_full = 0;
     std::uint64_t kernel_denied = 0; ///< the egress program dropped what the kernel sent
@@ -34,28 +49,46 @@ class port {
   public:
     virtual ~port() = default;
 
+    /// How many workers it serves, at least 1.  Never changes.
+    [[nodiscard]] virtual unsigned lanes() const noexcept { return 1; }
+
     /// Takes up to `into.size()` frames that have arrived.  Each packet is fully set: data,
     /// length, headroom, tailroom, owner, handle; the rest zero.  Returns how many.
-    [[nodiscard]] virtual std::size_t receive(std::span<packet> into) noexcept = 0;
+    [[nodiscard]] virtual std::size_t receive(unsigned lane, std::span<packet> into) noexcept = 0;
 
-    /// Sends frames.  Returns how many were taken, from the front; their buffers are the port's
-    /// now, the others remain the caller's.
-    [[nodiscard]] virtual std::size_t send(std::span<packet* const> frames) noexcept = 0;
+    /// Sends frames, whoever owns their buffers.  Returns how many were taken, from the front;
+    /// their buffers are the port's now, the others remain the caller's.
+    [[nodiscard]] virtual std::size_t send(unsigned lane,
+                                           std::span<packet* const> frames) noexcept = 0;
 
     /// Hands frames up to the machine's own stack as if they had just arrived on this device.
     /// Returns how many were taken (copied: buffers remain the caller's).
-    [[nodiscard]] virtual std::size_t punt(std::span<packet* const> frames) noexcept = 0;
+    [[nodiscard]] virtual std::size_t punt(unsigned lane,
+                                           std::span<packet* const> frames) noexcept = 0;
 
     /// Whether frames begin with an Ethernet header; else with the IP header.
     [[nodiscard]] virtual bool ethernet() const noexcept { return true; }
 
     /// After each loop: system calls that make sends and fills visible, where needed.
-    virtual void flush() noexcept = 0;
+    virtual void flush(unsigned lane) noexcept = 0;
 
-    /// A descriptor to sleep on until frames arrive, or -1.  May be called for several queues.
-    [[nodiscard]] virtual std::span<const int> descriptors() const noexcept = 0;
+    /// The worker's thread begins, or ends, its work on a lane.
+    virtual void enter(unsigned) noexcept {}
+    virtual void leave(unsigned) noexcept {}
+
+    /// Descriptors to sleep on until frames arrive; none where polling is the only way.
+    [[nodiscard]] virtual std::span<const int> descriptors(unsigned lane) const noexcept = 0;
+
+    /// Whether frames can pass.  While it is down receive gives none and send takes none.
+    [[nodiscard]] virtual bool up() const noexcept { return true; }
+    /// About once a second, and when the kernel has told of a change of its devices: a device that
+    /// had vanished is taken up again.  True where up() is another than the last call left it.
+    /// Errors: why a device that is there again cannot be taken up; it is tried again.
+    [[nodiscard]] virtual result<bool> tend() { return false; }
 
     [[nodiscard]] virtual port_counters counters() const noexcept = 0;
+    /// What this kind of port, or its device, counts beside that: names are the kind's own.
+    [[nodiscard]] virtual std::vector<named_count> extended_counters() const { return {}; }
     [[nodiscard]] virtual const std::string& name() const noexcept = 0;   ///< "lan"
     [[nodiscard]] virtual const std::string& device() const noexcept = 0; ///< "veth1"
     [[nodiscard]] virtual const char* kind() const noexcept = 0;          ///< "xdp"

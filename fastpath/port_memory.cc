@@ -11,7 +11,7 @@ bool memory_port::inject(std::span<const std::uint8_t> f) {
     return true;
 }
 
-std::size_t memory_port::receive(std::span<packet> into) noexcept {
+std::size_t memory_port::receive(unsigned, std::span<packet> into) noexcept {
     std::size_t n = 0;
     while (n < into.size() && !waiting_.empty()) {
         const frame& f = waiting_.front();
@@ -30,7 +30,7 @@ std::size_t memory_port::receive(std::span<packet> into) noexcept {
     return n;
 }
 
-std::size_t memory_port::send(std::span<packet* const> frames) noexcept {
+std::size_t memory_port::send(unsigned, std::span<packet* const> frames) noexcept {
     const std::size_t n = std::min(frames.size(), room_);
     room_ -= n;
     for (packet* p : frames.first(n)) {
@@ -43,7 +43,7 @@ std::size_t memory_port::send(std::span<packet* const> frames) noexcept {
     return n;
 }
 
-std::size_t memory_port::punt(std::span<packet* const> frames) noexcept {
+std::size_t memory_port::punt(unsigned, std::span<packet* const> frames) noexcept {
     for (const packet* p : frames)
         punted_.emplace_back(p->data, p->data + p->length);
     counters_.punted += frames.size();

@@ -34,12 +34,14 @@ class memory_port final : public port {
     /// How many frames send() takes from now on, for tests of a full device.
     void limit_sends(std::size_t n) noexcept { room_ = n; }
 
-    [[nodiscard]] std::size_t receive(std::span<packet> into) noexcept override;
-    [[nodiscard]] std::size_t send(std::span<packet* const> frames) noexcept override;
-    [[nodiscard]] std::size_t punt(std::span<packet* const> frames) noexcept override;
-    void flush() noexcept override {}
+    [[nodiscard]] std::size_t receive(unsigned lane, std::span<packet> into) noexcept override;
+    [[nodiscard]] std::size_t send(unsigned lane,
+                                   std::span<packet* const> frames) noexcept override;
+    [[nodiscard]] std::size_t punt(unsigned lane,
+                                   std::span<packet* const> frames) noexcept override;
+    void flush(unsigned) noexcept override {}
     [[nodiscard]] bool ethernet() const noexcept override { return ethernet_; }
-    [[nodiscard]] std::span<const int> descriptors() const noexcept override { return {}; }
+    [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
     [[nodiscard]] port_counters counters() const noexcept override { return counters_; }
     [[nodiscard]] const std::string& name() const noexcept override { return name_; }
     [[nodiscard]] const std::string& device() const noexcept override { return name_; }

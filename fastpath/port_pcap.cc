@@ -63,7 +63,7 @@ result<void> pcap_port::close() {
     return {};
 }
 
-std::size_t pcap_port::receive(std::span<packet> into) noexcept {
+std::size_t pcap_port::receive(unsigned, std::span<packet> into) noexcept {
     std::size_t n = 0;
     while (n < into.size() && !at_end_) {
         pcap_pkthdr* header = nullptr;
@@ -137,7 +137,7 @@ void pcap_port::write(const packet& p) noexcept {
     counters_.tx_bytes += p.length;
 }
 
-std::size_t pcap_port::send(std::span<packet* const> frames) noexcept {
+std::size_t pcap_port::send(unsigned, std::span<packet* const> frames) noexcept {
     for (packet* p : frames) {
         write(*p);
         p->owner->release({&p, 1});
@@ -145,7 +145,7 @@ std::size_t pcap_port::send(std::span<packet* const> frames) noexcept {
     return frames.size();
 }
 
-std::size_t pcap_port::punt(std::span<packet* const> frames) noexcept {
+std::size_t pcap_port::punt(unsigned, std::span<packet* const> frames) noexcept {
     for (const packet* p : frames)
         write(*p);
     counters_.punted += frames.size();

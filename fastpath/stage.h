@@ -96,7 +96,7 @@ struct stage {
 
     /// Ends a packet.  It stays whole until the burst is over.
     void drop(packet& p, drop_reason why) noexcept {
-        p.drop = static_cast<std::uint16_t>(why);
+        p.drop = static_cast<std::uint8_t>(why);
         counters.dropped[p.drop].add(1);
         lost.push(p);
     }

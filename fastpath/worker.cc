@@ -41,12 +41,13 @@ worker::worker(tables& shared, buffer_pool& buffers, std::span<port* const> port
     : options_(options)
     , crypto_(std::move(engine))
     , ports_(ports.begin(), ports.end())
-    , pipeline_(shared, *crypto_, buffers, ports_)
+    , pipeline_(shared, *crypto_, buffers, ports_, options.index)
     , wake_(wake) {
     waits_.push_back({wake_, POLLIN, 0});
     for (const port* p : ports_)
-        for (const int fd : p->descriptors())
-            waits_.push_back({fd, POLLIN, 0});
+        if (serves(*p))
+            for (const int fd : p->descriptors(options_.index))
+                waits_.push_back({fd, POLLIN, 0});
 }
 
 worker::~worker() {
@@ -79,22 +80,26 @@ void worker::stop() {
 }
 
 std::size_t worker::run_once(moment when) noexcept {
+    enter_lane(options_.index);
     pipeline_.tend(when); // first: what waited must not be overtaken by what comes now
     std::size_t total = 0;
     for (std::size_t i = 0; i < ports_.size(); ++i) {
-        const std::size_t n = ports_[i]->receive(burst_);
+        if (!serves(*ports_[i])) continue;
+        const std::size_t n = ports_[i]->receive(options_.index, burst_);
         if (n == 0) continue;
-        pipeline_.process({burst_.data(), n}, static_cast<std::uint16_t>(i), when);
+        pipeline_.process({burst_.data(), n}, static_cast<std::uint8_t>(i), when);
         total += n;
     }
     for (port* p : ports_)
-        p->flush();
+        if (serves(*p)) p->flush(options_.index);
     wake_control();
     return total;
 }
 
 void worker::loop() noexcept {
     urcu_qsbr_register_thread();
+    for (port* p : ports_)
+        if (serves(*p)) p->enter(options_.index);
     std::uint32_t idle = 0;
     while (!stopping_.load(std::memory_order_relaxed)) {
         const std::size_t n = run_once(now());
@@ -108,6 +113,8 @@ void worker::loop() noexcept {
         } else
             pipeline_.counters().idle_loops.add(1);
     }
+    for (port* p : ports_)
+        if (serves(*p)) p->leave(options_.index);
     urcu_qsbr_unregister_thread();
 }
 

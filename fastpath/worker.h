@@ -19,6 +19,7 @@
 namespace esplane::fastpath {
 
 struct worker_options {
+    unsigned index = 0;             ///< its lane of all ports; below max_lanes
     int cpu = -1;                   ///< to pin to; -1 = leave it to the scheduler
     std::uint32_t idle_loops = 512; ///< without a packet before it sleeps
     int wake_control = -1;          ///< eventfd to write to when events wait; -1 = none
@@ -50,6 +51,8 @@ class worker {
   private:
     worker(tables& shared, buffer_pool& buffers, std::span<port* const> ports,
            worker_options options, std::unique_ptr<crypto::engine> engine, int wake);
+    /// Whether a port has a lane for this worker.
+    [[nodiscard]] bool serves(const port& p) const noexcept { return options_.index < p.lanes(); }
     void loop() noexcept;
     void sleep() noexcept;
     void wake_control() noexcept;

@@ -13,6 +13,8 @@ using nlohmann::json;
 namespace {
 
 json report_status(engine& e, const daemon_facts& facts) {
+    fastpath::worker_counters counted;
+    e.count(counted);
     const control::spd_counts policies = e.control().policy_counts();
     const std::uint64_t uptime_ns = fastpath::now().monotonic_ns - facts.started_ns;
     return {{"version", ESPLANE_VERSION},
@@ -20,11 +22,18 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"run_dir", facts.run_dir},
             {"uptime_s", uptime_ns / 1'000'000'000},
             {"xfrm", e.xfrm() != nullptr ? json(xfrm_socket_path(facts.run_dir)) : json()},
-            {"crypto", e.worker().engine().architecture()},
+            {"crypto", e.workers().front()->engine().architecture()},
+            {"workers", e.workers().size()},
             {"ports", e.ports().size()},
             {"sas", e.control().sa_count()},
             {"policies", {{"in", policies.in}, {"out", policies.out}, {"fwd", policies.fwd}}},
-            {"packets", report_packets(e.worker().counters())}};
+            {"packets", report_packets(counted)}};
+}
+
+json report_drops_of(const engine& e) {
+    fastpath::worker_counters counted;
+    e.count(counted);
+    return {{"packets", report_packets(counted)}, {"drops", report_drops(counted)}};
 }
 
 json report_ports(const engine& e) {
@@ -55,9 +64,7 @@ json answer(engine& e, const daemon_facts& facts, const json& request) {
     if (command == "sa") return report_sas(e.control(), from);
     if (command == "policy") return report_policies(e.control(), from);
     if (command == "ports") return report_ports(e);
-    if (command == "drops")
-        return {{"packets", report_packets(e.worker().counters())},
-                {"drops", report_drops(e.worker().counters())}};
+    if (command == "drops") return report_drops_of(e);
     return {{"error",
              "unknown command \"" + command + "\": there are status, sa, policy, ports and drops"}};
 }

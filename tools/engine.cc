@@ -21,12 +21,34 @@ engine::engine(std::vector<fastpath::port*> ports)
 
 result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
                                              std::vector<fastpath::port*> ports,
-                                             fastpath::worker_options options) {
+                                             std::vector<fastpath::worker_options> workers) {
     std::unique_ptr<engine> e(new engine(std::move(ports)));
-    auto worker = fastpath::worker::make(e->tables_, buffers, e->ports_, options);
-    if (!worker) return tl::unexpected(worker.error());
-    e->worker_ = std::move(*worker);
+    for (fastpath::worker_options options : workers) {
+        options.index = static_cast<unsigned>(e->workers_.size());
+        auto worker = fastpath::worker::make(e->tables_, buffers, e->ports_, options);
+        if (!worker) return tl::unexpected(worker.error());
+        e->workers_.push_back(std::move(*worker));
+    }
     return e;
+}
+
+result<void> engine::start() {
+    for (const auto& worker : workers_)
+        if (auto started = worker->start(); !started) {
+            stop();
+            return started;
+        }
+    return {};
+}
+
+void engine::stop() {
+    for (const auto& worker : workers_)
+        worker->stop();
+}
+
+void engine::count(fastpath::worker_counters& into) const noexcept {
+    for (const auto& worker : workers_)
+        into.add(worker->counters());
 }
 
 result<void> engine::open_xfrm(const std::string& path) {
@@ -39,18 +61,19 @@ result<void> engine::open_xfrm(const std::string& path) {
 void engine::publish_network(const control::network& n) {
     std::vector<fastpath::port_binding> bindings;
     for (std::size_t i = 0; i < ports_.size(); ++i)
-        bindings.push_back({ports_[i]->ifindex(), static_cast<std::uint16_t>(i)});
+        bindings.push_back({ports_[i]->ifindex(), static_cast<std::uint8_t>(i)});
     tables_.publish(fastpath::fib::build(n, bindings));
 }
 
 std::vector<wanted_next_hop> engine::deliver_events() {
     std::vector<wanted_next_hop> wanted;
-    for (fastpath::worker_event e; worker_->events().pop(e);) {
-        if (e.kind == fastpath::worker_event_kind::neighbour_wanted)
-            wanted.push_back({e.ifindex, e.id.destination});
-        else
-            backend_.deliver(e);
-    }
+    for (const auto& worker : workers_)
+        for (fastpath::worker_event e; worker->events().pop(e);) {
+            if (e.kind == fastpath::worker_event_kind::neighbour_wanted)
+                wanted.push_back({e.ifindex, e.id.destination});
+            else
+                backend_.deliver(e);
+        }
     return wanted;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The engine: control layer, user-space backend, tables, one worker and, where asked for, the XFRM
-// server.  `esplaned` drives it with AF_XDP ports and a thread, `esplane pcap` with a capture.
+// The engine: control layer, user-space backend, tables, workers and, where asked for, the XFRM
+// server.  `esplaned` drives it with ports and threads, `esplane pcap` with a capture.
 //
-// Threads: control's, except the worker's loop.
+// Threads: control's, except the workers' loops.
 #pragma once
 
 #include <memory>
@@ -28,10 +28,11 @@ struct wanted_next_hop {
 
 class engine {
   public:
-    /// `buffers` and `ports` outlive the engine.  Errors: those of worker::make.
-    [[nodiscard]] static result<std::unique_ptr<engine>> make(fastpath::buffer_pool& buffers,
-                                                              std::vector<fastpath::port*> ports,
-                                                              fastpath::worker_options options);
+    /// `buffers` and `ports` outlive the engine.  workers   one for each; `index` is set here
+    /// Errors: those of worker::make.
+    [[nodiscard]] static result<std::unique_ptr<engine>>
+    make(fastpath::buffer_pool& buffers, std::vector<fastpath::port*> ports,
+         std::vector<fastpath::worker_options> workers);
     engine(const engine&) = delete;
     engine& operator=(const engine&) = delete;
 
@@ -42,13 +43,20 @@ class engine {
     [[nodiscard]] control::layer& control() noexcept { return layer_; }
     [[nodiscard]] fastpath::user_backend& backend() noexcept { return backend_; }
     [[nodiscard]] fastpath::tables& tables() noexcept { return tables_; }
-    [[nodiscard]] fastpath::worker& worker() noexcept { return *worker_; }
+    [[nodiscard]] const std::vector<std::unique_ptr<fastpath::worker>>& workers() const noexcept {
+        return workers_;
+    }
+    /// What all workers counted.
+    void count(fastpath::worker_counters& into) const noexcept;
+    /// Starts all threads.  Errors: those of worker::start; none runs then.
+    [[nodiscard]] result<void> start();
+    void stop();
     [[nodiscard]] const std::vector<fastpath::port*>& ports() const noexcept { return ports_; }
 
     /// Routes by what the kernel says; ports are found by their ifindex.
     void publish_network(const control::network& n);
 
-    /// Hands what the worker told to the control layer; returns the next hops it waits for.
+    /// Hands what the workers told to the control layer; returns the next hops they wait for.
     [[nodiscard]] std::vector<wanted_next_hop> deliver_events();
 
   private:
@@ -59,7 +67,7 @@ class engine {
     fastpath::user_backend backend_;
     control::layer layer_;
     std::unique_ptr<xfrm::server> server_;
-    std::unique_ptr<fastpath::worker> worker_; ///< first to go: it reads all the others
+    std::vector<std::unique_ptr<fastpath::worker>> workers_; ///< first to go: they read the others
 };
 
 /// getrandom(2): never fails once the system has started.

@@ -27,10 +27,10 @@
 #include "tools/engine.h"
 #include "tools/guarding.h"
 #include "tools/options.h"
+#include "tools/ports.h"
 #include "tools/process.h"
 #include "tools/run_dir.h"
 #include "tools/version.h"
-#include "tools/xdp_ports.h"
 #include "xfrm/route.h"
 
 namespace {
@@ -100,7 +100,7 @@ class daemon {
     daemon(const daemon&) = delete;
     daemon& operator=(const daemon&) = delete;
 
-    /// Everything is there and the worker runs when this returns well.
+    /// Everything is there and the workers run when this returns well.
     [[nodiscard]] result<void> start();
     void run();
     /// Programs may be on the devices, and stay when this process ends.
@@ -124,9 +124,9 @@ class daemon {
     daemon_options options_;
     daemon_facts facts_;
     unique_fd signals_;
-    unique_fd wake_; ///< written by the worker
+    unique_fd wake_; ///< written by the workers
     std::unique_ptr<run_lock> lock_;
-    std::unique_ptr<xdp_ports> devices_;
+    std::unique_ptr<port_set> devices_;
     std::unique_ptr<guarding> guarding_;
     std::unique_ptr<engine> engine_;
     std::unique_ptr<xfrm::route_monitor> routes_;
@@ -159,7 +159,7 @@ result<void> daemon::begin_work() {
         log("these devices were guarded before: nothing passes until a policy is programmed "
             "(`esplane release` before the start forgets that)");
     }
-    if (auto started = engine_->worker().start(); !started) return started;
+    if (auto started = engine_->start(); !started) return started;
     announce();
     return {};
 }
@@ -178,7 +178,7 @@ result<void> daemon::check_cpus() {
 
 /// The record first: whatever happens from then on, `esplane release` finds the devices.
 result<void> daemon::guard_devices() {
-    auto devices = xdp_ports::reserve(options_.ports);
+    auto devices = port_set::reserve(options_.ports, options_.workers);
     if (!devices) return tl::unexpected(devices.error());
     devices_ = std::move(*devices);
     auto recorded = read_guarded(options_.run_dir);
@@ -191,10 +191,12 @@ result<void> daemon::guard_devices() {
 }
 
 result<void> daemon::make_engine() {
-    fastpath::worker_options worker;
-    if (!options_.cpus.empty()) worker.cpu = static_cast<int>(options_.cpus.front());
-    worker.wake_control = wake_.get();
-    auto made = engine::make(devices_->buffers(), devices_->ports(), worker);
+    std::vector<fastpath::worker_options> workers(options_.workers);
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+        if (!options_.cpus.empty()) workers[i].cpu = static_cast<int>(options_.cpus[i]);
+        workers[i].wake_control = wake_.get();
+    }
+    auto made = engine::make(devices_->buffers(), devices_->ports(), std::move(workers));
     if (!made) return tl::unexpected(made.error());
     guarding_ = std::make_unique<guarding>(devices_->guards(), log);
     engine_ = std::move(*made);
@@ -251,7 +253,7 @@ void daemon::run() {
         engine_->control().tick(fastpath::now());
     }
     ::sd_notify(0, "STOPPING=1");
-    engine_->worker().stop();
+    engine_->stop();
 }
 
 void daemon::publish_network() {

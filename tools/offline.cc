@@ -111,15 +111,15 @@ result<void> check_files(const offline_request& request) {
 /// The capture, burst by burst.
 void send_through(engine& e, const fastpath::pcap_port& capture) {
     while (!capture.at_end()) {
-        e.worker().run_once(fastpath::now());
+        e.workers().front()->run_once(fastpath::now());
         (void)e.deliver_events(); // there is no neighbour to ask for
     }
 }
 
 nlohmann::json report_outcome(engine& e, const fastpath::pcap_port& capture) {
     const std::string& trouble = capture.trouble();
-    return {{"packets", report_packets(e.worker().counters())},
-            {"drops", report_drops(e.worker().counters())},
+    return {{"packets", report_packets(e.workers().front()->counters())},
+            {"drops", report_drops(e.workers().front()->counters())},
             {"unread",
              {{"not_ip", capture.not_ip()},
               {"too_long", capture.too_long()},
@@ -135,7 +135,7 @@ result<nlohmann::json> run_offline(const offline_request& request) {
     if (!buffers) return tl::unexpected(buffers.error());
     auto capture = fastpath::pcap_port::open(request.input, request.output, **buffers);
     if (!capture) return tl::unexpected(capture.error());
-    auto made = engine::make(**buffers, {capture->get()}, {});
+    auto made = engine::make(**buffers, {capture->get()}, {fastpath::worker_options{}});
     if (!made) return tl::unexpected(made.error());
     engine& e = **made;
 

@@ -43,14 +43,46 @@ std::optional<fastpath::port_role> role_named(const std::string& name) {
     return std::nullopt;
 }
 
+/// A kind of port, and the names of the options it takes beside `role`.
+struct kind_description {
+    std::string_view name;
+    std::vector<std::string_view> options;
+};
+const std::vector<kind_description>& kinds() {
+    static const std::vector<kind_description> all{
+#ifdef ESPLANE_HAVE_XDP
+        {"xdp", {}},
+#endif
+    };
+    return all;
+}
+
+const kind_description* kind_named(std::string_view name) {
+    const auto found = std::find_if(kinds().begin(), kinds().end(),
+                                    [&](const kind_description& k) { return k.name == name; });
+    return found == kinds().end() ? nullptr : &*found;
+}
+
+tl::unexpected<error> unknown_option(const port_spec& spec, const std::string& option) {
+    std::string there = "role=plain|secure|host";
+    for (const std::string_view name : kind_named(spec.kind)->options)
+        there += ", " + std::string(name) + "=...";
+    return bad_port(spec.text, "unknown option \"" + option + "\": there is " + there);
+}
+
 /// One ",key=value" of a port.
 result<void> apply_port_option(port_spec& spec, const std::string& option) {
     const auto equals = option.find('=');
+    if (equals == std::string::npos) return unknown_option(spec, option);
     const std::string key = option.substr(0, equals);
-    if (equals == std::string::npos || key != "role")
-        return bad_port(spec.text,
-                        "unknown option \"" + option + "\": there is role=plain|secure|host");
     const std::string value = option.substr(equals + 1);
+    if (key != "role") {
+        const auto& known = kind_named(spec.kind)->options;
+        if (std::find(known.begin(), known.end(), key) == known.end())
+            return unknown_option(spec, option);
+        spec.options.emplace_back(key, value);
+        return {};
+    }
     const auto role = role_named(value);
     if (!role)
         return bad_port(spec.text, "no role \"" + value + "\": choose plain, secure or host");
@@ -59,8 +91,9 @@ result<void> apply_port_option(port_spec& spec, const std::string& option) {
 }
 
 result<void> check_kind(const port_spec& spec) {
-    if (spec.kind == port_kinds) return {};
-    return bad_port(spec.text, "no port kind \"" + spec.kind + "\": this build has " + port_kinds);
+    if (kind_named(spec.kind) != nullptr) return {};
+    return bad_port(spec.text,
+                    "no port kind \"" + spec.kind + "\": this build has " + port_kinds());
 }
 
 /// Everything the two sources can say; what is absent was not said.
@@ -242,6 +275,13 @@ result<port_spec> parse_port(const std::string& text) {
         comma = next;
     }
     return spec;
+}
+
+std::string port_kinds() {
+    std::string names;
+    for (const kind_description& k : kinds())
+        names += (names.empty() ? "" : ", ") + std::string(k.name);
+    return names;
 }
 
 result<std::vector<unsigned>> parse_cpus(const std::string& text) {

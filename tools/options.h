@@ -19,17 +19,18 @@ namespace esplane::tools {
 
 inline constexpr const char* default_run_dir = "/run/esplane";
 
-/// NAME=KIND:DEVICE[,role=plain|secure|host]
+/// NAME=KIND:DEVICE[,role=plain|secure|host][,OPTION=VALUE...]: further options are the kind's.
 struct port_spec {
     std::string name;   ///< letters, digits, '-', '_', '.'; at most 32
     std::string kind;   ///< one of port_kinds
     std::string device; ///< at most 15 bytes, as the kernel has it
     fastpath::port_role role = fastpath::port_role::plain;
-    std::string text; ///< as the user gave it: for errors
+    std::vector<std::pair<std::string, std::string>> options; ///< the kind's, as given
+    std::string text;                                         ///< as the user gave it: for errors
 };
 
-/// The kinds of port there are.
-inline constexpr const char* port_kinds = "xdp";
+/// The kinds of port this build has, "xdp, dpdk" for one.
+[[nodiscard]] std::string port_kinds();
 
 /// Errors: EINVAL, with a line that names the port as given and says what to do.
 [[nodiscard]] result<port_spec> parse_port(const std::string& text);

@@ -74,17 +74,28 @@ static __always_inline int deny(__u32 counter) {
     return TC_ACT_SHOT;
 }
 
-/// Skips VLAN tags.  Returns the type of what follows at `*offset`: 0 if it is too short, still a
-/// tag's if there are more than max_vlan_tags.
-static __always_inline __be16 network_protocol(struct __sk_buff* skb, __u32* offset) {
-    __be16 type = 0;
-    *offset = ETH_HLEN;
-    for (int i = 0; i <= max_vlan_tags; ++i) {
-        if (bpf_skb_load_bytes(skb, *offset - sizeof type, &type, sizeof type)) return 0;
-        if (!is_vlan_tag(type)) break;
-        *offset += vlan_tag_length;
+/// A tag as rules see it.
+static __always_inline __u16 tag_of(__be16 type, __u16 tci) {
+    return ESPLANE_TAG | (type == bpf_htons(ETH_P_8021AD) ? ESPLANE_TAG_SERVICE : 0) |
+           (tci & ESPLANE_TAG_ID);
+}
+
+/// Looks behind VLAN tags, in the frame or beside it, outermost first.  False where the frame ends
+/// in them.
+static __always_inline int skip_vlan_tags(struct __sk_buff* skb, struct network* n, __u16* tags) {
+    int found = 0;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN - sizeof n->type, &n->type, sizeof n->type)) return 0;
+    n->offset = ETH_HLEN;
+    if (skb->vlan_present) tags[found++] = tag_of((__be16)skb->vlan_proto, (__u16)skb->vlan_tci);
+    for (int i = 0; i < max_vlan_tags && is_vlan_tag(n->type); ++i) {
+        struct vlan_tag tag;
+        if (found == max_vlan_tags) return 1;
+        if (bpf_skb_load_bytes(skb, n->offset, &tag, sizeof tag)) return 0;
+        tags[found++] = tag_of(n->type, bpf_ntohs(tag.tci));
+        n->type = tag.type;
+        n->offset += sizeof tag;
     }
-    return type;
+    return 1;
 }
 
 /// The halves of a GRE key stand for ports, where there is one (RFC 2890).
@@ -203,6 +214,8 @@ static __always_inline void apply_mask(struct esplane_tuple* out, const struct e
     out->destination_port = in->destination_port & bits->destination_port;
     out->protocol = in->protocol & bits->protocol;
     out->family = in->family;
+    out->tags[0] = in->tags[0] & bits->tags[0];
+    out->tags[1] = in->tags[1] & bits->tags[1];
 }
 
 struct search {
@@ -247,14 +260,14 @@ static __always_inline int judge(const struct flow* f, int readable, __u32 gener
 
 SEC("tc")
 int esplane_egress(struct __sk_buff* skb) {
-    __u32 offset;
-    const __be16 type = network_protocol(skb, &offset);
-    if (is_vlan_tag(type)) return deny(esplane_denied_unparsed);
-    if (!is_ip(type)) return TC_ACT_UNSPEC;
+    struct flow f = {};
+    struct network n;
+    if (!skip_vlan_tags(skb, &n, f.tuple.tags)) return TC_ACT_UNSPEC;
+    if (is_vlan_tag(n.type)) return deny(esplane_denied_unparsed);
+    if (!is_ip(n.type)) return TC_ACT_UNSPEC;
     if (skb->ingress_ifindex) return deny(esplane_denied_forwarded);
 
-    struct flow f = {};
-    const int readable = parse(skb, type, offset, &f);
+    const int readable = parse(skb, n.type, n.offset, &f);
     if (readable && is_exempt(&f)) {
         count(esplane_allowed_exempt);
         return TC_ACT_UNSPEC;

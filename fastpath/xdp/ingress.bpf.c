@@ -2,7 +2,7 @@
 //
 // What arrives on a port's device: to the AF_XDP sockets, or on to the machine's own stack.
 //
-//   IP behind VLAN tags ────────────────────────────────► drop
+//   more than two VLAN tags, or no end to them ──────────► drop
 //   not IP ─────────────────────────────────────────────► pass
 //   multicast, broadcast, neighbour discovery ──────────► pass
 //   for the machine:  ESP, ESP in UDP ──────────────────► esplane
@@ -13,9 +13,8 @@
 // Where no socket is held ("esplane" above) the packet is dropped: the program outlives the daemon.
 // What cannot be parsed goes to esplane, which counts it.
 //
-// esplane takes no tag off, and the stack would: of tag 0 what is left is a packet of this device
-// that no policy has seen.  A tag that the device took off itself is not seen here; such a frame is
-// one without.
+// Up to two tags, 802.1Q or 802.1ad, make no difference: what is behind them is looked at.  A tag
+// that the device took off itself is not seen here; such a frame is one without.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -121,10 +120,11 @@ static __always_inline int take_for_machine(struct xdp_md* ctx, const struct upp
     return take_local ? take(ctx, esplane_taken_local) : pass(esplane_passed_local);
 }
 
-static __always_inline int ingress_ipv4(struct xdp_md* ctx, int group_frame, int take_local) {
+static __always_inline int ingress_ipv4(struct xdp_md* ctx, __u32 offset, int group_frame,
+                                        int take_local) {
     struct iphdr ip;
     struct upper u;
-    if (bpf_xdp_load_bytes(ctx, ETH_HLEN, &ip, sizeof ip) || !upper_of_ipv4(&ip, ETH_HLEN, &u))
+    if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof ip) || !upper_of_ipv4(&ip, offset, &u))
         return take(ctx, esplane_taken_transit);
     if ((ip.daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || ip.daddr == 0xffffffff)
         return pass(esplane_passed_group);
@@ -135,13 +135,14 @@ static __always_inline int ingress_ipv4(struct xdp_md* ctx, int group_frame, int
     return group_frame ? pass(esplane_passed_group) : take(ctx, esplane_taken_transit);
 }
 
-static __always_inline int ingress_ipv6(struct xdp_md* ctx, int group_frame, int take_local) {
+static __always_inline int ingress_ipv6(struct xdp_md* ctx, __u32 offset, int group_frame,
+                                        int take_local) {
     struct ipv6hdr ip;
-    if (bpf_xdp_load_bytes(ctx, ETH_HLEN, &ip, sizeof ip) || ip.version != 6)
+    if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof ip) || ip.version != 6)
         return take(ctx, esplane_taken_transit);
     if (ip.daddr.in6_u.u6_addr8[0] == 0xff) return pass(esplane_passed_group);
 
-    struct upper u = {ip.nexthdr, ETH_HLEN + sizeof ip, 0};
+    struct upper u = {ip.nexthdr, offset + sizeof ip, 0};
     __u8 type = 0;
     if (ip.nexthdr == IPPROTO_ICMPV6 && ip.hop_limit == 255 &&
         !bpf_xdp_load_bytes(ctx, u.offset, &type, sizeof type) && is_neighbour_discovery(type))
@@ -160,17 +161,18 @@ static __always_inline int ingress_ipv6(struct xdp_md* ctx, int group_frame, int
     return take_for_machine(ctx, &u, take_local);
 }
 
-/// Whether IP lies behind VLAN tags; also where there are too many to tell, or the frame ends.
-static __always_inline int tags_hide_ip(struct xdp_md* ctx, __be16 type) {
-    __u32 offset = ETH_HLEN;
-    for (int i = 0; i < max_vlan_tags && is_vlan_tag(type); ++i) {
-        offset += vlan_tag_length;
-        if (bpf_xdp_load_bytes(ctx, offset - sizeof type, &type, sizeof type)) return 1;
+/// Looks behind VLAN tags.  False where the frame ends in them.
+static __always_inline int skip_vlan_tags(struct xdp_md* ctx, struct network* n) {
+    for (int i = 0; i < max_vlan_tags && is_vlan_tag(n->type); ++i) {
+        struct vlan_tag tag;
+        if (bpf_xdp_load_bytes(ctx, n->offset, &tag, sizeof tag)) return 0;
+        n->type = tag.type;
+        n->offset += sizeof tag;
     }
-    return is_ip(type) || is_vlan_tag(type);
+    return 1;
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int esplane_ingress(struct xdp_md* ctx) {
     const struct esplane_ingress_config* c = config();
     struct ethhdr eth;
@@ -180,12 +182,16 @@ int esplane_ingress(struct xdp_md* ctx) {
         return pass(esplane_passed_punted);
 
     const int group_frame = eth.h_dest[0] & 1;
-    if (eth.h_proto == bpf_htons(ETH_P_IP)) return ingress_ipv4(ctx, group_frame, c->take_local);
-    if (eth.h_proto == bpf_htons(ETH_P_IPV6)) return ingress_ipv6(ctx, group_frame, c->take_local);
-    if (!is_vlan_tag(eth.h_proto) || !tags_hide_ip(ctx, eth.h_proto))
-        return pass(esplane_passed_not_ip);
-    count(esplane_dropped_tagged);
-    return XDP_DROP;
+    struct network n = {eth.h_proto, ETH_HLEN};
+    if (!skip_vlan_tags(ctx, &n) || is_vlan_tag(n.type)) {
+        count(esplane_dropped_tagged);
+        return XDP_DROP;
+    }
+    if (n.type == bpf_htons(ETH_P_IP))
+        return ingress_ipv4(ctx, n.offset, group_frame, c->take_local);
+    if (n.type == bpf_htons(ETH_P_IPV6))
+        return ingress_ipv6(ctx, n.offset, group_frame, c->take_local);
+    return pass(esplane_passed_not_ip);
 }
 
 /// Runs over frames that a port hands up: they go on to the stack.

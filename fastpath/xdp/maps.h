@@ -20,7 +20,7 @@ enum esplane_ingress_counter {
     esplane_taken_local,          ///< other traffic for the machine, while it is taken
     esplane_taken_transit,        ///< not for the machine
     esplane_dropped_nobody_holds, ///< for esplane, but no socket is there
-    esplane_dropped_tagged,       ///< IP behind VLAN tags
+    esplane_dropped_tagged,       ///< more VLAN tags than two, or a frame that ends in them
     esplane_ingress_counters,
 };
 
@@ -53,6 +53,11 @@ struct esplane_egress_config {
     __u32 generation; ///< of the rules in force; its last bit says which mask bank is theirs
 };
 
+/// A VLAN tag in a tuple: its ID and what kind it is; 0 where there is none.
+#define ESPLANE_TAG_ID 0x0fff
+#define ESPLANE_TAG 0x1000
+#define ESPLANE_TAG_SERVICE 0x2000 ///< 802.1ad
+
 /// A packet as selectors see it, or the bits of it that a class of rules looks at.  IPv4 addresses
 /// stand in word 0.  Ports as in ipsec::flow.
 struct esplane_tuple {
@@ -63,6 +68,7 @@ struct esplane_tuple {
     __u8 protocol;
     __u8 family; ///< 4 or 6: always compared
     __u8 zero[2];
+    __u16 tags[2]; ///< outermost first
 };
 
 /// Packets that a mask applies to.
@@ -75,7 +81,6 @@ enum esplane_packet_kind {
 struct esplane_mask {
     struct esplane_tuple bits; ///< `family` is a value here, not a mask
     __u32 kinds;               ///< esplane_packet_kind, or-ed
-    __u32 zero;
     __u64 best_rank; ///< lowest of its rules; masks are sorted by it
 };
 

@@ -24,6 +24,18 @@ static __always_inline int is_vlan_tag(__be16 type) {
     return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
 }
 
+/// What is behind the Ethernet header and its VLAN tags.
+struct network {
+    __be16 type;  ///< still a tag's if there are more than max_vlan_tags
+    __u32 offset; ///< from the start of the frame
+};
+
+/// The TCI and the type that follows it.
+struct vlan_tag {
+    __be16 tci;
+    __be16 type;
+};
+
 /// Where the upper-layer header lies and what it is.
 struct upper {
     __u8 protocol;

@@ -132,7 +132,7 @@ result<void> xdp_port::open_queue(std::uint32_t index) {
     return {};
 }
 
-std::size_t xdp_port::receive(std::span<packet> into) noexcept {
+std::size_t xdp_port::receive(unsigned, std::span<packet> into) noexcept {
     std::size_t received = 0;
     for (std::size_t i = 0; i < queues_.size() && received < into.size(); ++i) {
         received += receive(*queues_[next_queue_], into.subspan(received));
@@ -164,9 +164,9 @@ std::size_t xdp_port::receive(queue& q, std::span<packet> into) noexcept {
 
 void xdp_port::refill(queue& q) noexcept {
     std::array<std::uint64_t, max_burst> frames;
-    while (q.unfilled > 0 && pool_.free_frames() > reserve_frames) {
+    while (q.unfilled > 0 && pool_.within_reach() > reserve_frames) {
         const std::size_t want = std::min(
-            {std::size_t{q.unfilled}, frames.size(), pool_.free_frames() - reserve_frames});
+            {std::size_t{q.unfilled}, frames.size(), pool_.within_reach() - reserve_frames});
         std::uint32_t at = 0;
         if (xsk_ring_prod__reserve(&q.fill, static_cast<std::uint32_t>(want), &at) == 0) return;
         const auto n = static_cast<std::uint32_t>(pool_.take({frames.data(), want}));
@@ -178,7 +178,7 @@ void xdp_port::refill(queue& q) noexcept {
     }
 }
 
-std::size_t xdp_port::send(std::span<packet* const> frames) noexcept {
+std::size_t xdp_port::send(unsigned, std::span<packet* const> frames) noexcept {
     reclaim();
     xsk_ring_prod& tx = queues_.front()->tx;
     const auto wanted = static_cast<std::uint32_t>(frames.size());
@@ -199,7 +199,7 @@ std::size_t xdp_port::send(std::span<packet* const> frames) noexcept {
     return n;
 }
 
-std::size_t xdp_port::punt(std::span<packet* const> frames) noexcept {
+std::size_t xdp_port::punt(unsigned, std::span<packet* const> frames) noexcept {
     std::size_t n = 0;
     while (n < frames.size() && punts_.push({frames[n]->data, frames[n]->length}))
         ++n;
@@ -207,7 +207,7 @@ std::size_t xdp_port::punt(std::span<packet* const> frames) noexcept {
     return n;
 }
 
-void xdp_port::flush() noexcept {
+void xdp_port::flush(unsigned) noexcept {
     kick();
     reclaim();
     const auto [taken, refused] = punts_.hand_up();

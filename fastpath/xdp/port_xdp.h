@@ -50,12 +50,14 @@ class xdp_port final : public port {
     xdp_port(const xdp_port&) = delete;
     xdp_port& operator=(const xdp_port&) = delete;
 
-    [[nodiscard]] std::size_t receive(std::span<packet> into) noexcept override;
-    [[nodiscard]] std::size_t send(std::span<packet* const> frames) noexcept override;
+    [[nodiscard]] std::size_t receive(unsigned lane, std::span<packet> into) noexcept override;
+    [[nodiscard]] std::size_t send(unsigned lane,
+                                   std::span<packet* const> frames) noexcept override;
     /// Copies; the kernel gets them in flush().  The destination MAC address is the device's.
-    [[nodiscard]] std::size_t punt(std::span<packet* const> frames) noexcept override;
-    void flush() noexcept override;
-    [[nodiscard]] std::span<const int> descriptors() const noexcept override {
+    [[nodiscard]] std::size_t punt(unsigned lane,
+                                   std::span<packet* const> frames) noexcept override;
+    void flush(unsigned lane) noexcept override;
+    [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override {
         return descriptors_;
     }
     [[nodiscard]] port_counters counters() const noexcept override;

@@ -15,12 +15,22 @@
 
 namespace esplane::control {
 
+enum class link_kind : std::uint8_t { other, vlan, vrf, bond, tun };
+
 struct link {
     int ifindex = 0;
     std::string name;
     wire::mac_address mac{};
     std::uint32_t mtu = 0; ///< bytes from the IP header on
     bool up = false;
+    link_kind kind = link_kind::other;
+    int parent = 0;                  ///< vlan: the ifindex of the link its frames are tagged on
+    std::uint16_t vlan_id = 0;       ///< vlan: 1 to 4094
+    std::uint16_t vlan_protocol = 0; ///< vlan: 0x8100 or 0x88a8
+    int master = 0;                  ///< ifindex of the bond, bridge or VRF it belongs to; 0 = none
+    std::uint32_t vrf = 0;           ///< table of the VRF it is, or belongs to; 0 = none
+
+    friend bool operator==(const link&, const link&) = default;
 };
 
 struct interface_address {
@@ -40,7 +50,16 @@ enum class route_kind : std::uint8_t {
     prohibit
 };
 
-/// One way to a destination.  With several of one destination the lowest metric wins.
+/// One of several ways of equal cost.
+struct hop {
+    int ifindex = 0;
+    ipsec::address gateway; ///< unspecified = on the link
+    std::uint8_t weight = 1;
+
+    friend bool operator==(const hop&, const hop&) = default;
+};
+
+/// The way to a destination.  With several of one destination the lowest metric wins.
 struct route {
     ipsec::address destination;
     std::uint8_t prefix = 0;
@@ -51,6 +70,9 @@ struct route {
     ipsec::address gateway; ///< unspecified = on the link
     std::uint32_t mtu = 0;  ///< RTAX_MTU; 0 = the link's
     ipsec::address preferred_source;
+    std::uint32_t vrf = 0;   ///< table of the VRF whose traffic it is for; 0 = all other
+    std::uint8_t weight = 1; ///< of the first hop, where there are more
+    std::vector<hop> more{}; ///< further hops of equal cost: flows are spread by their hash
 
     friend bool operator==(const route&, const route&) = default;
 };
@@ -71,6 +93,26 @@ struct network {
     std::vector<interface_address> addresses;
     std::vector<route> routes;
     std::vector<neighbour> neighbours;
+};
+
+/// What became of a network from one moment to the next.
+struct network_change {
+    struct route_change {
+        route what; ///< the route that wins now for its VRF and prefix; gone: of these alone
+        bool gone = false;
+    };
+    struct neighbour_change {
+        neighbour what;
+        bool gone = false;
+    };
+    bool interfaces = false;    ///< links, addresses or VRFs are others: read them all again
+    bool routes_afresh = false; ///< all routes known before are gone; `routes` follows
+    std::vector<route_change> routes;
+    std::vector<neighbour_change> neighbours;
+
+    [[nodiscard]] bool empty() const noexcept {
+        return !interfaces && !routes_afresh && routes.empty() && neighbours.empty();
+    }
 };
 
 } // namespace esplane::control

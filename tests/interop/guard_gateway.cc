@@ -153,7 +153,7 @@ bool is_local(const settings& s, const packet& p) {
 std::size_t forward(const settings& s, side& from, side& to, buffer_pool& pool) {
     std::array<packet, max_burst> burst;
     std::vector<packet*> up, out;
-    const std::size_t n = from.port->receive(burst);
+    const std::size_t n = from.port->receive(0, burst);
     for (packet& p : std::span(burst.data(), n)) {
         if (is_local(s, p)) {
             up.push_back(&p);
@@ -166,7 +166,7 @@ std::size_t forward(const settings& s, side& from, side& to, buffer_pool& pool) 
     }
     (void)from.port->punt(up);
     pool.release(up);
-    const std::size_t sent = to.port->send(out);
+    const std::size_t sent = to.port->send(0, out);
     to.refused += out.size() - sent;
     pool.release(std::span(out).subspan(sent));
     return n;
@@ -175,12 +175,12 @@ std::size_t forward(const settings& s, side& from, side& to, buffer_pool& pool) 
 void run(const settings& s, side& a, side& b, buffer_pool& pool) {
     std::vector<pollfd> idle;
     for (const side* x : {&a, &b})
-        for (const int fd : x->port->descriptors())
+        for (const int fd : x->port->descriptors(0))
             idle.push_back({fd, POLLIN, 0});
     while (!stopped) {
         const std::size_t n = forward(s, a, b, pool) + forward(s, b, a, pool);
-        a.port->flush();
-        b.port->flush();
+        a.port->flush(0);
+        b.port->flush(0);
         if (n == 0) (void)::poll(idle.data(), idle.size(), 10);
     }
 }
@@ -190,7 +190,7 @@ void print(const side& x) {
     const guard_counters g = x.keeper->counters();
     std::printf("%s queues=%zu mode=%s rx=%llu tx=%llu punted=%llu no_buffer=%llu "
                 "esp=%llu ike=%llu forwarded=%llu policy=%llu exempt=%llu refused=%llu\n",
-                x.device.c_str(), x.port->descriptors().size(),
+                x.device.c_str(), x.port->descriptors(0).size(),
                 x.keeper->mode() == xdp_mode::native ? "native" : "generic",
                 static_cast<unsigned long long>(c.rx_packets),
                 static_cast<unsigned long long>(c.tx_packets),

@@ -24,7 +24,7 @@ class Answers : public ::testing::Test {
     void SetUp() override {
         buffers_ = fastpath::buffer_pool::make(64).value();
         port_ = std::make_unique<fastpath::memory_port>("lan", *buffers_, false);
-        engine_ = engine::make(*buffers_, {port_.get()}, {}).value();
+        engine_ = engine::make(*buffers_, {port_.get()}, {fastpath::worker_options{}}).value();
     }
 
     void add_sa(std::uint32_t spi) {
@@ -116,7 +116,7 @@ TEST_F(Answers, PortsAndDropsHaveTheirShape) {
 TEST_F(Answers, AFrameThatIsDroppedIsReported) {
     const std::vector<std::uint8_t> no_ip{0xff, 0xff, 0xff};
     ASSERT_TRUE(port_->inject(no_ip));
-    engine_->worker().run_once(fastpath::now());
+    engine_->workers().front()->run_once(fastpath::now());
     EXPECT_THAT(text_of_reply("drops", ask({{"command", "drops"}})), HasSubstr("ip_malformed"));
 }
 

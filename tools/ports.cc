@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/ports.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <net/if.h>
+#include <thread>
+
+#ifdef ESPLANE_HAVE_XDP
+#include "tools/ports_xdp.h"
+#endif
+
+namespace esplane::tools {
+
+namespace {
+
+constexpr std::uint32_t ring_frames = 1024;   ///< of an rx or tx ring, whatever the kind
+constexpr std::uint32_t spare_buffers = 4096; ///< held, created, on their way
+constexpr std::uint32_t most_buffers = 65536; ///< 256 MiB
+
+/// Devices have seldom more queues than the machine has CPUs; each fills one ring and sends from
+/// another.
+std::uint32_t buffers_for(std::size_t ports, unsigned lanes) {
+    const std::uint32_t queues = std::max(1u, std::thread::hardware_concurrency());
+    const auto rings = static_cast<std::uint32_t>(ports) * (queues + lanes);
+    return std::min(most_buffers, rings * ring_frames + spare_buffers);
+}
+
+tl::unexpected<error> port_failed(const port_spec& spec, const error& e) {
+    return fail(e.code, "--port " + spec.text + ": " + e.text, "port");
+}
+
+using reserve_port = std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>;
+
+/// The kinds of this build.  What a kind's ports share lives as long as the functions do.
+std::map<std::string, reserve_port> kinds_of(const port_surroundings& around) {
+    std::map<std::string, reserve_port> kinds;
+#ifdef ESPLANE_HAVE_XDP
+    kinds["xdp"] = xdp_openers(around);
+#endif
+    (void)around;
+    return kinds;
+}
+
+} // namespace
+
+result<void> check_device(const std::string& device) {
+    if (::if_nametoindex(device.c_str()) != 0) return {};
+    return fail(ENODEV, "no such device: create it or name another (ip link)");
+}
+
+result<std::unique_ptr<port_set>> port_set::reserve(const std::vector<port_spec>& specs,
+                                                    unsigned lanes) {
+    std::unique_ptr<port_set> all(new port_set(specs));
+    auto buffers = fastpath::buffer_pool::make(buffers_for(specs.size(), lanes), lanes);
+    if (!buffers) return tl::unexpected(buffers.error());
+    all->buffers_ = std::move(*buffers);
+    const auto kinds = kinds_of({*all->buffers_, lanes});
+    for (const port_spec& spec : specs) {
+        auto opener = kinds.at(spec.kind)(spec);
+        if (!opener) return port_failed(spec, opener.error());
+        all->openers_.push_back(std::move(*opener));
+    }
+    return all;
+}
+
+result<void> port_set::attach() {
+    for (std::size_t i = 0; i < openers_.size(); ++i)
+        if (auto attached = openers_[i]->attach(); !attached)
+            return port_failed(specs_[i], attached.error());
+    return {};
+}
+
+result<void> port_set::open() {
+    for (std::size_t i = 0; i < openers_.size(); ++i) {
+        auto port = openers_[i]->open();
+        if (!port) return port_failed(specs_[i], port.error());
+        ports_.push_back(std::move(*port));
+    }
+    return {};
+}
+
+std::vector<guarded_device> port_set::devices() const {
+    std::vector<guarded_device> list;
+    for (std::size_t i = 0; i < openers_.size(); ++i)
+        if (const int ifindex = openers_[i]->guarded_ifindex(); ifindex != 0)
+            list.push_back({specs_[i].name, specs_[i].kind, specs_[i].device, ifindex,
+                            current_network_namespace()});
+    return list;
+}
+
+std::vector<fastpath::guard*> port_set::guards() const {
+    std::vector<fastpath::guard*> list;
+    for (const auto& o : openers_)
+        if (fastpath::guard* g = o->guard()) list.push_back(g);
+    return list;
+}
+
+std::vector<fastpath::port*> port_set::ports() const {
+    std::vector<fastpath::port*> list;
+    for (const auto& p : ports_)
+        list.push_back(p.get());
+    return list;
+}
+
+} // namespace esplane::tools

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The ports of a daemon, of every kind this build has, with what lies under them.
+//
+// A kind of port is one port_opener, in a file of its own (ports_KIND.h): it knows what has to be
+// reserved, attached and opened, and in which order.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "fastpath/buffer_pool.h"
+#include "fastpath/port.h"
+#include "tools/options.h"
+#include "tools/run_dir.h"
+
+namespace esplane::fastpath {
+class guard;
+} // namespace esplane::fastpath
+
+namespace esplane::tools {
+
+/// What is between a port as the user gave it and the port: one implementation for each kind.
+class port_opener {
+  public:
+    virtual ~port_opener() = default;
+
+    /// The device it protects from attach() until it is released; ifindex 0 where it does none.
+    [[nodiscard]] virtual int guarded_ifindex() const { return 0; }
+    /// What keeps the kernel from sending in clear on that device; nullptr where nothing does.
+    [[nodiscard]] virtual fastpath::guard* guard() noexcept { return nullptr; }
+    /// Attaches that protection.
+    [[nodiscard]] virtual result<void> attach() { return {}; }
+    /// Opens the port.  After attach().
+    [[nodiscard]] virtual result<std::unique_ptr<fastpath::port>> open() = 0;
+};
+
+/// What openers share.
+struct port_surroundings {
+    fastpath::buffer_pool& buffers;
+    unsigned lanes; ///< workers
+};
+
+class port_set {
+  public:
+    /// Reserves the devices; nothing is attached yet.  lanes   workers
+    /// Errors: ENODEV, EBUSY, EPERM, ENOMEM, each with the port as the user gave it.
+    [[nodiscard]] static result<std::unique_ptr<port_set>>
+    reserve(const std::vector<port_spec>& specs, unsigned lanes);
+
+    /// Attaches protection: from here on the devices are protected until they are released.
+    [[nodiscard]] result<void> attach();
+    /// Opens the ports.  After attach().
+    [[nodiscard]] result<void> open();
+
+    [[nodiscard]] std::vector<guarded_device> devices() const;
+    [[nodiscard]] std::vector<fastpath::guard*> guards() const;
+    [[nodiscard]] std::vector<fastpath::port*> ports() const;
+    [[nodiscard]] fastpath::buffer_pool& buffers() noexcept { return *buffers_; }
+
+  private:
+    explicit port_set(std::vector<port_spec> specs)
+        : specs_(std::move(specs)) {}
+
+    std::vector<port_spec> specs_;
+    std::unique_ptr<fastpath::buffer_pool> buffers_;
+    std::vector<std::unique_ptr<port_opener>> openers_; ///< in step with specs_
+    std::vector<std::unique_ptr<fastpath::port>> ports_;
+};
+
+/// A device that must be there.  Errors: ENODEV.
+[[nodiscard]] result<void> check_device(const std::string& device);
+
+} // namespace esplane::tools
