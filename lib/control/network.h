@@ -70,7 +70,9 @@ struct route {
     ipsec::address gateway; ///< unspecified = on the link
     std::uint32_t mtu = 0;  ///< RTAX_MTU; 0 = the link's
     ipsec::address preferred_source;
-    std::uint32_t vrf = 0;   ///< table of the VRF whose traffic it is for; 0 = all other
+    /// Table of the VRF whose traffic it is for; 0 = all other.  As in the kernel, a VRF's traffic
+    /// that finds no route of its own goes by those of 0: an unreachable default keeps it in.
+    std::uint32_t vrf = 0;
     std::uint8_t weight = 1; ///< of the first hop, where there are more
     std::vector<hop> more{}; ///< further hops of equal cost: flows are spread by their hash
 
