@@ -117,19 +117,20 @@ sa_out* choose(const sa_group& group, const packet& p) noexcept {
     return *one;
 }
 
+/// `in` or `fwd`.  False: no policy admits the packet; it is dropped.
 template <std::size_t Words>
-void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
+bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
     const bool ours = (p.flags & packet_flag::for_machine) != 0;
     const auto way_in = ours ? policy_direction::in : policy_direction::fwd;
-    if (const drop_reason why = admit_inbound(p, look_up(s, way_in, key));
-        why != drop_reason::none) {
-        s.drop(p, why);
-        return;
-    }
-    if (ours) {
-        to.local.push(p);
-        return;
-    }
+    const drop_reason why = admit_inbound(p, look_up(s, way_in, key));
+    if (why == drop_reason::none) return true;
+    s.drop(p, why);
+    return false;
+}
+
+/// `out`.
+template <std::size_t Words>
+void direct_key(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
     const policy_entry* out = look_up(s, policy_direction::out, key);
     if (out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects)) {
         to.bypass.push(p);
@@ -145,6 +146,15 @@ void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to)
         return;
     }
     to.protect[to.protect_count++] = {&p, sa};
+}
+
+template <std::size_t Words>
+void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
+    if (!admit_key(s, p, key)) return;
+    if ((p.flags & packet_flag::for_machine) != 0)
+        to.local.push(p);
+    else
+        direct_key(s, p, key, to);
 }
 
 } // namespace
@@ -255,6 +265,17 @@ key_of<v6_words>(const ipsec::selector&) noexcept;
 
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
     return p.family == family::ipv4 ? look_up(s, d, key_of_v4(p)) : look_up(s, d, key_of_v6(p));
+}
+
+bool admit(stage& s, packet& p) noexcept {
+    return p.family == family::ipv4 ? admit_key(s, p, key_of_v4(p)) : admit_key(s, p, key_of_v6(p));
+}
+
+void direct(stage& s, packet& p, verdicts& to) noexcept {
+    if (p.family == family::ipv4)
+        direct_key(s, p, key_of_v4(p), to);
+    else
+        direct_key(s, p, key_of_v6(p), to);
 }
 
 void classify(stage& s, const packet_list& packets, verdicts& to) noexcept {

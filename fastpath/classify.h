@@ -141,6 +141,13 @@ struct verdicts {
 /// a policy whose template that SA satisfies; one in clear only where none asks for protection.
 void classify(stage& s, const packet_list& packets, verdicts& to) noexcept;
 
+/// The first half of classify() alone: `in` for the machine, else `fwd`.  False: no policy admits
+/// the packet; it is dropped.
+[[nodiscard]] bool admit(stage& s, packet& p) noexcept;
+
+/// The second half alone: `out`, for a packet that is not for the machine.
+void direct(stage& s, packet& p, verdicts& to) noexcept;
+
 /// The policy of one direction that covers a parsed packet; nullptr where none does.
 [[nodiscard]] const policy_entry* find_policy(const stage& s, const packet& p,
                                               ipsec::policy_direction d) noexcept;
