@@ -36,6 +36,7 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"no_room", "not enough headroom or tailroom in the buffer"},
     {"too_big", "larger than the path after ESP; ICMP sent to its source"},
     {"too_big_fragment", "larger than the path and may be fragmented: not part of this version"},
+    {"filter_denied", "the filter denies it (`esplane filter`)"},
     {"ttl_exceeded", "TTL or hop limit used up"},
     {"route_missing", "no route to the destination"},
     {"route_denied", "a blackhole, unreachable or prohibit route"},
@@ -46,6 +47,10 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"icmp_no_source", "ICMP error not sent: no address of that family on the machine"},
     {"tx_full", "the device took no more frames"},
     {"punt_full", "too many packets wait for the machine's own stack"},
+    {"punt_limited_ike", "for the machine, above the rate for IKE (--punt-limit)"},
+    {"punt_limited_arp_nd", "for the machine, above the rate for ARP and neighbour discovery"},
+    {"punt_limited_icmp", "for the machine, above the rate for ICMP (--punt-limit)"},
+    {"punt_limited_other", "for the machine, above the rate for the rest (--punt-limit)"},
 }};
 
 } // namespace

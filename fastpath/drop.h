@@ -41,6 +41,8 @@ enum class drop_reason : std::uint8_t {
     no_room,
     too_big,
     too_big_fragment,
+    // filter
+    filter_denied,
     // next hop
     ttl_exceeded,
     route_missing,
@@ -53,6 +55,10 @@ enum class drop_reason : std::uint8_t {
     // ports
     tx_full,
     punt_full,
+    punt_limited_ike,
+    punt_limited_arp_nd,
+    punt_limited_icmp,
+    punt_limited_other,
     count_,
 };
 

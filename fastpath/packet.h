@@ -34,6 +34,7 @@ inline constexpr std::uint16_t dont_fragment = 2; ///< IPv4 DF; always set for I
 inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address of ours
 inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)
 inline constexpr std::uint16_t encrypted = 16;    ///< what leaves is ESP of ours
+inline constexpr std::uint16_t urgent = 32; ///< punted ahead of others, into room kept for it
 } // namespace packet_flag
 
 struct alignas(64) packet {

@@ -30,7 +30,11 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
     }
     packet_list esp, clear;
     parse(s, frames, ports_[from]->ethernet(), esp, clear);
-    if (!esp.empty()) inbound(s, esp, clear);
+    if (!esp.empty()) {
+        const unsigned decrypted = clear.size();
+        inbound(s, esp, clear);
+        filter_decrypted(s, clear, decrypted);
+    }
 
     packet_list clear_out, local, leaving;
     verdicts to{clear_out, local, scratch_.protect};
@@ -59,8 +63,9 @@ stage pipeline::begin(moment now) noexcept {
                  buffers_, budget_,          scratch_, now};
 }
 
-/// What a policy protects: one hop less, then ESP.
+/// What a policy protects and the filter lets pass: one hop less, then ESP.
 void pipeline::protect(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept {
+    items = items.first(filter_protected(s, items));
     std::size_t kept = 0;
     for (const protect_item& item : items)
         if (age(s, *item.p)) items[kept++] = item;
@@ -107,22 +112,38 @@ void pipeline::transmit(stage& s, const packet_list& frames) noexcept {
     }
 }
 
-/// To the machine's own stack, as frames addressed to the port they came in on.
+/// To the machine's own stack, as frames addressed to the port they came in on.  IKE before the
+/// rest: the way up takes few at a time.
 void pipeline::punt(stage& s, const packet_list& packets) noexcept {
+    packet_list rest;
     for (packet* p : packets) {
-        port& from = *ports_[p->port];
-        if (p->inbound_sa != nullptr && from.ethernet())
-            address_host_frame(*p, s.routes);
+        if (class_of(*p) == punt_class::ike)
+            punt(s, *p, punt_class::ike);
         else
-            p->pull(-p->l2_length);
-        packet* const one[] = {p};
-        if (from.punt(lane_, one) == 0) {
-            s.drop(*p, drop_reason::punt_full);
-            continue;
-        }
-        counters_.punted.add(1);
-        p->owner->release(one);
+            rest.push(*p);
     }
+    for (packet* p : rest)
+        punt(s, *p, class_of(*p));
+}
+
+void pipeline::punt(stage& s, packet& p, punt_class c) noexcept {
+    if (!punts_.admit(c, s.now.monotonic_ns)) {
+        s.drop(p, limit_of(c));
+        return;
+    }
+    port& from = *ports_[p.port];
+    if (c == punt_class::ike) p.flags |= packet_flag::urgent;
+    if (p.inbound_sa != nullptr && from.ethernet())
+        address_host_frame(p, s.routes);
+    else
+        p.pull(-p.l2_length);
+    packet* const one[] = {&p};
+    if (from.punt(lane_, one) == 0) {
+        s.drop(p, drop_reason::punt_full);
+        return;
+    }
+    counters_.punted.add(1);
+    p.owner->release(one);
 }
 
 /// Buffers of lost packets go home.

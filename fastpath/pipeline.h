@@ -18,6 +18,7 @@
 #include "fastpath/hold.h"
 #include "fastpath/outbound.h"
 #include "fastpath/port.h"
+#include "fastpath/punt.h"
 #include "fastpath/stage.h"
 
 namespace esplane::fastpath {
@@ -31,6 +32,9 @@ class pipeline {
 
     /// Takes a burst of at most max_burst frames that came in on `from` to their ends.
     void process(std::span<packet> frames, std::uint8_t from, moment now) noexcept;
+
+    /// How much may go to the machine's own stack from now on.
+    void limit_punts(const punt_rates& rates) noexcept { punts_ = punt_limiter(rates); }
 
     /// Sends held packets whose next hop is known by now.  Once per loop.
     void tend(moment now) noexcept;
@@ -47,6 +51,7 @@ class pipeline {
     void send(stage& s, const packet_list& packets) noexcept;
     void transmit(stage& s, const packet_list& frames) noexcept;
     void punt(stage& s, const packet_list& packets) noexcept;
+    void punt(stage& s, packet& p, punt_class c) noexcept;
     void finish(stage& s) noexcept;
 
     const tables& shared_;
@@ -57,6 +62,7 @@ class pipeline {
     worker_counters counters_;
     event_ring events_;
     creation_budget budget_;
+    punt_limiter punts_;
     burst_scratch scratch_;
     hold_queue hold_;
 };

@@ -24,6 +24,14 @@ class packet_list {
     packet_list() noexcept {} // the array stays as it is: most of it is never looked at
 
     void push(packet& p) noexcept { items_[count_++] = &p; }
+    /// Of those from index `first` on, only the ones that `keep` says true of stay, in order.
+    template <typename Predicate>
+    void keep_if(unsigned first, Predicate keep) noexcept {
+        unsigned kept = first;
+        for (unsigned i = first; i < count_; ++i)
+            if (packet* p = items_[i]; keep(*p)) items_[kept++] = p;
+        count_ = kept;
+    }
     [[nodiscard]] unsigned size() const noexcept { return count_; }
     [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
     [[nodiscard]] packet& operator[](unsigned i) const noexcept { return *items_[i]; }

@@ -11,11 +11,19 @@ tables::tables()
 }
 
 tables::~tables() {
+    delete filter_.load(std::memory_order_relaxed);
     delete routes_.load(std::memory_order_relaxed);
 }
 
 void tables::publish(std::unique_ptr<const fib> f) {
     const fib* before = routes_.exchange(f.release(), std::memory_order_acq_rel);
+    graveyard_.add([before] { delete before; });
+    graveyard_.reclaim();
+}
+
+void tables::set_filter(std::unique_ptr<packet_filter> f) {
+    const packet_filter* before = filter_.exchange(f.release(), std::memory_order_acq_rel);
+    if (before == nullptr) return;
     graveyard_.add([before] { delete before; });
     graveyard_.reclaim();
 }

@@ -12,6 +12,7 @@
 
 #include "fastpath/classify.h"
 #include "fastpath/fib.h"
+#include "fastpath/filter.h"
 #include "fastpath/lookup_table.h"
 #include "fastpath/retired.h"
 #include "fastpath/sa.h"
@@ -61,7 +62,15 @@ class tables {
     /// Whether nothing may pass, whatever the policies say.
     [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
+    /// What judges inner packets; nullptr where nothing does.
+    [[nodiscard]] packet_filter* filter() const noexcept {
+        return filter_.load(std::memory_order_acquire);
+    }
+
     // Control.
+    /// Puts a filter in the place of the one before, which goes once no worker asks it any more;
+    /// nullptr: none.
+    void set_filter(std::unique_ptr<packet_filter> f);
     void close(bool closed) noexcept { closed_.store(closed, std::memory_order_release); }
     void publish(std::unique_ptr<const fib> f);
     void set_encap_port(wire::be16 port, bool on) noexcept;
@@ -77,6 +86,7 @@ class tables {
     lookup_table<sa_in> inbound_;
     std::array<std::unique_ptr<spd>, 3> policies_;
     std::atomic<bool> closed_{false};
+    std::atomic<packet_filter*> filter_{nullptr};
     std::array<std::atomic<std::uint64_t>, 1024> encap_ports_{};
 };
 

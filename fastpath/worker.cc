@@ -43,6 +43,7 @@ worker::worker(tables& shared, buffer_pool& buffers, std::span<port* const> port
     , ports_(ports.begin(), ports.end())
     , pipeline_(shared, *crypto_, buffers, ports_, options.index)
     , wake_(wake) {
+    pipeline_.limit_punts(options_.punts);
     waits_.push_back({wake_, POLLIN, 0});
     for (const port* p : ports_)
         if (serves(*p))

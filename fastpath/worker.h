@@ -23,6 +23,7 @@ struct worker_options {
     int cpu = -1;                   ///< to pin to; -1 = leave it to the scheduler
     std::uint32_t idle_loops = 512; ///< without a packet before it sleeps
     int wake_control = -1;          ///< eventfd to write to when events wait; -1 = none
+    punt_rates punts;               ///< this worker's share; without limits where none are set
 };
 
 class worker {
