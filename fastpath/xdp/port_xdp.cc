@@ -201,7 +201,8 @@ std::size_t xdp_port::send(unsigned, std::span<packet* const> frames) noexcept {
 
 std::size_t xdp_port::punt(unsigned, std::span<packet* const> frames) noexcept {
     std::size_t n = 0;
-    while (n < frames.size() && punts_.push({frames[n]->data, frames[n]->length}))
+    while (n < frames.size() && punts_.push({frames[n]->data, frames[n]->length},
+                                            (frames[n]->flags & packet_flag::urgent) != 0))
         ++n;
     counters_.punt_full.add(frames.size() - n);
     return n;

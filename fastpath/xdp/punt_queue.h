@@ -23,6 +23,8 @@ class punt_queue {
   public:
     static constexpr std::size_t capacity = 256;
     static constexpr std::size_t frames_a_loop = 8;
+    /// Places that only urgent frames (IKE) may take.
+    static constexpr std::size_t urgent_share = 32;
     /// What a live frame has room for beside the kernel's own headers in a page.
     static constexpr std::size_t max_frame = 3328;
 
@@ -31,7 +33,7 @@ class punt_queue {
     punt_queue(int program, int ifindex, const wire::mac_address& source);
 
     /// Copies a frame; false where there is no room for it.
-    [[nodiscard]] bool push(std::span<const std::uint8_t> frame) noexcept;
+    [[nodiscard]] bool push(std::span<const std::uint8_t> frame, bool urgent) noexcept;
     /// Hands up to `frames_a_loop` frames to the kernel.  Returns how many it took and refused.
     struct outcome {
         std::size_t taken = 0;
