@@ -74,24 +74,26 @@ static __always_inline int deny(__u32 counter) {
     return TC_ACT_SHOT;
 }
 
-/// A tag as rules see it.
-static __always_inline __u16 tag_of(__be16 type, __u16 tci) {
-    return ESPLANE_TAG | (type == bpf_htons(ETH_P_8021AD) ? ESPLANE_TAG_SERVICE : 0) |
-           (tci & ESPLANE_TAG_ID);
+/// Puts a tag behind those there are; there is room for it.
+static __always_inline void add_tag(__u16* tags, __be16 type, __u16 tci) {
+    const __u16 tag = ESPLANE_TAG | (type == bpf_htons(ETH_P_8021AD) ? ESPLANE_TAG_SERVICE : 0) |
+                      (tci & ESPLANE_TAG_ID);
+    // Not an if with an else: the compiler makes one store of it, through a pointer that the
+    // verifier refuses.
+    tags[1] = tags[0] ? tag : 0;
+    tags[0] = tags[0] ? tags[0] : tag;
 }
 
 /// Looks behind VLAN tags, in the frame or beside it, outermost first.  False where the frame ends
 /// in them.
 static __always_inline int skip_vlan_tags(struct __sk_buff* skb, struct network* n, __u16* tags) {
-    int found = 0;
     if (bpf_skb_load_bytes(skb, ETH_HLEN - sizeof n->type, &n->type, sizeof n->type)) return 0;
     n->offset = ETH_HLEN;
-    if (skb->vlan_present) tags[found++] = tag_of((__be16)skb->vlan_proto, (__u16)skb->vlan_tci);
-    for (int i = 0; i < max_vlan_tags && is_vlan_tag(n->type); ++i) {
+    if (skb->vlan_present) add_tag(tags, (__be16)skb->vlan_proto, (__u16)skb->vlan_tci);
+    for (int i = 0; i < max_vlan_tags && is_vlan_tag(n->type) && !tags[1]; ++i) {
         struct vlan_tag tag;
-        if (found == max_vlan_tags) return 1;
         if (bpf_skb_load_bytes(skb, n->offset, &tag, sizeof tag)) return 0;
-        tags[found++] = tag_of(n->type, bpf_ntohs(tag.tci));
+        add_tag(tags, n->type, bpf_ntohs(tag.tci));
         n->type = tag.type;
         n->offset += sizeof tag;
     }

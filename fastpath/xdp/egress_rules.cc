@@ -62,24 +62,34 @@ esplane_tuple masked_tuple(const ipsec::selector& s, const esplane_tuple& bits) 
     return t;
 }
 
-void insert(rule_space& space, const ipsec::selector& s, const mask_shape& shape,
-            const esplane_rule& rule) {
-    const auto [at, fresh] = space[shape].try_emplace(masked_tuple(s, shape.bits), rule);
+/// Looks at the tags too, where the rule is for one device.
+void look_at_device(const egress_device* only, esplane_tuple& bits) {
+    if (only != nullptr) bits.tags[0] = bits.tags[1] = 0xffff;
+}
+
+void insert(rule_space& space, const ipsec::selector& s, const egress_device* only,
+            const mask_shape& shape, const esplane_rule& rule) {
+    esplane_tuple tuple = masked_tuple(s, shape.bits);
+    if (only != nullptr) std::copy(only->tags.begin(), only->tags.end(), tuple.tags);
+    const auto [at, fresh] = space[shape].try_emplace(tuple, rule);
     if (!fresh && rule.rank < at->second.rank) at->second = rule;
 }
 
-void insert(rule_space& space, const egress_rule& r, std::uint32_t position) {
+/// only   the device that the rule is for; nullptr = all
+void insert(rule_space& space, const egress_rule& r, const egress_device* only,
+            std::uint32_t position) {
     const esplane_rule rule{std::uint64_t{r.priority} << 32 | position, r.allow ? 0u : 1u, 0};
     mask_shape shape{bits_of(r.sel), esplane_kind_whole | esplane_kind_fragment};
+    look_at_device(only, shape.bits);
     if (shape.bits.source_port == 0 && shape.bits.destination_port == 0)
-        return insert(space, r.sel, shape, rule);
+        return insert(space, r.sel, only, shape, rule);
 
     shape.kinds = esplane_kind_whole;
-    insert(space, r.sel, shape, rule);
+    insert(space, r.sel, only, shape, rule);
     if (r.allow) return;
     shape.kinds = esplane_kind_fragment;
     shape.bits.source_port = shape.bits.destination_port = 0;
-    insert(space, r.sel, shape, rule);
+    insert(space, r.sel, only, shape, rule);
 }
 
 std::uint64_t best_rank(const rules_of_mask& rules) {
@@ -97,11 +107,17 @@ void append(egress_rule_set& set, const rules_of_mask& rules, std::uint32_t mask
 
 } // namespace
 
-result<egress_rule_set> compile_egress_rules(std::span<const egress_rule> rules, int ifindex) {
+result<egress_rule_set> compile_egress_rules(std::span<const egress_rule> rules,
+                                             std::span<const egress_device> devices) {
     rule_space space;
     for (std::uint32_t i = 0; i < rules.size(); ++i) {
-        const std::int32_t only = rules[i].sel.ifindex;
-        if (only == 0 || only == ifindex) insert(space, rules[i], i);
+        const std::int32_t named = rules[i].sel.ifindex;
+        const auto only = std::find_if(devices.begin(), devices.end(),
+                                       [&](const egress_device& d) { return d.ifindex == named; });
+        if (named == 0)
+            insert(space, rules[i], nullptr, i);
+        else if (only != devices.end())
+            insert(space, rules[i], &*only, i);
     }
     if (space.size() > ESPLANE_MAX_MASKS)
         return fail(E2BIG, "the out policies look at " + std::to_string(space.size()) +
@@ -117,7 +133,7 @@ result<egress_rule_set> compile_egress_rules(std::span<const egress_rule> rules,
     egress_rule_set set;
     for (const auto& [rank, shape, of_mask] : sorted) {
         append(set, *of_mask, set.bank.count);
-        set.bank.masks[set.bank.count++] = {shape->bits, shape->kinds, 0, rank};
+        set.bank.masks[set.bank.count++] = {shape->bits, shape->kinds, rank};
     }
     if (set.rules.size() > ESPLANE_MAX_RULES)
         return fail(E2BIG, std::to_string(set.rules.size()) + " out policies are more than the " +

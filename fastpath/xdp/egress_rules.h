@@ -7,6 +7,7 @@
 // and one that allows is left out, so that nothing leaves in clear for want of a header.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -24,6 +25,14 @@ struct egress_rule {
     bool allow = false;         ///< false: protected or blocked, so not to leave in clear
 };
 
+/// The device that a guard stands on, or a VLAN device on top of it, as policies name it.
+struct egress_device {
+    int ifindex = 0;
+    std::array<std::uint16_t, 2> tags{}; ///< of what leaves by it, outermost first: ESPLANE_TAG
+
+    friend bool operator==(const egress_device&, const egress_device&) = default;
+};
+
 /// The maps' contents.
 struct egress_rule_set {
     esplane_mask_bank bank{};
@@ -31,11 +40,11 @@ struct egress_rule_set {
     std::vector<esplane_rule> rules;
 };
 
-/// Makes a rule set for the device `ifindex`; rules for other devices are left out.
+/// Makes a rule set for these devices; rules for others are left out.
 ///
 /// Errors: E2BIG where the rules need more than ESPLANE_MAX_MASKS masks or are more than
 /// ESPLANE_MAX_RULES.
 [[nodiscard]] result<egress_rule_set> compile_egress_rules(std::span<const egress_rule> rules,
-                                                           int ifindex);
+                                                           std::span<const egress_device> devices);
 
 } // namespace esplane::fastpath

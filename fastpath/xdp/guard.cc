@@ -168,6 +168,7 @@ result<void> guard::configure_ingress() {
 }
 
 result<void> guard::configure_egress(bool deny_all) {
+    denies_all_ = deny_all;
     const esplane_egress_config config{deny_all, generation_};
     if (const int e = bpf_map_update_elem(bpf_map__fd(egress_->maps.egress_config), &only_entry,
                                           &config, BPF_ANY);
@@ -181,7 +182,21 @@ result<void> guard::deny_all() {
 }
 
 result<void> guard::set_out_policies(std::span<const egress_rule> rules) {
-    auto compiled = compile_egress_rules(rules, ifindex_);
+    policies_.assign(rules.begin(), rules.end());
+    return apply_out_policies();
+}
+
+result<void> guard::set_vlan_devices(std::span<const egress_device> devices) {
+    if (std::equal(devices.begin(), devices.end(), vlan_devices_.begin(), vlan_devices_.end()))
+        return {};
+    vlan_devices_.assign(devices.begin(), devices.end());
+    return denies_all_ ? result<void>() : apply_out_policies();
+}
+
+result<void> guard::apply_out_policies() {
+    std::vector<egress_device> devices{{ifindex_, {}}};
+    devices.insert(devices.end(), vlan_devices_.begin(), vlan_devices_.end());
+    auto compiled = compile_egress_rules(policies_, devices);
     const auto done =
         compiled ? install(std::move(*compiled)) : tl::unexpected(std::move(compiled.error()));
     if (done) return {};

@@ -9,8 +9,10 @@
 //
 //   open() -> set_...() -> attach() -> hold() for each queue -> set_...() whenever it changes
 //
-// Threads: control.  Does not: change forwarding sysctls; let IP in behind VLAN tags (a VLAN device
-// on a guarded one gets ARP and the like, and no IP).
+// VLAN tags, up to two, hide nothing: what is tagged is held against the same addresses and
+// policies.
+//
+// Threads: control.  Does not: change forwarding sysctls.
 #pragma once
 
 #include <array>
@@ -70,6 +72,8 @@ class guard {
     ///
     /// Errors: E2BIG where the rules cannot be expressed, ENOMEM.
     [[nodiscard]] result<void> set_out_policies(std::span<const egress_rule> rules);
+    /// The VLAN devices on this one, as policies may name them.
+    [[nodiscard]] result<void> set_vlan_devices(std::span<const egress_device> devices);
     /// Drops all IP of the machine but the exempt until the next set_out_policies().
     [[nodiscard]] result<void> deny_all();
     /// Whether an earlier daemon's programs are on the device: it was not released.
@@ -99,6 +103,7 @@ class guard {
     [[nodiscard]] result<void> load();
     [[nodiscard]] result<void> configure_ingress();
     [[nodiscard]] result<void> configure_egress(bool deny_all);
+    [[nodiscard]] result<void> apply_out_policies();
     [[nodiscard]] result<void> install(egress_rule_set set);
     [[nodiscard]] result<void> write_rules(egress_rule_set& set);
     void remove_rules(std::span<const esplane_rule_key> keys);
@@ -112,7 +117,10 @@ class guard {
     wire::mac_address punt_source_{};
     bool was_guarded_ = false;
     bool take_local_ = false;
+    bool denies_all_ = false;
     std::uint32_t generation_ = 0; ///< of the egress rules in force
+    std::vector<egress_rule> policies_;
+    std::vector<egress_device> vlan_devices_;
     std::vector<esplane_rule_key> rules_in_force_;
     std::set<ipsec::address> local_addresses_;
     std::set<wire::be16> encap_ports_;

@@ -81,7 +81,7 @@ enum esplane_packet_kind {
 struct esplane_mask {
     struct esplane_tuple bits; ///< `family` is a value here, not a mask
     __u32 kinds;               ///< esplane_packet_kind, or-ed
-    __u64 best_rank; ///< lowest of its rules; masks are sorted by it
+    __u64 best_rank;           ///< lowest of its rules; masks are sorted by it
 };
 
 #define ESPLANE_MAX_MASKS 64

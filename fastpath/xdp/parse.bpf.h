@@ -13,7 +13,6 @@
 #include <bpf/bpf_helpers.h>
 
 #define max_vlan_tags 2
-#define vlan_tag_length 4
 #define max_extension_headers 6
 
 static __always_inline int is_ip(__be16 type) {

@@ -20,8 +20,7 @@ punt_queue::punt_queue(int program, int ifindex, const wire::mac_address& source
 
 bool punt_queue::push(std::span<const std::uint8_t> frame, bool urgent) noexcept {
     const std::size_t room = urgent ? capacity : capacity - urgent_share;
-    if (used_ >= room || frame.size() > max_frame ||
-        frame.size() < sizeof(wire::ethernet_header))
+    if (used_ >= room || frame.size() > max_frame || frame.size() < sizeof(wire::ethernet_header))
         return false;
     slot& s = (*slots_)[(head_ + used_) % capacity];
     s.length = static_cast<std::uint32_t>(frame.size());

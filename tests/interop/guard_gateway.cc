@@ -164,7 +164,7 @@ std::size_t forward(const settings& s, side& from, side& to, buffer_pool& pool) 
         eth->source = to.own;
         out.push_back(&p);
     }
-    (void)from.port->punt(up);
+    (void)from.port->punt(0, up);
     pool.release(up);
     const std::size_t sent = to.port->send(0, out);
     to.refused += out.size() - sent;

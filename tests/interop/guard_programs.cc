@@ -277,29 +277,40 @@ bytes tagged(bytes b, std::uint16_t id, std::uint16_t type = 0x8100) {
     return b;
 }
 
-TEST_F(GuardPrograms, IpBehindVlanTagsIsDroppedWhateverTheTag) {
+TEST_F(GuardPrograms, UpToTwoVlanTagsChangeNothing) {
+    const shape solicitation{.to = "fd01::1",
+                             .from = "fe80::2",
+                             .protocol = wire::proto_icmpv6,
+                             .payload = {135, 0, 0, 0, 0, 0, 0, 0},
+                             .hop_limit = 255};
     for (const bool take_local : {false, true}) {
         ASSERT_TRUE(guard_->set_take_local(take_local));
-        for (const shape& s :
-             {shape{}, shape{.to = "10.2.0.10"}, shape{.to = "224.0.0.1"},
-              shape{.protocol = wire::proto_esp}, shape{.to = "fd01::1", .from = "fd09::9"}})
+        for (const bytes& plain :
+             {frame({}), frame({.to = "10.2.0.10"}), frame({.to = "224.0.0.1"}),
+              frame({.protocol = wire::proto_esp}), frame({.payload = udp(9, 500, bytes(64, 1))}),
+              frame({.payload = udp(9, 4500, bytes(64, 1))}), frame(solicitation),
+              frame({.to = "fd01::1", .from = "fd09::9"}),
+              frame({.to = "fd02::1", .from = "fd09::9"}), arp_frame()}) {
+            const auto expected = ingress_frame(plain);
             for (const auto id : std::array<std::uint16_t, 3>{0, 7, 0xe000}) {
-                const bytes one = tagged(frame(s), id);
-                EXPECT_EQ(ingress_frame(one), esplane_dropped_tagged) << id;
-                EXPECT_EQ(run(ingress_.get(), one), XDP_DROP);
-                EXPECT_EQ(ingress_frame(tagged(one, 0)), esplane_dropped_tagged);
-                EXPECT_EQ(ingress_frame(tagged(one, 5, 0x88a8)), esplane_dropped_tagged);
-                EXPECT_EQ(ingress_frame(tagged(tagged(one, 0), 0)), esplane_dropped_tagged);
+                const bytes one = tagged(plain, id);
+                EXPECT_EQ(ingress_frame(one), expected) << id;
+                EXPECT_EQ(ingress_frame(tagged(one, 0)), expected) << id;
+                EXPECT_EQ(ingress_frame(tagged(one, 5, 0x88a8)), expected) << id;
             }
+        }
     }
 }
 
-TEST_F(GuardPrograms, WhatIsNoIpPassesBehindUpToTwoTags) {
-    const bytes one = tagged(arp_frame(), 7);
-    EXPECT_EQ(ingress_frame(one), esplane_passed_not_ip);
-    EXPECT_EQ(ingress_frame(tagged(one, 0, 0x88a8)), esplane_passed_not_ip);
-    EXPECT_EQ(ingress_frame(tagged(tagged(one, 0), 0)), esplane_dropped_tagged);
-    EXPECT_EQ(ingress_frame(bytes(one.begin(), one.begin() + 17)), esplane_dropped_tagged);
+TEST_F(GuardPrograms, WhatLiesBehindMoreTagsOrNoEndOfThemIsDropped) {
+    for (const bytes& plain : {frame({}), frame({.to = "10.2.0.10"}), arp_frame()}) {
+        const bytes three = tagged(tagged(tagged(plain, 0), 5, 0x88a8), 0);
+        EXPECT_EQ(ingress_frame(three), esplane_dropped_tagged);
+        EXPECT_EQ(run(ingress_.get(), three), XDP_DROP);
+        for (const long cut : {15, 17, 19, 21})
+            EXPECT_EQ(ingress_frame(bytes(three.begin(), three.begin() + cut)),
+                      esplane_dropped_tagged);
+    }
 }
 
 /// Frame of a packet of the rules model.
@@ -415,6 +426,26 @@ TEST_F(GuardPrograms, VlanTagsHideNothingOnTheWayOut) {
     EXPECT_NE(run(egress_.get(), tagged(tagged(arp_frame(), 7), 8)), TC_ACT_SHOT);
 }
 
+TEST_F(GuardPrograms, APolicyForAVlanDeviceHoldsForItsTagsAlone) {
+    std::vector<egress_rule> rules = protect_all();
+    rules[0].sel.ifindex = 77;
+    ASSERT_TRUE(guard_->set_out_policies(rules));
+    const auto leaves_tagged = [&](std::uint16_t id, std::uint16_t type) {
+        return run(egress_.get(), tagged(frame({}), id, type)) != TC_ACT_SHOT;
+    };
+    EXPECT_TRUE(leaves_tagged(7, 0x8100));
+    const std::vector vlan{egress_device{77, {ESPLANE_TAG | 7, 0}}};
+    ASSERT_TRUE(guard_->set_vlan_devices(vlan));
+    EXPECT_FALSE(leaves_tagged(7, 0x8100));
+    EXPECT_FALSE(leaves_tagged(0xe007, 0x8100)); // a priority is no part of it
+    EXPECT_TRUE(leaves_tagged(8, 0x8100));
+    EXPECT_TRUE(leaves_tagged(7, 0x88a8));
+    EXPECT_TRUE(leaves({}));
+    EXPECT_TRUE(run(egress_.get(), tagged(tagged(frame({}), 7), 7)) != TC_ACT_SHOT);
+    ASSERT_TRUE(guard_->set_vlan_devices({}));
+    EXPECT_TRUE(leaves_tagged(7, 0x8100));
+}
+
 TEST_F(GuardPrograms, PoliciesThatDoNotFitCloseTheMachine) {
     std::vector<egress_rule> rules;
     for (std::uint8_t prefix = 0; prefix < ESPLANE_MAX_MASKS + 1; ++prefix) {
@@ -526,7 +557,7 @@ TEST_F(GuardedPort, TheLargestMtuThatAPortTakesFitsTheWayUp) {
     ASSERT_TRUE(open_port());
     const bytes largest(xdp_port::largest_mtu + sizeof(wire::ethernet_header), 0xff);
     punt_queue queue(guard_->punt_program(), guard_->ifindex(), {});
-    EXPECT_TRUE(queue.push(largest));
+    EXPECT_TRUE(queue.push(largest, false));
     EXPECT_EQ(queue.hand_up().taken, 1U);
     port_.reset();
     ASSERT_EQ(std::system("ip link set x0 xdp off"), 0); // it would not allow more
