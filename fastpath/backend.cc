@@ -96,13 +96,14 @@ struct user_backend::sa_record {
 struct user_backend::group_record {
     sa_group run;
     ipsec::template_ wanted;
+    std::uint32_t if_id = 0;  ///< the policy's
     std::vector<sa_out*> all; ///< what run.all points to; ends with nullptr
     unsigned users = 0;
 
     /// xfrm_state_find: which SAs a template takes.
     [[nodiscard]] bool takes(const ipsec::sa& s) const {
         return s.dir != ipsec::direction::in && s.run_mode == wanted.run_mode &&
-               s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid &&
+               s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid && s.if_id == if_id &&
                s.id.destination == wanted.id.destination &&
                (wanted.source.is_any() || s.source == wanted.source) &&
                (wanted.id.spi == wire::be32() || s.id.spi == wanted.id.spi) &&
@@ -112,6 +113,7 @@ struct user_backend::group_record {
 
 struct user_backend::policy_record {
     ipsec::policy_direction dir;
+    std::uint32_t if_id;
     ipsec::selector selector;
     std::variant<keyed_policy<v4_words>, keyed_policy<v6_words>> entry;
     group_record* group = nullptr;
@@ -188,6 +190,7 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     in->source = s.source;
     in->reqid = s.reqid;
     in->run_mode = s.run_mode;
+    in->if_id.store(s.if_id, std::memory_order_relaxed);
     in->account.packets.set(s.current.packets);
     in->account.bytes.set(s.current.bytes);
     in->account.last_used.set(s.last_used);
@@ -235,6 +238,8 @@ result<void> user_backend::update_sa(const ipsec::sa& s) {
     const bool tell_again = r.described.limits != s.limits || (r.described.dying && !s.dying);
     r.described.limits = s.limits;
     r.described.dying = s.dying;
+    r.described.if_id = s.if_id;
+    if (r.in) r.in->if_id.store(s.if_id, std::memory_order_relaxed);
     if (tell_again && r.in) write_limits(r.in->limits, r.in->account, s.limits);
     if (tell_again && r.out) write_limits(r.out->limits, r.out->account, s.limits);
     if (s.encap != r.described.encap && s.encap && r.described.encap) {
@@ -361,15 +366,16 @@ void user_backend::resolve(group_record& g) {
     shared_.graveyard().add([old = std::move(all)] {});
 }
 
-auto user_backend::acquire_group(const ipsec::template_& t) -> group_record* {
+auto user_backend::acquire_group(const ipsec::template_& t, std::uint32_t if_id) -> group_record* {
     auto& there = groups_[{t.id.destination, t.reqid}];
     for (const auto& g : there) {
-        if (!(g->wanted == t)) continue;
+        if (!(g->wanted == t) || g->if_id != if_id) continue;
         ++g->users;
         return g.get();
     }
     group_record* g = there.emplace_back(std::make_unique<group_record>()).get();
     g->wanted = t;
+    g->if_id = if_id;
     g->users = 1;
     resolve(*g);
     return g;
@@ -389,6 +395,7 @@ void user_backend::release_group(group_record* g) {
 auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
     auto r = std::make_unique<policy_record>();
     r->dir = p.dir;
+    r->if_id = p.if_id;
     r->selector = p.sel;
     if (p.sel.fam == family::ipv6) r->entry.emplace<keyed_policy<v6_words>>();
     policy_entry& e = r->run();
@@ -400,21 +407,19 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
     e.required = p.templates.front();
     e.check_optional = e.required.optional;
     if (p.dir == ipsec::policy_direction::out) {
-        r->group = acquire_group(e.required);
+        r->group = acquire_group(e.required, p.if_id);
         e.group = &r->group->run;
     }
     return r;
 }
 
 void user_backend::publish(policy_record& p, bool on) {
-    tables::spd& spd = shared_.policies(p.dir);
-    const auto change = [&](auto& table, auto& entry) {
-        on ? table.insert(&entry, p.selector) : table.erase(&entry, p.selector);
-    };
-    if (auto* v4 = std::get_if<keyed_policy<v4_words>>(&p.entry))
-        change(spd.v4, *v4);
-    else
-        change(spd.v6, std::get<keyed_policy<v6_words>>(p.entry));
+    std::visit(
+        [&](auto& entry) {
+            on ? shared_.insert(&entry, p.dir, p.if_id, p.selector)
+               : shared_.erase(&entry, p.dir, p.if_id, p.selector);
+        },
+        p.entry);
 }
 
 void user_backend::retire(std::unique_ptr<policy_record> p) {

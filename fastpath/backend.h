@@ -63,7 +63,7 @@ class user_backend final : public control::backend {
     [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r) const;
     void resolve(group_record& g);
     void resolve_all(const endpoint& e);
-    [[nodiscard]] group_record* acquire_group(const ipsec::template_& t);
+    [[nodiscard]] group_record* acquire_group(const ipsec::template_& t, std::uint32_t if_id);
     void release_group(group_record* g);
     [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
     void publish(policy_record& p, bool on);

@@ -54,6 +54,8 @@ struct alignas(64) sa_in {
     ipsec::family inner_family = ipsec::family::unspecified; ///< unspecified: both
     bool encapsulated = false;
     bool has_selector = false;
+    /// Of the interface whose traffic comes out of it; 0 = of none.  Control may change it.
+    std::atomic<std::uint32_t> if_id{0};
     const crypto::key::schedule* keys = nullptr;
 
     // Line 1: per packet.

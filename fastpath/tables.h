@@ -32,6 +32,7 @@ namespace esplane::fastpath {
 
 class tables {
   public:
+    /// Policies of one direction.
     struct spd {
         explicit spd(retired& graveyard)
             : v4(graveyard)
@@ -51,8 +52,11 @@ class tables {
     }
     [[nodiscard]] const lookup_table<sa_in>& inbound() const noexcept { return inbound_; }
     [[nodiscard]] const spd& policies(ipsec::policy_direction d) const noexcept {
-        return *policies_[static_cast<std::size_t>(d)];
+        return policies_[static_cast<std::size_t>(d)];
     }
+    /// Those for the traffic of one interface; nullptr where it has none.  if_id   not 0
+    [[nodiscard]] const spd* policies(ipsec::policy_direction d,
+                                      std::uint32_t if_id) const noexcept;
     /// Whether UDP to this port of the machine carries ESP for some SA.
     [[nodiscard]] bool is_encap_port(wire::be16 port) const noexcept {
         const std::uint16_t n = port.host();
@@ -75,16 +79,36 @@ class tables {
     void publish(std::unique_ptr<const fib> f);
     void set_encap_port(wire::be16 port, bool on) noexcept;
     [[nodiscard]] lookup_table<sa_in>& inbound() noexcept { return inbound_; }
-    [[nodiscard]] spd& policies(ipsec::policy_direction d) noexcept {
-        return *policies_[static_cast<std::size_t>(d)];
-    }
+    /// Puts in and takes out a policy for the traffic of an interface, or, 0, of none.  The entry
+    /// stays the caller's, and readable until the workers were quiescent.
+    template <std::size_t Words>
+    void insert(keyed_policy<Words>* e, ipsec::policy_direction d, std::uint32_t if_id,
+                const ipsec::selector& s);
+    template <std::size_t Words>
+    void erase(keyed_policy<Words>* e, ipsec::policy_direction d, std::uint32_t if_id,
+               const ipsec::selector& s);
     [[nodiscard]] retired& graveyard() noexcept { return graveyard_; }
 
   private:
+    using spd_set = std::array<spd, 3>; ///< by direction
+    /// The policies for the traffic of one interface, for as long as there are any.
+    struct interface_policies {
+        interface_policies(std::uint32_t id, retired& graveyard);
+        std::uint32_t if_id;
+        std::uint32_t hash;
+        std::size_t count = 0;
+        spd_set by_direction;
+    };
+    [[nodiscard]] static std::uint32_t hash_of(std::uint32_t if_id) noexcept {
+        return _mm_crc32_u32(0, if_id);
+    }
+    [[nodiscard]] interface_policies* find(std::uint32_t if_id) const noexcept;
+
     retired graveyard_;
     std::atomic<const fib*> routes_;
     lookup_table<sa_in> inbound_;
-    std::array<std::unique_ptr<spd>, 3> policies_;
+    spd_set policies_; ///< of no interface
+    lookup_table<interface_policies> interfaces_;
     std::atomic<bool> closed_{false};
     std::atomic<packet_filter*> filter_{nullptr};
     std::array<std::atomic<std::uint64_t>, 1024> encap_ports_{};

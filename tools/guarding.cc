@@ -34,10 +34,10 @@ void guarding::open() {
 
 void guarding::learn(const ipsec::policy& p) {
     const bool bypass = p.action == ipsec::policy_action::allow && !p.protects();
-    policies_[p.index] = {p.position, p.dir, {p.sel, p.priority, bypass}};
+    if (p.if_id == 0) policies_[p.index] = {p.position, p.dir, {p.sel, p.priority, bypass}};
     if (closed_ && p.dir == ipsec::policy_direction::out && !bypass)
         open();
-    else
+    else if (p.if_id == 0)
         publish(p.dir);
 }
 

@@ -5,7 +5,9 @@
 // A policy's effect on the egress programs is there before the client that asked for it has its
 // answer; all `out` policies are written anew for it, so N of them cost N² rules to program: each
 // client's answer waits for its own.  Where a guard cannot be told, it denies everything
-// (guard::set_out_policies); the fault is handed to the log. Threads: control.
+// (guard::set_out_policies); the fault is handed to the log.  Policies with an interface id are not
+// the devices': they are for what a route sends into their interface.
+// Threads: control.
 #pragma once
 
 #include <functional>

@@ -168,6 +168,7 @@ json report_sa(const ipsec::sa& s) {
               {"protocol", protocol_text(s.id.protocol)},
               {"mode", text_of(s.run_mode)},
               {"reqid", s.reqid},
+              {"if_id", limit(s.if_id, 0)},
               {"direction", direction_of(s)},
               {"state", text_of(s.state)},
               {"dying", s.dying},
@@ -193,6 +194,7 @@ json report_policy(const ipsec::policy& p) {
               {"selector", report_selector(p.sel)},
               {"priority", p.priority},
               {"index", p.index},
+              {"if_id", limit(p.if_id, 0)},
               {"templates", json::array()},
               {"limits", report_limits(p.limits)}};
     for (const ipsec::template_& t : p.templates)

@@ -46,6 +46,7 @@ std::string sa_flags(const json& sa) {
     if (const json& e = sa.at("encapsulation"); !e.is_null())
         flags += "udp:" + cell(e.at("source_port")) + ">" + cell(e.at("destination_port")) + " ";
     if (sa.at("dying").get<bool>()) flags += "dying ";
+    if (!sa.at("if_id").is_null()) flags += "if_id " + cell(sa.at("if_id")) + " ";
     if (flags.empty()) return "-";
     flags.pop_back();
     return flags;
@@ -104,6 +105,7 @@ std::string policy_text(const json& reply) {
     table t({{"DIR"},
              {"PRIORITY", align::right},
              {"INDEX", align::right},
+             {"IF_ID", align::right},
              {"ACTION"},
              {"SOURCE"},
              {"DESTINATION"},
@@ -112,8 +114,8 @@ std::string policy_text(const json& reply) {
     for (const json& p : reply.at("policies")) {
         const json& s = p.at("selector");
         t.add({cell(p.at("direction")), cell(p.at("priority")), cell(p.at("index")),
-               cell(p.at("action")), cell(s.at("source")), cell(s.at("destination")),
-               upper_layer(s), template_text(p)});
+               cell(p.at("if_id")), cell(p.at("action")), cell(s.at("source")),
+               cell(s.at("destination")), upper_layer(s), template_text(p)});
     }
     return t.empty() ? "no policies\n" : t.to_string();
 }

@@ -51,7 +51,7 @@ constexpr rule rules[] = {
     {XFRMA_OFFLOAD_DEV, "XFRMA_OFFLOAD_DEV", treatment::refused, sizeof(xfrm_user_offload)},
     {XFRMA_SET_MARK, "XFRMA_SET_MARK", treatment::refused, 4},
     {XFRMA_SET_MARK_MASK, "XFRMA_SET_MARK_MASK", treatment::refused, 4},
-    {XFRMA_IF_ID, "XFRMA_IF_ID", treatment::refused, 4},
+    {XFRMA_IF_ID, "XFRMA_IF_ID", treatment::carried, 4},
     {XFRMA_MTIMER_THRESH, "XFRMA_MTIMER_THRESH", treatment::refused, 4},
     {xfrma_sa_dir, "XFRMA_SA_DIR", treatment::carried, 1},
     {xfrma_nat_keepalive_interval, "XFRMA_NAT_KEEPALIVE_INTERVAL", treatment::refused, 0},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The attributes of an XFRM request: found, length-checked, and refused by name where esplane does
-// not carry them.  Dropping a mark or an interface id silently would widen what an SA matches.
+// not carry them.  Dropping a mark silently would widen what an SA matches.
 #pragma once
 
 #include <array>

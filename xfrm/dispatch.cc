@@ -117,6 +117,7 @@ answer get_sa_event(const exchange& x) {
         w.fixed(id);
         encode_replay(w, *s);
         w.attribute_64bit(XFRMA_LTIME_VAL, current_to(s->current));
+        encode_if_id(w, s->if_id);
         encode_direction(w, *s);
     });
     return {};

@@ -39,6 +39,7 @@ class event_writer {
         body.state = sa_info(e.what);
         body.hard = e.hard ? 1 : 0;
         w.fixed(body);
+        encode_if_id(w, e.what.if_id);
         encode_direction(w, e.what);
         w.finish();
         return XFRMNLGRP_EXPIRE;

@@ -132,6 +132,7 @@ result<ipsec::policy> decode_policy(const xfrm_userpolicy_info& info, const attr
     p.flags = info.flags;
     p.share = info.share;
     p.limits = limits_from(info.lft);
+    p.if_id = decode_if_id(a);
     if (auto ok = decode_templates(info, a.get(XFRMA_TMPL), p); !ok)
         return tl::unexpected(std::move(ok.error()));
     return p;
@@ -169,13 +170,14 @@ void encode_policy_attributes(message_writer& w, const ipsec::policy& p) {
         w.attribute_bytes(XFRMA_TMPL, value);
     }
     encode_policy_type(w);
+    encode_if_id(w, p.if_id);
 }
 
 result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id, const attributes& a) {
     if (auto ok = check_policy_type(a); !ok) return tl::unexpected(std::move(ok.error()));
     if (auto ok = check_direction(id.dir); !ok) return tl::unexpected(std::move(ok.error()));
     return ipsec::policy_key{static_cast<ipsec::policy_direction>(id.dir), selector_from(id.sel),
-                             id.index};
+                             id.index, decode_if_id(a)};
 }
 
 xfrm_userpolicy_id policy_id_to(const ipsec::policy& p, bool by_index) noexcept {

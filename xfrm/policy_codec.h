@@ -18,7 +18,7 @@ namespace esplane::xfrm {
                                                   const attributes& a);
 /// The fixed part of NEWPOLICY, UPDPOLICY and POLEXPIRE.
 [[nodiscard]] xfrm_userpolicy_info policy_info(const ipsec::policy& p) noexcept;
-/// What follows it: XFRMA_TMPL and XFRMA_POLICY_TYPE.
+/// What follows it: XFRMA_TMPL, XFRMA_POLICY_TYPE and XFRMA_IF_ID.
 void encode_policy_attributes(message_writer& w, const ipsec::policy& p);
 /// XFRMA_POLICY_TYPE: main, the only type carried.
 void encode_policy_type(message_writer& w);

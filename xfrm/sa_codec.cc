@@ -457,6 +457,7 @@ result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
         return tl::unexpected(std::move(ok.error()));
     if (auto ok = decode_encap(a, s); !ok) return tl::unexpected(std::move(ok.error()));
     s.extra_flags = a.load<std::uint32_t>(XFRMA_SA_EXTRA_FLAGS).value_or(0);
+    s.if_id = decode_if_id(a);
     if (const auto current = a.load<xfrm_lifetime_cur>(XFRMA_LTIME_VAL))
         s.current = current_from(*current);
     return s;
@@ -503,6 +504,14 @@ void encode_replay(message_writer& w, const ipsec::sa& s) {
     w.attribute_bytes(XFRMA_REPLAY_ESN_VAL, value);
 }
 
+void encode_if_id(message_writer& w, std::uint32_t if_id) {
+    if (if_id != 0) w.attribute(XFRMA_IF_ID, if_id);
+}
+
+std::uint32_t decode_if_id(const attributes& a) noexcept {
+    return a.load<std::uint32_t>(XFRMA_IF_ID).value_or(0);
+}
+
 void encode_direction(message_writer& w, const ipsec::sa& s) {
     if (s.dir == ipsec::direction::unknown) return;
     w.attribute(xfrma_sa_dir, s.dir == ipsec::direction::in ? xfrm_sa_dir_in : xfrm_sa_dir_out);
@@ -529,6 +538,7 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s) {
     if (s.algs.cipher.present()) encode_algorithm(w, cipher_kind, s.algs.cipher);
     if (s.encap) encode_encap(w, *s.encap);
     encode_replay(w, s);
+    encode_if_id(w, s.if_id);
     encode_direction(w, s);
 }
 
@@ -563,6 +573,7 @@ result<control::spi_request> decode_spi_request(const xfrm_userspi_info& info,
     r.protocol = info.info.id.proto;
     r.reqid = info.info.reqid;
     r.seq = info.info.seq;
+    r.if_id = decode_if_id(a);
     r.dir = direction_from(a);
     r.min = info.min;
     r.max = info.max;

@@ -61,6 +61,11 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s);
 /// Writes XFRMA_REPLAY_ESN_VAL or XFRMA_REPLAY_VAL, in the form the SA was given in.
 void encode_replay(message_writer& w, const ipsec::sa& s);
 
+/// Writes XFRMA_IF_ID where `if_id` is one.
+void encode_if_id(message_writer& w, std::uint32_t if_id);
+/// 0 where the message has none.
+[[nodiscard]] std::uint32_t decode_if_id(const attributes& a) noexcept;
+
 /// Writes XFRMA_SA_DIR where the SA has a direction.
 void encode_direction(message_writer& w, const ipsec::sa& s);
 

@@ -44,7 +44,8 @@ class backend {
     /// A valid (never larval) SA.  Errors: ENOSYS, EINVAL with the field that cannot be carried;
     /// ENOMEM.  Nothing has changed then.
     [[nodiscard]] virtual result<void> add_sa(const ipsec::sa& s) = 0;
-    /// The lifetimes, encapsulation or limits of an SA changed; keys, id and counters did not.
+    /// The lifetimes, encapsulation, interface id or limits of an SA changed; keys, id and counters
+    /// did not.
     [[nodiscard]] virtual result<void> update_sa(const ipsec::sa& s) = 0;
     /// Cannot fail; an SA that is not there is ignored.  Counters are final: query first.
     virtual void delete_sa(const ipsec::sa_id& id) = 0;
@@ -52,7 +53,7 @@ class backend {
     virtual bool query_sa(const ipsec::sa_id& id, sa_usage& into) = 0;
 
     [[nodiscard]] virtual result<void> add_policy(const ipsec::policy& p) = 0;
-    /// Same direction, selector and index; anything else may differ.  Atomic for packets.
+    /// Same direction, interface id, selector and index; anything else may differ.  Atomic for packets.
     [[nodiscard]] virtual result<void> update_policy(const ipsec::policy& p) = 0;
     virtual void delete_policy(const ipsec::policy& p) = 0;
     /// False where it has no such policy.

@@ -30,6 +30,7 @@ struct spi_request {
     ipsec::mode run_mode = ipsec::mode::tunnel;
     std::uint32_t reqid = 0;
     std::uint32_t seq = 0;
+    std::uint32_t if_id = 0;
     ipsec::direction dir = ipsec::direction::unknown;
     std::uint32_t min = 0; ///< host order, inclusive
     std::uint32_t max = 0;
@@ -70,7 +71,8 @@ class layer final : private backend_listener {
     /// XFRM_MSG_NEWSA.  `s.algs` is resolved already (ipsec::resolve).
     /// Errors: EEXIST; what the backend says.
     [[nodiscard]] result<void> add_sa(ipsec::sa s, ipsec::originator by, moment now);
-    /// XFRM_MSG_UPDSA: fills a larval SA, or changes lifetimes and encapsulation of a valid one.
+    /// XFRM_MSG_UPDSA: fills a larval SA, or changes lifetimes, encapsulation and (where `s` names
+    /// one) the interface id of a valid one.
     /// The event carries `s` as given.  Errors: ESRCH (none, or of another direction); EINVAL
     /// (encapsulation added or taken away); what the backend says.
     [[nodiscard]] result<void> update_sa(ipsec::sa s, ipsec::originator by, moment now);
@@ -91,8 +93,8 @@ class layer final : private backend_listener {
 
     // Policies.
 
-    /// XFRM_MSG_NEWPOLICY.  Errors: EEXIST (same direction and selector); EINVAL (an index of
-    /// another direction); what the backend says.
+    /// XFRM_MSG_NEWPOLICY.  Errors: EEXIST (same direction, interface id and selector); EINVAL (an
+    /// index of another direction); what the backend says.
     [[nodiscard]] result<void> add_policy(ipsec::policy p, ipsec::originator by, moment now);
     /// XFRM_MSG_UPDPOLICY: replaces or adds.  A policy that is replaced keeps its index and becomes
     /// the newest among equal priorities.  Errors: EINVAL as above; what the backend says.

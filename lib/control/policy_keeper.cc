@@ -30,6 +30,10 @@ result<void> check_index(const ipsec::policy& p) {
     return {};
 }
 
+ipsec::policy_key key_of(const ipsec::policy& p) {
+    return {p.dir, p.sel, 0, p.if_id};
+}
+
 void start_life(ipsec::policy& p, moment now) {
     p.current = {};
     p.current.add_time = now.realtime_s;
@@ -44,7 +48,7 @@ policy_keeper::policy_keeper(backend& b, const announcer& out)
 
 result<void> policy_keeper::add(ipsec::policy p, ipsec::originator by, moment now) {
     if (auto r = check_index(p); !r) return r;
-    if (spd_.find({p.dir, p.sel}) != nullptr) return fail(EEXIST);
+    if (spd_.find(key_of(p)) != nullptr) return fail(EEXIST);
     const auto e = put_new(std::move(p), now);
     if (!e) return tl::unexpected(e.error());
     out_.announce(ipsec::policy_added{(*e)->what, by});
@@ -53,7 +57,7 @@ result<void> policy_keeper::add(ipsec::policy p, ipsec::originator by, moment no
 
 result<void> policy_keeper::update(ipsec::policy p, ipsec::originator by, moment now) {
     if (auto r = check_index(p); !r) return r;
-    entry* old = spd_.find({p.dir, p.sel});
+    entry* old = spd_.find(key_of(p));
     const auto e = old == nullptr ? put_new(std::move(p), now) : put_over(*old, std::move(p), now);
     if (!e) return tl::unexpected(e.error());
     out_.announce(ipsec::policy_updated{(*e)->what, by});

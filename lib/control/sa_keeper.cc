@@ -46,6 +46,7 @@ ipsec::sa make_larval(const spi_request& r, wire::be32 spi, std::uint32_t expire
     s.sel = host_pair(r.source, r.destination);
     s.run_mode = r.run_mode;
     s.reqid = r.reqid;
+    s.if_id = r.if_id;
     s.dir = r.dir;
     s.state = sa_state::larval;
     s.limits.hard_add_s = expires_s;
@@ -55,6 +56,7 @@ ipsec::sa make_larval(const spi_request& r, wire::be32 spi, std::uint32_t expire
 /// What an update may change of a valid SA.
 void merge(ipsec::sa& into, const ipsec::sa& from) {
     into.encap = from.encap;
+    if (from.if_id != 0) into.if_id = from.if_id;
     if (into.care_of && from.care_of) into.care_of = from.care_of;
     into.limits = from.limits;
     into.dying = false;

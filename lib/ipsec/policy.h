@@ -43,6 +43,7 @@ inline constexpr std::uint8_t icmp = 2;
 struct policy {
     policy_direction dir = policy_direction::out;
     selector sel;
+    std::uint32_t if_id = 0;    ///< of the interface whose traffic it is for; 0 = of none
     std::uint32_t priority = 0; ///< lower wins
     std::uint32_t index = 0;    ///< (n << 3) | dir; 0 = to be given
     policy_action action = policy_action::allow;
@@ -60,11 +61,13 @@ struct policy {
     }
 };
 
-/// What names a policy in requests: direction and selector, or direction and index.
+/// What names a policy in requests: direction, interface id and selector; or direction, interface
+/// id and index.  (Of one index there is one policy; with another interface id it is not found.)
 struct policy_key {
     policy_direction dir = policy_direction::out;
     selector sel;
     std::uint32_t index = 0; ///< not 0: by index, `sel` is not looked at
+    std::uint32_t if_id = 0;
 };
 
 } // namespace esplane::ipsec

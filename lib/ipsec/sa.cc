@@ -10,6 +10,7 @@ sa sa::clone() const {
     copy.sel = sel;
     copy.run_mode = run_mode;
     copy.reqid = reqid;
+    copy.if_id = if_id;
     copy.seq = seq;
     copy.flags = flags;
     copy.extra_flags = extra_flags;

@@ -82,7 +82,8 @@ struct sa {
     selector sel;
     mode run_mode = mode::tunnel;
     std::uint32_t reqid = 0;
-    std::uint32_t seq = 0; ///< of the ACQUIRE it answers
+    std::uint32_t if_id = 0; ///< of the interface whose traffic it carries; 0 = of none
+    std::uint32_t seq = 0;   ///< of the ACQUIRE it answers
     std::uint8_t flags = 0;
     std::uint32_t extra_flags = 0;
     direction dir = direction::unknown;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The security policy database (RFC 4301 section 4.4.1): descriptions by direction and selector,
-// by index and by age.
+// The security policy database (RFC 4301 section 4.4.1): descriptions by direction,
+// interface id and selector, by index and by age.
 //
 // Hash maps and an ordered index: no operation takes time linear in the number of policies.
 // Threads: one.  Does not: know rules, timers or backends (lib/control does), match packets
@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <map>
 #include <unordered_map>
-#include <utility>
 
 #include "lib/ipsec/lifetime.h"
 #include "lib/ipsec/policy.h"
@@ -42,23 +41,30 @@ class spd {
     /// The position the next policy that is put in or replaced gets.
     [[nodiscard]] std::uint64_t next_position() const noexcept { return last_position_ + 1; }
 
-    /// Puts in a policy whose key is not there yet; index and position are chosen already.
+    /// Puts in a policy whose name is not there yet; index and position are chosen already.
     entry& insert(policy p);
-    /// Puts `p`, of the same direction, selector and index, in the place of what `e` holds.  As in
+    /// Puts `p`, of the same name and index, in the place of what `e` holds.  As in
     /// the kernel it is the newest then.
     void replace(entry& e, policy p);
     /// Takes out an entry of this database.
     policy take(entry& e);
 
-    [[nodiscard]] std::size_t size() const noexcept { return by_selector_.size(); }
+    [[nodiscard]] std::size_t size() const noexcept { return by_name_.size(); }
     [[nodiscard]] std::uint32_t count(policy_direction dir) const noexcept {
         return counts_[static_cast<std::size_t>(dir)];
     }
 
   private:
-    using selector_key = std::pair<policy_direction, selector>;
-    struct selector_hash {
-        [[nodiscard]] std::size_t operator()(const selector_key& k) const noexcept;
+    /// What no two policies share.
+    struct name {
+        policy_direction dir;
+        std::uint32_t if_id;
+        selector sel;
+
+        friend bool operator==(const name&, const name&) = default;
+    };
+    struct name_hash {
+        [[nodiscard]] std::size_t operator()(const name& n) const noexcept;
     };
     struct index_choice {
         std::uint32_t index;
@@ -68,7 +74,7 @@ class spd {
     [[nodiscard]] index_choice generate_index(policy_direction dir) const;
     void link(entry& e);
 
-    std::unordered_map<selector_key, entry, selector_hash> by_selector_;
+    std::unordered_map<name, entry, name_hash> by_name_;
     std::unordered_map<std::uint32_t, entry*> by_index_;
     std::map<std::uint64_t, entry*> by_serial_;
     std::array<std::uint32_t, 3> counts_{};

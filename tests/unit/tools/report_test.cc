@@ -65,7 +65,7 @@ TEST(SaReport, HasThisShape) {
     EXPECT_EQ(report_sa(an_sa()), json::parse(R"({
         "source": "192.0.2.1", "destination": "192.0.2.2", "spi": "0x00001001",
         "protocol": "esp", "mode": "tunnel", "reqid": 7, "direction": null,
-        "state": "valid", "dying": false, "algorithm": "AES-128-GCM-16",
+        "if_id": null, "state": "valid", "dying": false, "algorithm": "AES-128-GCM-16",
         "esn": true, "replay_window": 32,
         "encapsulation": {"type": "espinudp", "source_port": 4500, "destination_port": 4501},
         "sent_sequence": 0, "received_sequence": 0,
@@ -97,7 +97,7 @@ TEST(SaReport, TakesTheDirectionFromTheClientElseFromUse) {
 
 TEST(PolicyReport, HasThisShape) {
     EXPECT_EQ(report_policy(a_policy()), json::parse(R"({
-        "direction": "out", "action": "protect", "priority": 100, "index": 9,
+        "direction": "out", "action": "protect", "priority": 100, "index": 9, "if_id": null,
         "selector": {"source": "10.1.0.0/24", "destination": "10.2.0.0/24", "protocol": "tcp",
                      "source_port": null, "destination_port": 80},
         "templates": [{"source": "192.0.2.1", "destination": "192.0.2.2", "protocol": "esp",

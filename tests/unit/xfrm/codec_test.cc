@@ -48,6 +48,7 @@ class random_objects {
             s.encap = {wire::be16(4500), wire::be16(static_cast<std::uint16_t>(number())), {}};
         if (s.encap) s.encap->original.fam = s.id.destination.fam;
         if (coin()) s.last_used = number() + 1u;
+        if (coin()) s.if_id = number();
         return coin() ? with_esn(std::move(s)) : with_legacy_window(std::move(s));
     }
 
@@ -56,6 +57,7 @@ class random_objects {
         p.dir = static_cast<ipsec::policy_direction>(number() % 3);
         p.action = static_cast<ipsec::policy_action>(number() % 2);
         p.priority = number();
+        if (coin()) p.if_id = number();
         p.index = (number() & ~7u) | static_cast<std::uint32_t>(p.dir);
         p.flags = number() % 2 == 0 ? 0 : XFRM_POLICY_ICMP;
         p.limits.hard_add_s = number();
@@ -253,13 +255,23 @@ TEST(SaCodec, TheKernelsRulesHoldWithItsTexts) {
 }
 
 TEST(Attributes, AllThatAreNotCarriedAreRefusedByName) {
-    const std::uint16_t refused[] = {
-        XFRMA_ALG_COMP,      XFRMA_SEC_CTX,        XFRMA_REPLAY_THRESH,
-        XFRMA_ETIMER_THRESH, XFRMA_COADDR,         XFRMA_MARK,
-        XFRMA_TFCPAD,        XFRMA_OFFLOAD_DEV,    XFRMA_SET_MARK,
-        XFRMA_SET_MARK_MASK, XFRMA_IF_ID,          XFRMA_MTIMER_THRESH,
-        xfrma_sa_pcpu,       xfrma_iptfs_pkt_size, xfrma_nat_keepalive_interval,
-        XFRMA_MIGRATE,       XFRMA_KMADDRESS,      200};
+    const std::uint16_t refused[] = {XFRMA_ALG_COMP,
+                                     XFRMA_SEC_CTX,
+                                     XFRMA_REPLAY_THRESH,
+                                     XFRMA_ETIMER_THRESH,
+                                     XFRMA_COADDR,
+                                     XFRMA_MARK,
+                                     XFRMA_TFCPAD,
+                                     XFRMA_OFFLOAD_DEV,
+                                     XFRMA_SET_MARK,
+                                     XFRMA_SET_MARK_MASK,
+                                     XFRMA_MTIMER_THRESH,
+                                     xfrma_sa_pcpu,
+                                     xfrma_iptfs_pkt_size,
+                                     xfrma_nat_keepalive_interval,
+                                     XFRMA_MIGRATE,
+                                     XFRMA_KMADDRESS,
+                                     200};
     const std::vector<std::uint8_t> value(80);
     for (const std::uint16_t type : refused) {
         const auto s = decode(with_attribute(new_sa(example_sa()), type, value));
@@ -272,8 +284,9 @@ TEST(Attributes, AllThatAreNotCarriedAreRefusedByName) {
 
 TEST(Attributes, AnAttributeThatIsTooShortIsOutOfRange) {
     const std::vector<std::uint8_t> value(3);
-    for (const std::uint16_t type : {XFRMA_ALG_AEAD, XFRMA_ENCAP, XFRMA_REPLAY_VAL,
-                                     XFRMA_REPLAY_ESN_VAL, XFRMA_LTIME_VAL, XFRMA_SRCADDR}) {
+    for (const std::uint16_t type :
+         {XFRMA_ALG_AEAD, XFRMA_ENCAP, XFRMA_REPLAY_VAL, XFRMA_REPLAY_ESN_VAL, XFRMA_LTIME_VAL,
+          XFRMA_SRCADDR, XFRMA_IF_ID}) {
         const auto s = decode(with_attribute(new_sa(example_sa()), type, value));
         ASSERT_FALSE(s) << attribute_name(type);
         EXPECT_EQ(s.error().code, ERANGE) << attribute_name(type);

@@ -340,6 +340,74 @@ TEST_F(Dispatch, APolicyIsFoundByItsIndex) {
     EXPECT_EQ(error_of(policy_by(XFRM_MSG_DELPOLICY, p, true, ask_ack)), ENOENT);
 }
 
+ipsec::policy of_interface(std::uint32_t if_id) {
+    ipsec::policy p = example_policy();
+    p.if_id = if_id;
+    return p;
+}
+
+/// With XFRMA_IF_ID where `if_id` is one.
+datagram policy_of_interface(std::uint16_t type, const ipsec::policy& p, bool by_index,
+                             std::uint32_t if_id) {
+    const datagram d = policy_by(type, p, by_index, ask_ack);
+    if (if_id == 0) return d;
+    return with_attribute(d, XFRMA_IF_ID,
+                          {reinterpret_cast<const std::uint8_t*>(&if_id), sizeof if_id});
+}
+
+TEST_F(Dispatch, PoliciesOfTwoInterfacesMayHaveOneSelector) {
+    for (const std::uint32_t if_id : {0u, 7u, 8u})
+        EXPECT_EQ(error_of(new_policy(of_interface(if_id))), 0) << if_id;
+    EXPECT_EQ(error_of(new_policy(of_interface(7))), EEXIST);
+    EXPECT_EQ(error_of(policy_of_interface(XFRM_MSG_DELPOLICY, example_policy(), false, 9)),
+              ENOENT);
+    for (const std::uint32_t if_id : {0u, 7u, 8u})
+        EXPECT_EQ(error_of(policy_of_interface(XFRM_MSG_DELPOLICY, example_policy(), false, if_id)),
+                  0)
+            << if_id;
+}
+
+TEST_F(Dispatch, APolicyIsNotFoundUnderAnInterfaceThatIsNotItsOwn) {
+    ask_for(new_policy(of_interface(7)));
+    ask_for(policy_of_interface(XFRM_MSG_GETPOLICY, example_policy(), false, 7));
+    ipsec::policy p = example_policy();
+    p.index = body_of<xfrm_userpolicy_info>(0).index;
+    EXPECT_EQ(attributes_of(0, sizeof(xfrm_userpolicy_info)).load<std::uint32_t>(XFRMA_IF_ID), 7u);
+    EXPECT_EQ(error_of(policy_of_interface(XFRM_MSG_GETPOLICY, p, true, 0)), ENOENT);
+    EXPECT_EQ(error_of(policy_of_interface(XFRM_MSG_DELPOLICY, p, true, 8)), ENOENT);
+    EXPECT_EQ(error_of(policy_of_interface(XFRM_MSG_DELPOLICY, p, true, 7)), 0);
+}
+
+TEST_F(Dispatch, AnUpdateMovesAnSaToAnotherInterfaceOnlyWhereItNamesOne) {
+    const auto if_id_of_sa = [this] {
+        ask_for(sa_by_id(XFRM_MSG_GETSA, 0x1001));
+        return attributes_of(0, sizeof(xfrm_usersa_info)).load<std::uint32_t>(XFRMA_IF_ID);
+    };
+    ipsec::sa s = example_sa();
+    s.if_id = 7;
+    EXPECT_EQ(error_of(new_sa(s)), 0);
+    EXPECT_EQ(if_id_of_sa(), 7u);
+    EXPECT_EQ(error_of(new_sa(example_sa(), XFRM_MSG_UPDSA)), 0);
+    EXPECT_EQ(if_id_of_sa(), 7u);
+    s.if_id = 8;
+    EXPECT_EQ(error_of(new_sa(s, XFRM_MSG_UPDSA)), 0);
+    EXPECT_EQ(if_id_of_sa(), 8u);
+}
+
+TEST_F(Dispatch, AnSpiIsOneWhateverTheInterface) {
+    ipsec::sa s = example_sa();
+    s.if_id = 7;
+    EXPECT_EQ(error_of(new_sa(s)), 0);
+    EXPECT_EQ(error_of(new_sa(example_sa())), EEXIST);
+}
+
+TEST_F(Dispatch, AnAllocatedSpiBelongsToTheInterfaceItWasAskedFor) {
+    const std::uint32_t if_id = 7;
+    ask_for(with_attribute(allocate_spi(0x100, 0x1ff), XFRMA_IF_ID,
+                           {reinterpret_cast<const std::uint8_t*>(&if_id), sizeof if_id}));
+    EXPECT_EQ(attributes_of(0, sizeof(xfrm_usersa_info)).load<std::uint32_t>(XFRMA_IF_ID), 7u);
+}
+
 TEST_F(Dispatch, SubPoliciesAreRefused) {
     xfrm_userpolicy_type type{};
     type.type = XFRM_POLICY_TYPE_SUB;
@@ -408,6 +476,19 @@ TEST_F(Dispatch, AnExpiryAnnouncesTheDirection) {
               static_cast<std::uint32_t>(XFRMNLGRP_EXPIRE));
     const auto a = attributes::parse(messages_of(d).at(0), sizeof(xfrm_user_expire));
     EXPECT_EQ(a->load<std::uint8_t>(xfrma_sa_dir), xfrm_sa_dir_out);
+}
+
+TEST_F(Dispatch, AnExpiryAnnouncesTheInterface) {
+    ipsec::sa s = example_sa();
+    s.if_id = 7;
+    datagram d;
+    encode_event(ipsec::sa_expired{s, true, {}}, d);
+    const auto of_sa = attributes::parse(messages_of(d).at(0), sizeof(xfrm_user_expire));
+    EXPECT_EQ(of_sa->load<std::uint32_t>(XFRMA_IF_ID), 7u);
+    datagram e;
+    encode_event(ipsec::policy_expired{of_interface(7), true, {}}, e);
+    const auto of_policy = attributes::parse(messages_of(e).at(0), sizeof(xfrm_user_polexpire));
+    EXPECT_EQ(of_policy->load<std::uint32_t>(XFRMA_IF_ID), 7u);
 }
 
 } // namespace

@@ -105,7 +105,8 @@ std::string foreign_sa(const message& m, std::size_t fixed) {
     static const std::set<std::uint16_t> carried = {
         XFRMA_ALG_AUTH, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_CRYPT,      XFRMA_ALG_AEAD,
         XFRMA_ENCAP,    XFRMA_REPLAY_VAL,     XFRMA_REPLAY_ESN_VAL, XFRMA_LTIME_VAL,
-        XFRMA_LASTUSED, XFRMA_SA_EXTRA_FLAGS, XFRMA_SRCADDR,        xfrma_sa_dir};
+        XFRMA_LASTUSED, XFRMA_SA_EXTRA_FLAGS, XFRMA_SRCADDR,        xfrma_sa_dir,
+        XFRMA_IF_ID};
     for (const auto& [type, value] : a)
         if (!carried.contains(type)) return "attribute";
     if (a.contains(XFRMA_ENCAP) && at<std::uint16_t>(a.at(XFRMA_ENCAP), 0) > 2) return "attribute";
@@ -124,7 +125,7 @@ std::string foreign_policy(const message& m) {
             if (value.size() > sizeof t) return "bundle of templates";
         } else if (type == XFRMA_POLICY_TYPE) {
             if (value[0] != XFRM_POLICY_TYPE_MAIN) return "attribute";
-        } else {
+        } else if (type != XFRMA_IF_ID) {
             return "attribute";
         }
     }

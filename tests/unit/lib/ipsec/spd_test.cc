@@ -39,6 +39,19 @@ TEST(Spd, GivesIndicesAsTheKernelDoes) {
     EXPECT_EQ(put(db, from("10.0.0.5", out)).what.index, 33u);
 }
 
+TEST(Spd, KeepsPoliciesOfTwoInterfacesApart) {
+    spd db;
+    policy p = from("10.0.0.1");
+    const auto* none = &put(db, p);
+    p.if_id = 7;
+    const auto* seven = &put(db, p);
+    EXPECT_EQ(db.find({out, p.sel, 0, 0}), none);
+    EXPECT_EQ(db.find({out, p.sel, 0, 7}), seven);
+    EXPECT_EQ(db.find({out, p.sel, 0, 8}), nullptr);
+    EXPECT_EQ(db.find({out, {}, seven->what.index, 7}), seven);
+    EXPECT_EQ(db.find({out, {}, seven->what.index, 0}), nullptr);
+}
+
 TEST(Spd, NeverGivesIndexZero) {
     spd db;
     EXPECT_EQ(put(db, from("10.0.0.1", in)).what.index, 8u);
