@@ -73,9 +73,8 @@ punt_limiter::punt_limiter(const punt_rates& rates) noexcept {
 bool punt_limiter::admit(punt_class c, std::uint64_t now_ns) noexcept {
     bucket& b = buckets_[static_cast<std::size_t>(c)];
     if (b.cost_ns == 0) return true;
-    const std::uint64_t oldest = now_ns > b.depth_ns ? now_ns - b.depth_ns : 0;
-    const std::uint64_t paid = std::max(b.paid_until_ns, oldest);
-    if (paid + b.cost_ns > now_ns) return false;
+    const std::uint64_t paid = std::max(b.paid_until_ns, now_ns);
+    if (paid + b.cost_ns > now_ns + b.depth_ns) return false;
     b.paid_until_ns = paid + b.cost_ns;
     return true;
 }

@@ -64,8 +64,7 @@ class punt_limiter {
     [[nodiscard]] bool admit(punt_class c, std::uint64_t now_ns) noexcept;
 
   private:
-    /// Time as tokens: one costs `cost_ns`, and what lies between `paid_until_ns` and now is what
-    /// may still be spent, at most `depth_ns` of it.
+    /// Time as tokens: one costs `cost_ns`, and payment may run ahead of the clock by `depth_ns`.
     struct bucket {
         std::uint64_t cost_ns = 0; ///< 0 = no limit
         std::uint64_t depth_ns = 0;
