@@ -17,11 +17,13 @@ run_dir() {
     echo "$SANDBOX/$1"
 }
 
-# esplaned_start NODE: in the background, until it says that it is ready.
+# esplaned_start NODE: in the background, until it says that it is ready.  ESPLANED_OPTIONS: more
+# for its command line.
 declare -A ESPLANED_PID
 esplaned_start() {
     local log=$SANDBOX/$1.log
-    ip netns exec "$1" "$ESPLANED" --run-dir "$(run_dir "$1")" \
+    # shellcheck disable=SC2086  # words
+    ip netns exec "$1" "$ESPLANED" --run-dir "$(run_dir "$1")" ${ESPLANED_OPTIONS:-} \
         --port lan=xdp:lan,role=plain --port wan=xdp:wan,role=secure >"$log" 2>&1 &
     ESPLANED_PID[$1]=$!
     await 10 esplaned_decided "$1" || true
