@@ -65,8 +65,9 @@ json answer(engine& e, const daemon_facts& facts, const json& request) {
     if (command == "policy") return report_policies(e.control(), from);
     if (command == "ports") return report_ports(e);
     if (command == "drops") return report_drops_of(e);
+    if (command == "filter") return report_filter(e.filter());
     return {{"error",
-             "unknown command \"" + command + "\": there are status, sa, policy, ports and drops"}};
+             "unknown command \"" + command + "\": there are status, sa, policy, ports, drops and filter"}};
 }
 
 } // namespace esplane::tools

@@ -5,6 +5,7 @@
 //   {"command": "status"}                     one object
 //   {"command": "ports"}                      {"ports": [...]}
 //   {"command": "drops"}                      {"packets": {...}, "drops": [...]}
+//   {"command": "filter"}                     {"rules": [...]}
 //   {"command": "sa", "cursor": N}            {"sas": [...], "next": N or null}
 //   {"command": "policy", "cursor": N}        {"policies": [...], "next": N or null}
 //

@@ -65,6 +65,18 @@ void engine::publish_network(const control::network& n) {
     tables_.publish(fastpath::fib::build(n, bindings));
 }
 
+void engine::set_filter(std::vector<fastpath::filter_rule> rules) {
+    filter_ = nullptr;
+    if (rules.empty()) {
+        tables_.set_filter(nullptr);
+        return;
+    }
+    auto filter = std::make_unique<fastpath::rule_filter>(std::move(rules),
+                                                          static_cast<unsigned>(workers_.size()));
+    filter_ = filter.get();
+    tables_.set_filter(std::move(filter));
+}
+
 std::vector<wanted_next_hop> engine::deliver_events() {
     std::vector<wanted_next_hop> wanted;
     for (const auto& worker : workers_)

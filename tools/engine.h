@@ -56,6 +56,11 @@ class engine {
     /// Routes by what the kernel says; ports are found by their ifindex.
     void publish_network(const control::network& n);
 
+    /// The built-in filter inside the tunnels; without rules: none.
+    void set_filter(std::vector<fastpath::filter_rule> rules);
+    /// The one in force; nullptr where there is none.
+    [[nodiscard]] const fastpath::rule_filter* filter() const noexcept { return filter_; }
+
     /// Hands what the workers told to the control layer; returns the next hops they wait for.
     [[nodiscard]] std::vector<wanted_next_hop> deliver_events();
 
@@ -64,6 +69,7 @@ class engine {
 
     std::vector<fastpath::port*> ports_;
     fastpath::tables tables_;
+    const fastpath::rule_filter* filter_ = nullptr; ///< of tables_
     fastpath::user_backend backend_;
     control::layer layer_;
     std::unique_ptr<xfrm::server> server_;

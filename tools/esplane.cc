@@ -44,6 +44,7 @@ constexpr question questions[] = {
     {"policy", "security policies", "policies"},
     {"ports", "ports and their counters", nullptr},
     {"drops", "packets lost, by reason", nullptr},
+    {"filter", "rules for what is in the tunnels, and what they decided", nullptr},
 };
 
 int ask(const std::string& run_dir, const question& q, bool as_json) {

@@ -195,11 +195,13 @@ result<void> daemon::make_engine() {
     for (std::size_t i = 0; i < workers.size(); ++i) {
         if (!options_.cpus.empty()) workers[i].cpu = static_cast<int>(options_.cpus[i]);
         workers[i].wake_control = wake_.get();
+        workers[i].punts = options_.punts.shared_by(options_.workers);
     }
     auto made = engine::make(devices_->buffers(), devices_->ports(), std::move(workers));
     if (!made) return tl::unexpected(made.error());
     guarding_ = std::make_unique<guarding>(devices_->guards(), log);
     engine_ = std::move(*made);
+    engine_->set_filter(options_.filter);
     engine_->control().subscribe(guarding_.get());
     engine_->backend().on_encap_ports(
         [this] { guarding_->set_encap_ports(engine_->backend().encap_ports()); });

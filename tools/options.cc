@@ -5,6 +5,7 @@
 #include <charconv>
 #include <optional>
 #include <set>
+#include <sstream>
 
 #include <CLI/CLI.hpp>
 #include <net/if.h>
@@ -18,6 +19,14 @@ namespace {
 
 constexpr std::size_t name_limit = 32;
 constexpr unsigned cpu_limit = 1024; ///< CPU_SETSIZE
+constexpr std::uint32_t highest_rate = 1'000'000'000;
+
+constexpr std::pair<std::string_view, fastpath::punt_class> punt_classes[] = {
+    {"ike", fastpath::punt_class::ike},
+    {"arp", fastpath::punt_class::arp_nd},
+    {"icmp", fastpath::punt_class::icmp},
+    {"other", fastpath::punt_class::other},
+};
 
 constexpr std::pair<std::string_view, fastpath::port_role> roles[] = {
     {"plain", fastpath::port_role::plain},
@@ -103,6 +112,8 @@ struct stated {
     std::optional<unsigned> workers;
     std::optional<std::string> cpus;
     std::optional<std::vector<std::string>> ports;
+    std::optional<std::string> punt_limit;
+    std::optional<std::vector<std::string>> filter;
 };
 
 stated overlay(stated over, const stated& under) {
@@ -111,6 +122,8 @@ stated overlay(stated over, const stated& under) {
     if (!over.workers) over.workers = under.workers;
     if (!over.cpus) over.cpus = under.cpus;
     if (!over.ports) over.ports = under.ports;
+    if (!over.punt_limit) over.punt_limit = under.punt_limit;
+    if (!over.filter) over.filter = under.filter;
     return over;
 }
 
@@ -132,10 +145,11 @@ result<void> read_value(const std::string& path, std::string_view key, const tom
     return {};
 }
 
-result<void> read_ports(const std::string& path, const toml::node& node,
-                        std::optional<std::vector<std::string>>& into) {
-    static const std::string wanted =
-        "port: must be an array of texts, as in port = [\"wan=xdp:eth0,role=secure\"]";
+/// example   an element, as a user would write it
+result<void> read_texts(const std::string& path, const std::string& key, const toml::node& node,
+                        const char* example, std::optional<std::vector<std::string>>& into) {
+    const std::string wanted =
+        key + ": must be an array of texts, as in " + key + " = [\"" + example + "\"]";
     const toml::array* array = node.as_array();
     if (array == nullptr) return bad_file(path, wanted);
     into.emplace();
@@ -168,10 +182,16 @@ result<stated> read_file(const std::string& path) {
         else if (key == "cpus")
             read = read_value(path, key, node, "a text, as in cpus = \"2\"", s.cpus);
         else if (key == "port")
-            read = read_ports(path, node, s.ports);
+            read = read_texts(path, "port", node, "wan=xdp:eth0,role=secure", s.ports);
+        else if (key == "punt-limit")
+            read = read_value(path, key, node, "a text, as in punt-limit = \"ike=5000\"",
+                              s.punt_limit);
+        else if (key == "filter")
+            read = read_texts(path, "filter", node, "deny out proto tcp dport 25", s.filter);
         else
             read = bad_file(path, "unknown key \"" + std::string(key) +
-                                      "\": there are run-dir, xfrm, workers, cpus and port");
+                                      "\": there are run-dir, xfrm, workers, cpus, port, "
+                                      "punt-limit and filter");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -211,6 +231,21 @@ result<bool> parse_xfrm(const std::string& text) {
     return fail(EINVAL, "--xfrm " + text + ": choose serve or off", "xfrm");
 }
 
+result<std::vector<fastpath::filter_rule>> parse_filter(const std::vector<std::string>& texts) {
+    if (texts.size() > fastpath::rule_filter::most_rules)
+        return fail(EINVAL,
+                    "--filter: " + std::to_string(texts.size()) + " rules: use at most " +
+                        std::to_string(fastpath::rule_filter::most_rules),
+                    "filter");
+    std::vector<fastpath::filter_rule> rules;
+    for (const std::string& text : texts) {
+        auto rule = fastpath::parse_filter_rule(text);
+        if (!rule) return tl::unexpected(rule.error());
+        rules.push_back(std::move(*rule));
+    }
+    return rules;
+}
+
 result<daemon_options> interpret(const stated& s) {
     daemon_options o;
     if (s.run_dir) o.run_dir = *s.run_dir;
@@ -235,6 +270,14 @@ result<daemon_options> interpret(const stated& s) {
                             std::to_string(o.workers) + " workers",
                         "cpus");
     }
+    if (s.punt_limit) {
+        const auto rates = parse_punt_limit(*s.punt_limit);
+        if (!rates) return tl::unexpected(rates.error());
+        o.punts = *rates;
+    }
+    auto filter = parse_filter(s.filter.value_or(std::vector<std::string>{}));
+    if (!filter) return tl::unexpected(filter.error());
+    o.filter = std::move(*filter);
     auto ports = parse_ports(s.ports.value_or(std::vector<std::string>{}));
     if (!ports) return tl::unexpected(ports.error());
     o.ports = std::move(*ports);
@@ -308,6 +351,28 @@ result<std::vector<unsigned>> parse_cpus(const std::string& text) {
     }
 }
 
+result<fastpath::punt_rates> parse_punt_limit(const std::string& text) {
+    const auto bad = [&](const std::string& what) {
+        return fail(EINVAL, "--punt-limit " + text + ": " + what, "punt-limit");
+    };
+    fastpath::punt_rates rates = fastpath::default_punt_rates;
+    std::istringstream entries(text);
+    for (std::string entry; std::getline(entries, entry, ',');) {
+        const auto equals = entry.find('=');
+        const std::string name = entry.substr(0, equals);
+        const auto* const known = std::find_if(std::begin(punt_classes), std::end(punt_classes),
+                                               [&](const auto& c) { return c.first == name; });
+        if (known == std::end(punt_classes))
+            return bad("no class \"" + name + "\": there are ike, arp, icmp and other");
+        const std::string rate = equals == std::string::npos ? "" : entry.substr(equals + 1);
+        std::uint32_t& into = rates.of(known->second);
+        const auto [stop, code] = std::from_chars(rate.data(), rate.data() + rate.size(), into);
+        if (code != std::errc() || stop != rate.data() + rate.size() || into > highest_rate)
+            return bad("\"" + entry + "\": write " + name + "=N, packets a second; 0 is no limit");
+    }
+    return rates;
+}
+
 result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
                                                                        const char* const* argv) {
     CLI::App app{"esplaned: the user-space IPsec ESP data plane", "esplaned"};
@@ -328,6 +393,17 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
                                    ->option_text("NAME=KIND:DEVICE[,role=plain|secure|host]")
                                    ->expected(1)
                                    ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    app.add_option("--punt-limit", given.punt_limit,
+                   "packets a second to the machine's own stack; 0 = no limit")
+        ->option_text("ike=N,arp=N,icmp=N,other=N");
+    std::vector<std::string> filter;
+    CLI::Option* filter_option =
+        app.add_option("--filter", filter,
+                       "a rule for what is in the tunnels; the first match wins")
+            ->option_text("\"allow|deny [in|out|both] [proto P] [src CIDR] [dst CIDR] "
+                          "[sport PORTS] [dport PORTS]\"")
+            ->expected(1)
+            ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     try {
         app.parse(argc, argv);
     } catch (const CLI::CallForHelp&) {
@@ -338,6 +414,7 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
         return fail(EINVAL, std::string(e.what()) + ": see esplaned --help");
     }
     if (port_option->count() != 0) given.ports = ports;
+    if (filter_option->count() != 0) given.filter = filter;
     if (!config.empty()) {
         auto file = read_file(config);
         if (!file) return tl::unexpected(file.error());

@@ -3,7 +3,7 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// and `port`, an array of the same texts.  An option on the command line replaces the file's.
+// `punt-limit`, and `port` and `filter`, arrays of the same texts.  An option on the command line replaces the file's.
 // Does not: look at the machine.  Whether a device exists is found out when it is opened.
 #pragma once
 
@@ -12,7 +12,9 @@
 #include <variant>
 #include <vector>
 
+#include "fastpath/filter.h"
 #include "fastpath/port.h"
+#include "fastpath/punt.h"
 #include "lib/base/result.h"
 
 namespace esplane::tools {
@@ -43,6 +45,8 @@ struct daemon_options {
     unsigned workers = 1;
     std::vector<unsigned> cpus; ///< one for each worker; empty: wherever the kernel puts them
     std::vector<port_spec> ports;
+    fastpath::punt_rates punts = fastpath::default_punt_rates; ///< of all workers together
+    std::vector<fastpath::filter_rule> filter;
 };
 
 /// The command line asked for text and nothing else: --help, --version.
@@ -53,6 +57,9 @@ struct text_answer {
 /// Errors: EINVAL and what reading the file gives; one line each.
 [[nodiscard]] result<std::variant<daemon_options, text_answer>>
 parse_daemon_options(int argc, const char* const* argv);
+
+/// "ike=5000,other=100": a class that is not named keeps its default.  Errors: EINVAL.
+[[nodiscard]] result<fastpath::punt_rates> parse_punt_limit(const std::string& text);
 
 /// "2,4-5" as {2, 4, 5}.  Errors: EINVAL.
 [[nodiscard]] result<std::vector<unsigned>> parse_cpus(const std::string& text);

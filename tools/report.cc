@@ -241,4 +241,16 @@ json report_drops(const fastpath::worker_counters& c) {
     return drops;
 }
 
+json report_filter(const fastpath::rule_filter* f) {
+    json rules = json::array();
+    if (f != nullptr) {
+        const auto hits = f->count();
+        for (std::size_t i = 0; i < hits.size(); ++i)
+            rules.push_back({{"rule", f->rules()[i].text},
+                             {"packets", hits[i].packets},
+                             {"bytes", hits[i].bytes}});
+    }
+    return {{"rules", std::move(rules)}};
+}
+
 } // namespace esplane::tools

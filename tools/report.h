@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fastpath/counters.h"
+#include "fastpath/filter.h"
 #include "fastpath/port.h"
 #include "lib/control/layer.h"
 
@@ -33,5 +34,8 @@ inline constexpr unsigned page_size = 64;
 [[nodiscard]] nlohmann::json report_packets(const fastpath::worker_counters& c);
 /// [{"reason", "packets", "text"}]: every reason, also those with no packets.
 [[nodiscard]] nlohmann::json report_drops(const fastpath::worker_counters& c);
+
+/// {"rules": [{"rule", "packets", "bytes"}]}: in order, with what each decided.  f   may be nullptr
+[[nodiscard]] nlohmann::json report_filter(const fastpath::rule_filter* f);
 
 } // namespace esplane::tools

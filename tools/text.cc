@@ -141,6 +141,13 @@ std::string ports_text(const json& reply) {
     return t.to_string();
 }
 
+std::string filter_text(const json& reply) {
+    table t({{"PACKETS", align::right}, {"BYTES", align::right}, {"RULE"}});
+    for (const json& r : reply.at("rules"))
+        t.add({cell(r.at("packets")), cell(r.at("bytes")), cell(r.at("rule"))});
+    return t.empty() ? "no filter\n" : t.to_string();
+}
+
 } // namespace
 
 std::string text_of_reply(const std::string& command, const json& reply) {
@@ -148,6 +155,7 @@ std::string text_of_reply(const std::string& command, const json& reply) {
     if (command == "sa") return sa_text(reply);
     if (command == "policy") return policy_text(reply);
     if (command == "ports") return ports_text(reply);
+    if (command == "filter") return filter_text(reply);
     const std::string drops = text_of_drops(reply.at("drops"));
     return drops.empty() ? "no drops\n" : drops;
 }

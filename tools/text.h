@@ -9,7 +9,8 @@
 
 namespace esplane::tools {
 
-/// `reply` is what the daemon answered to `command`: status, sa, policy, ports or drops.
+/// `reply` is what the daemon answered to `command`: status, sa, policy, ports, drops or
+/// filter.
 [[nodiscard]] std::string text_of_reply(const std::string& command, const nlohmann::json& reply);
 
 /// "received 10, sent 8, dropped 2": the accounts of report_packets, without what is 0.

@@ -68,6 +68,19 @@ class Answers : public ::testing::Test {
     std::unique_ptr<engine> engine_;
 };
 
+TEST_F(Answers, FilterShowsItsRulesInOrderWithWhatTheyDecided) {
+    EXPECT_EQ(text_of_reply("filter", ask({{"command", "filter"}})), "no filter\n");
+    engine_->set_filter({*fastpath::parse_filter_rule("allow in"),
+                         *fastpath::parse_filter_rule("deny out dport 25")});
+    const json reply = ask({{"command", "filter"}});
+    ASSERT_EQ(reply["rules"].size(), 2u);
+    EXPECT_EQ(reply["rules"][1],
+              (json{{"rule", "deny out dport 25"}, {"packets", 0}, {"bytes", 0}}));
+    EXPECT_THAT(text_of_reply("filter", reply), HasSubstr("deny out dport 25"));
+    engine_->set_filter({});
+    EXPECT_TRUE(ask({{"command", "filter"}})["rules"].empty());
+}
+
 TEST_F(Answers, StatusCountsWhatIsThere) {
     add_sa(0x1000);
     add_policy(ipsec::policy_direction::out, "10.0.0.1");

@@ -128,6 +128,35 @@ TEST(DaemonOptions, HelpAndVersionAskForTextAlone) {
                 HasSubstr("NAME=KIND:DEVICE[,role=plain|secure|host]"));
 }
 
+TEST(Options, APuntLimitChangesTheClassesItNames) {
+    const auto rates = parse_punt_limit("ike=10,other=0");
+    ASSERT_TRUE(rates) << rates.error().text;
+    EXPECT_EQ(rates->of(fastpath::punt_class::ike), 10u);
+    EXPECT_EQ(rates->of(fastpath::punt_class::other), 0u);
+    for (const auto same : {fastpath::punt_class::arp_nd, fastpath::punt_class::icmp})
+        EXPECT_EQ(rates->of(same), fastpath::default_punt_rates.of(same));
+    EXPECT_EQ(options_of({"--port", "lan=xdp:a"}).punts, fastpath::default_punt_rates);
+}
+
+TEST(Options, AFaultyPuntLimitIsNamed) {
+    for (const auto& [text, what] :
+         {std::pair{"bgp=1", "\"bgp\""}, std::pair{"ike", "\"ike\""},
+          std::pair{"ike=x", "\"ike=x\""}, std::pair{"ike=1,,", "no class \"\""},
+          std::pair{"ike=9999999999", "\"ike=9999999999\""}})
+        EXPECT_THAT(error_of({"--punt-limit", text, "--port", "lan=xdp:a"}),
+                    ::testing::AllOf(HasSubstr(std::string("--punt-limit ") + text + ": "),
+                                     HasSubstr(what)));
+}
+
+TEST(Options, AFaultyFilterRuleIsNamed) {
+    EXPECT_THAT(error_of({"--filter", "deny proto tpc", "--port", "lan=xdp:a"}),
+                HasSubstr("--filter \"deny proto tpc\": unknown protocol \"tpc\""));
+    std::vector<const char*> many{"--port", "lan=xdp:a"};
+    for (std::size_t i = 0; i <= fastpath::rule_filter::most_rules; ++i)
+        many.insert(many.end(), {"--filter", "deny"});
+    EXPECT_THAT(error_of(many), HasSubstr("257 rules"));
+}
+
 class ConfigFile : public ::testing::Test {
   protected:
     const char* write(const std::string& text) {
@@ -160,6 +189,17 @@ TEST_F(ConfigFile, UsesTheNamesOfTheCommandLine) {
     EXPECT_EQ(o.ports[1].device, "veth2");
 }
 
+TEST_F(ConfigFile, HasPuntLimitsAndAFilter) {
+    const char* file = write("port = [\"lan=xdp:veth1\"]\n"
+                             "punt-limit = \"icmp=7\"\n"
+                             "filter = [\"allow in\", \"deny out dport 25\"]\n");
+    const daemon_options o = options_of({"--config", file});
+    EXPECT_EQ(o.punts.of(fastpath::punt_class::icmp), 7u);
+    ASSERT_EQ(o.filter.size(), 2u);
+    EXPECT_EQ(o.filter[1].text, "deny out dport 25");
+    EXPECT_EQ(options_of({"--filter", "deny in", "--config", file}).filter.size(), 1u);
+}
+
 TEST_F(ConfigFile, YieldsToTheCommandLine) {
     const daemon_options o =
         options_of({"--run-dir", "/run/c", "--port", "only=xdp:veth3", "--config",
@@ -171,14 +211,17 @@ TEST_F(ConfigFile, YieldsToTheCommandLine) {
 }
 
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
-    EXPECT_EQ(error_in("colour = 1\n"),
-              "unknown key \"colour\": there are run-dir, xfrm, workers, cpus and port");
+    EXPECT_EQ(
+        error_in("colour = 1\n"),
+        "unknown key \"colour\": there are run-dir, xfrm, workers, cpus, port, punt-limit and "
+        "filter");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
     EXPECT_EQ(error_in("cpus = 2\n"), "cpus: must be a text, as in cpus = \"2\"");
     for (const char* text : {"port = \"lan=xdp:veth1\"\n", "port = [1]\n"})
         EXPECT_THAT(error_in(text), HasSubstr("port: must be an array of texts"));
+    EXPECT_THAT(error_in("filter = \"deny\"\n"), HasSubstr("filter: must be an array of texts"));
     EXPECT_THAT(error_in("xfrm = \n"), HasSubstr("line 1: "));
     EXPECT_THAT(error_of({"--config", "/nonexistent.toml"}),
                 HasSubstr("--config /nonexistent.toml"));
