@@ -85,6 +85,9 @@ class policy_table {
     policy_table(const policy_table&) = delete;
     policy_table& operator=(const policy_table&) = delete;
 
+    [[nodiscard]] bool empty() const noexcept {
+        return ordered_.load(std::memory_order_acquire)->empty();
+    }
     /// The best policy for a flow; nullptr where none covers it.
     [[nodiscard]] const policy_entry* find(const flow_key<Words>& flow) const noexcept;
 

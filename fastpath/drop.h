@@ -14,6 +14,7 @@ enum class drop_reason : std::uint8_t {
     // parse
     frame_malformed,
     frame_not_ip,
+    frame_other_station,
     ip_malformed,
     ip_checksum,
     fragment,

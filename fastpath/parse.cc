@@ -197,14 +197,6 @@ drop_reason parse_ipv6(packet& p, const fib& routes, bool checksums) noexcept {
     return parse_l4<16>(p, ip.source.data(), checksums);
 }
 
-/// RFC 3948: in UDP to one of our ports, not a keepalive, no non-ESP marker.
-bool is_esp_in_udp(const packet& p, const tables& shared) noexcept {
-    if (p.protocol != wire::proto_udp || !shared.is_encap_port(p.destination_port)) return false;
-    if (p.length < p.l4_offset + sizeof(wire::udp_header) + sizeof(wire::esp_header)) return false;
-    const auto spi = wire::load<wire::be32>(p.data + p.l4_offset + sizeof(wire::udp_header));
-    return spi != wire::be32();
-}
-
 /// The IP packet behind an Ethernet header.
 drop_reason strip_ethernet(packet& p) noexcept {
     if (p.length < sizeof(wire::ethernet_header) + 1) return drop_reason::frame_malformed;
@@ -229,6 +221,18 @@ drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept {
     if (why == drop_reason::none && p.next->kind == adjacency_kind::local)
         p.flags |= packet_flag::for_machine;
     return why;
+}
+
+drop_reason read_ports(packet& p) noexcept {
+    return p.family == family::ipv4 ? parse_l4<4>(p, nullptr, false)
+                                    : parse_l4<16>(p, nullptr, false);
+}
+
+bool is_esp_in_udp(const packet& p, const tables& shared) noexcept {
+    if (p.protocol != wire::proto_udp || !shared.is_encap_port(p.destination_port)) return false;
+    if (p.length < p.l4_offset + sizeof(wire::udp_header) + sizeof(wire::esp_header)) return false;
+    const auto spi = wire::load<wire::be32>(p.data + p.l4_offset + sizeof(wire::udp_header));
+    return spi != wire::be32();
 }
 
 void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,

@@ -35,6 +35,14 @@ namespace esplane::fastpath {
     return f;
 }
 
+/// Sets the ports, or what ipsec::flow has in their place, of a packet whose family, protocol and
+/// l4_offset are known.  Anything but none: there are not enough bytes for them.
+[[nodiscard]] drop_reason read_ports(packet& p) noexcept;
+
+/// Whether a packet for the machine, its ports known, is ESP in UDP (RFC 3948): to a port that
+/// carries it, not a keepalive, no non-ESP marker.
+[[nodiscard]] bool is_esp_in_udp(const packet& p, const tables& shared) noexcept;
+
 /// Sorts frames: ESP for the machine to `esp`, everything else that is IP to `clear`.
 ///
 /// ethernet   whether frames of this burst begin with an Ethernet header

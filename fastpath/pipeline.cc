@@ -22,6 +22,7 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
     for (packet& p : frames)
         p.port = from;
 
+    if (ports_[from]->twin_apart()) frames = hand_up(s, frames);
     if (shared_.closed()) [[unlikely]] {
         for (packet& p : frames)
             s.drop(p, drop_reason::closed);
@@ -45,6 +46,34 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
     send(s, leaving);
     punt(s, local);
     finish(s);
+}
+
+/// Takes out of a burst what is the stack's whatever the policies say, and what is another
+/// station's; returns the rest, in order.
+std::span<packet> pipeline::hand_up(stage& s, std::span<packet> frames) noexcept {
+    packet_list up;
+    std::size_t kept = 0, taken = 0;
+    for (packet& p : frames) {
+        const arrival whose = sort_arrival(s, p);
+        if (whose == arrival::path) {
+            if (taken != 0) frames[kept] = p;
+            ++kept;
+            continue;
+        }
+        packet& out = handed_up_[taken++] = p;
+        if (whose == arrival::stack)
+            up.push(out);
+        else
+            s.drop(out, drop_reason::frame_other_station);
+    }
+    if (!up.empty()) punt(s, up);
+    return frames.first(kept);
+}
+
+void pipeline::relay(port& p, moment now) noexcept {
+    const stage s = begin(now);
+    machine_rules rules(s, fragments_);
+    p.relay(lane_, rules);
 }
 
 void pipeline::tend(moment now) noexcept {

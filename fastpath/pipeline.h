@@ -16,6 +16,7 @@
 
 #include "fastpath/buffer_pool.h"
 #include "fastpath/hold.h"
+#include "fastpath/machine.h"
 #include "fastpath/outbound.h"
 #include "fastpath/port.h"
 #include "fastpath/punt.h"
@@ -36,6 +37,9 @@ class pipeline {
     /// How much may go to the machine's own stack from now on.
     void limit_punts(const punt_rates& rates) noexcept { punts_ = punt_limiter(rates); }
 
+    /// Lets a port send what the machine's own stack gave its twin.  Once per loop.
+    void relay(port& p, moment now) noexcept;
+
     /// Sends held packets whose next hop is known by now.  Once per loop.
     void tend(moment now) noexcept;
 
@@ -50,6 +54,7 @@ class pipeline {
     static void bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept;
     void send(stage& s, const packet_list& packets) noexcept;
     void transmit(stage& s, const packet_list& frames) noexcept;
+    [[nodiscard]] std::span<packet> hand_up(stage& s, std::span<packet> frames) noexcept;
     void punt(stage& s, const packet_list& packets) noexcept;
     void punt(stage& s, packet& p, punt_class c) noexcept;
     void finish(stage& s) noexcept;
@@ -65,6 +70,8 @@ class pipeline {
     punt_limiter punts_;
     burst_scratch scratch_;
     hold_queue hold_;
+    fragment_memory fragments_;                ///< of what the machine sends
+    std::array<packet, max_burst> handed_up_; ///< of one burst
 };
 
 } // namespace esplane::fastpath

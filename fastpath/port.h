@@ -45,6 +45,8 @@ struct port_counters {
     std::uint64_t kernel_denied = 0; ///< the egress program dropped what the kernel sent
 };
 
+class machine_rules;
+
 class port {
   public:
     virtual ~port() = default;
@@ -65,6 +67,13 @@ class port {
     /// Returns how many were taken (copied: buffers remain the caller's).
     [[nodiscard]] virtual std::size_t punt(unsigned lane,
                                            std::span<packet* const> frames) noexcept = 0;
+
+    /// Whether the kernel twin is a device apart (a TAP), with no program on the port's own: the
+    /// pipeline sorts what arrives, and what the machine's stack sends comes by relay().
+    [[nodiscard]] virtual bool twin_apart() const noexcept { return false; }
+    /// Sends what the machine's own stack has sent into the twin, as far as the rules allow it.
+    /// After the bursts of each loop.
+    virtual void relay(unsigned, machine_rules&) noexcept {}
 
     /// Whether frames begin with an Ethernet header; else with the IP header.
     [[nodiscard]] virtual bool ethernet() const noexcept { return true; }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/dpdk/eal.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+#include <sched.h>
+#include <sstream>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_log.h>
+
+#include "lib/base/unique_fd.h"
+
+namespace esplane::fastpath {
+
+namespace {
+
+/// What of EAL's log a step is judged by.  Its own threads log too.
+struct log_memory {
+    std::mutex lock;
+    std::string first_error;
+};
+
+log_memory& logged() {
+    static log_memory memory;
+    return memory;
+}
+
+/// Lines that say only that something failed; the reason stands before or after them.
+bool says_nothing(std::string_view line) {
+    return line.find("Failed to attach device") != line.npos ||
+           line.find("Driver cannot attach the device") != line.npos;
+}
+
+std::string trimmed(std::string_view line) {
+    constexpr std::string_view prefix = "EAL: ";
+    if (line.starts_with(prefix)) line.remove_prefix(prefix.size());
+    constexpr std::string_view fatal = "FATAL: ";
+    if (line.starts_with(fatal)) line.remove_prefix(fatal.size());
+    while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back())) != 0)
+        line.remove_suffix(1);
+    return std::string(line);
+}
+
+ssize_t take_log(void*, const char* text, std::size_t length) {
+    log_memory& memory = logged();
+    const std::string_view line(text, length);
+    if (rte_log_cur_msg_loglevel() > static_cast<int>(RTE_LOG_ERR) || says_nothing(line))
+        return static_cast<ssize_t>(length);
+    const std::lock_guard held(memory.lock);
+    if (memory.first_error.empty()) memory.first_error = trimmed(line);
+    return static_cast<ssize_t>(length);
+}
+
+void take_over_log() {
+    static FILE* stream = nullptr;
+    if (stream != nullptr) return;
+    cookie_io_functions_t functions{};
+    functions.write = take_log;
+    stream = ::fopencookie(nullptr, "w", functions);
+    if (stream == nullptr) return;
+    ::setvbuf(stream, nullptr, _IONBF, 0);
+    (void)::rte_openlog_stream(stream);
+}
+
+/// Stands in for stdout and stderr: getopt, usage texts and libraries of drivers print there.
+class printed {
+  public:
+    printed()
+        : file_(::memfd_create("printed", MFD_CLOEXEC)) {
+        std::fflush(stdout);
+        for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
+            kept_[fd - 1] = unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+            if (file_.valid() && kept_[fd - 1].valid()) ::dup2(file_.get(), fd);
+        }
+    }
+    ~printed() {
+        std::fflush(stdout);
+        for (const int fd : {STDOUT_FILENO, STDERR_FILENO})
+            if (kept_[fd - 1].valid()) ::dup2(kept_[fd - 1].get(), fd);
+    }
+    printed(const printed&) = delete;
+    printed& operator=(const printed&) = delete;
+
+    [[nodiscard]] std::string first_line() const {
+        char text[512];
+        const ssize_t n = ::pread(file_.get(), text, sizeof text, 0);
+        const std::string_view all(text, n > 0 ? static_cast<std::size_t>(n) : 0);
+        return trimmed(all.substr(0, all.find('\n')));
+    }
+
+  private:
+    unique_fd file_;
+    unique_fd kept_[2];
+};
+
+bool names(const std::string& argument, std::string_view option) {
+    if (option.size() == 2) return argument.starts_with(option); // -m 64, -m64
+    return argument == option || argument.starts_with(std::string(option) + "=");
+}
+
+bool speaks_of(const std::vector<std::string>& arguments,
+               std::initializer_list<std::string_view> options) {
+    return std::any_of(arguments.begin(), arguments.end(), [&](const std::string& a) {
+        return std::any_of(options.begin(), options.end(),
+                           [&](std::string_view o) { return names(a, o); });
+    });
+}
+
+std::vector<std::string> words_of(const std::string& text) {
+    std::istringstream in(text);
+    return {std::istream_iterator<std::string>(in), {}};
+}
+
+/// Bytes of huge pages that nobody has, of all sizes.
+std::uint64_t free_hugepages() {
+    namespace fs = std::filesystem;
+    std::uint64_t bytes = 0;
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator("/sys/kernel/mm/hugepages", none)) {
+        std::uint64_t kib = 0, pages = 0;
+        if (std::sscanf(entry.path().filename().c_str(), "hugepages-%lukB", &kib) != 1) continue;
+        std::ifstream(entry.path() / "free_hugepages") >> pages;
+        bytes += pages * kib * 1024;
+    }
+    return bytes;
+}
+
+/// EAL pins the thread that starts it; that is not its business here.
+class kept_affinity {
+  public:
+    kept_affinity() { known_ = ::sched_getaffinity(0, sizeof set_, &set_) == 0; }
+    ~kept_affinity() {
+        if (known_) (void)::sched_setaffinity(0, sizeof set_, &set_);
+    }
+    kept_affinity(const kept_affinity&) = delete;
+    kept_affinity& operator=(const kept_affinity&) = delete;
+
+    [[nodiscard]] unsigned first_cpu() const noexcept {
+        for (unsigned cpu = 0; known_ && cpu < CPU_SETSIZE; ++cpu)
+            if (CPU_ISSET(cpu, &set_)) return cpu;
+        return 0;
+    }
+
+  private:
+    cpu_set_t set_;
+    bool known_ = false;
+};
+
+std::string without_hugepages(const eal_options& o) {
+    return "DPDK runs without huge pages: echo " + std::to_string(o.memory_mib / 2) +
+           " >/proc/sys/vm/nr_hugepages before the start makes it faster";
+}
+
+} // namespace
+
+std::vector<std::string> eal_command_line(const eal_options& o, const eal_surroundings& s) {
+    const std::vector<std::string> own = words_of(o.arguments);
+    std::vector<std::string> line = {"esplaned"};
+    const auto add = [&](std::initializer_list<std::string> words) {
+        line.insert(line.end(), words);
+    };
+    if (!speaks_of(own, {"-l", "-c", "-s", "--lcores"})) add({"-l", std::to_string(s.cpu)});
+    if (!speaks_of(own, {"--no-telemetry", "--telemetry"})) add({"--no-telemetry"});
+    if (!speaks_of(own, {"--no-huge", "--in-memory", "--legacy-mem", "--huge-dir", "--huge-unlink",
+                         "--file-prefix", "--proc-type", "--socket-mem", "-m"})) {
+        if (s.hugepages)
+            add({"--in-memory"});
+        else
+            add({"--no-huge", "--no-shconf", "-m", std::to_string(o.memory_mib)});
+    }
+    if (!speaks_of(own, {"--no-pci", "--allow", "--block", "-a", "-b"})) {
+        if (o.pci_functions.empty()) add({"--no-pci"});
+        for (const std::string& function : o.pci_functions)
+            add({"-a", function});
+    }
+    line.insert(line.end(), own.begin(), own.end());
+    return line;
+}
+
+result<void> quietly(int (*step)(void* context), void* context) {
+    take_over_log();
+    log_memory& memory = logged();
+    {
+        const std::lock_guard held(memory.lock);
+        memory.first_error.clear();
+    }
+    const printed output;
+    const int code = std::abs(step(context));
+    if (code == 0) return {};
+    const std::lock_guard held(memory.lock);
+    std::string text = memory.first_error.empty() ? output.first_line() : memory.first_error;
+    if (text.empty()) text = std::strerror(code);
+    return fail(code, text);
+}
+
+result<std::string> start_eal(const eal_options& o) {
+    static bool started = false;
+    if (started) return std::string();
+    const kept_affinity affinity;
+    const bool huge = free_hugepages() >= std::uint64_t{o.memory_mib} << 20;
+    // EAL keeps pointers into its arguments.
+    static std::vector<std::string> line;
+    line = eal_command_line(o, {huge, affinity.first_cpu()});
+    std::vector<char*> arguments;
+    for (std::string& word : line)
+        arguments.push_back(word.data());
+    const auto done = quietly([&] {
+        return ::rte_eal_init(static_cast<int>(arguments.size()), arguments.data()) < 0 ? rte_errno
+                                                                                        : 0;
+    });
+    if (!done) return fail(done.error().code, "DPDK does not start: " + done.error().text, "eal");
+    started = true;
+    return ::rte_eal_has_hugepages() != 0 ? std::string() : without_hugepages(o);
+}
+
+result<std::uint16_t> probe_device(const std::string& device, const std::string& arguments) {
+    std::uint16_t id = 0;
+    if (::rte_eth_dev_get_port_by_name(device.c_str(), &id) == 0) return id;
+    const std::string whole = arguments.empty() ? device : device + "," + arguments;
+    if (auto probed = quietly([&] { return ::rte_dev_probe(whole.c_str()); }); !probed)
+        return fail(probed.error().code == EPERM ? EIO : probed.error().code, // a plain -1
+                    probed.error().text);
+    if (::rte_eth_dev_get_port_by_name(device.c_str(), &id) == 0) return id;
+    return fail(ENODEV, "DPDK found no network device by that name");
+}
+
+} // namespace esplane::fastpath

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/tap.h"
+
+#include <cstring>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+namespace esplane::fastpath {
+
+namespace {
+
+constexpr const char* tun_device = "/dev/net/tun";
+
+ifreq request_for(const std::string& name) {
+    ifreq r{};
+    std::memcpy(r.ifr_name, name.data(), name.size());
+    return r;
+}
+
+tl::unexpected<error> cannot_attach(const std::string& name) {
+    switch (errno) {
+    case EPERM:
+        return fail(EPERM, "TAP " + name + ": not permitted: it takes CAP_NET_ADMIN");
+    case EBUSY:
+        return fail(EBUSY, "TAP " + name + ": another process has it: stop that one");
+    case EINVAL:
+        return fail(EEXIST, "TAP " + name +
+                                ": there is a device of that name of another kind: call the port "
+                                "otherwise, or delete it (ip link del)");
+    default:
+        return fail_errno("TAP " + name);
+    }
+}
+
+} // namespace
+
+result<tap> tap::open(const std::string& name, const wire::mac_address& mac, std::uint32_t mtu,
+                      unsigned lanes) {
+    if (name.size() >= IF_NAMESIZE)
+        return fail(ENAMETOOLONG, "the port's name is its TAP's: use at most 15 characters");
+    tap t;
+    t.name_ = name;
+    t.control_ = unique_fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!t.control_.valid()) return fail_errno("TAP " + name);
+    for (unsigned i = 0; i < lanes; ++i)
+        if (auto attached = t.attach(lanes > 1); !attached) return tl::unexpected(attached.error());
+    t.ifindex_ = static_cast<int>(::if_nametoindex(name.c_str()));
+    if (auto set = t.set_mac(mac); !set) return tl::unexpected(set.error());
+    if (auto set = t.set_mtu(mtu); !set) return tl::unexpected(set.error());
+    if (auto set = t.set_up(); !set) return tl::unexpected(set.error());
+    return t;
+}
+
+result<void> tap::attach(bool several) {
+    unique_fd fd(::open(tun_device, O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    if (!fd.valid() && errno == ENOENT)
+        return fail(ENOENT, std::string(tun_device) +
+                                " is missing, the port's twin is a TAP: modprobe tun");
+    if (!fd.valid()) return fail_errno(tun_device);
+    ifreq r = request_for(name_);
+    r.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | (several ? IFF_MULTI_QUEUE : 0));
+    if (::ioctl(fd.get(), TUNSETIFF, &r) != 0) return cannot_attach(name_);
+    queues_.push_back(std::move(fd));
+    return {};
+}
+
+result<void> tap::set_mac(const wire::mac_address& mac) {
+    ifreq r = request_for(name_);
+    r.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+    std::memcpy(r.ifr_hwaddr.sa_data, mac.data(), mac.size());
+    if (::ioctl(control_.get(), SIOCSIFHWADDR, &r) != 0)
+        return fail_errno("TAP " + name_ + ": MAC address");
+    return {};
+}
+
+result<void> tap::set_mtu(std::uint32_t mtu) {
+    ifreq r = request_for(name_);
+    r.ifr_mtu = static_cast<int>(mtu);
+    if (::ioctl(control_.get(), SIOCSIFMTU, &r) != 0)
+        return fail_errno("TAP " + name_ + ": MTU " + std::to_string(mtu));
+    return {};
+}
+
+result<void> tap::set_up() {
+    ifreq r = request_for(name_);
+    if (::ioctl(control_.get(), SIOCGIFFLAGS, &r) != 0) return fail_errno("TAP " + name_);
+    r.ifr_flags = static_cast<short>(r.ifr_flags | IFF_UP);
+    if (::ioctl(control_.get(), SIOCSIFFLAGS, &r) != 0) return fail_errno("TAP " + name_ + ": up");
+    return {};
+}
+
+std::size_t tap::read(unsigned lane, std::span<std::uint8_t> into) noexcept {
+    const ssize_t n = ::read(queues_[lane].get(), into.data(), into.size());
+    return n > 0 ? static_cast<std::size_t>(n) : 0;
+}
+
+bool tap::write(unsigned lane, std::span<const std::uint8_t> frame) noexcept {
+    return ::write(queues_[lane].get(), frame.data(), frame.size()) ==
+           static_cast<ssize_t>(frame.size());
+}
+
+std::optional<std::uint32_t> tap::mtu() const {
+    ifreq r = request_for(name_);
+    if (::ioctl(control_.get(), SIOCGIFMTU, &r) != 0) return std::nullopt;
+    return static_cast<std::uint32_t>(r.ifr_mtu);
+}
+
+std::optional<wire::mac_address> tap::mac() const {
+    ifreq r = request_for(name_);
+    if (::ioctl(control_.get(), SIOCGIFHWADDR, &r) != 0) return std::nullopt;
+    wire::mac_address mac;
+    std::memcpy(mac.data(), r.ifr_hwaddr.sa_data, mac.size());
+    return mac;
+}
+
+void tap::set_carrier(bool on) {
+    int carrier = on ? 1 : 0;
+    (void)::ioctl(queues_.front().get(), TUNSETCARRIER, &carrier);
+}
+
+} // namespace esplane::fastpath
