@@ -91,8 +91,11 @@ std::size_t worker::run_once(moment when) noexcept {
         pipeline_.process({burst_.data(), n}, static_cast<std::uint8_t>(i), when);
         total += n;
     }
-    for (port* p : ports_)
-        if (serves(*p)) p->flush(options_.index);
+    for (port* p : ports_) {
+        if (!serves(*p)) continue;
+        if (p->twin_apart()) pipeline_.relay(*p, when);
+        p->flush(options_.index);
+    }
     wake_control();
     return total;
 }
