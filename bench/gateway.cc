@@ -25,6 +25,9 @@ struct group {
     gateway_rows (*measure)();
 };
 constexpr group groups[] = {
+#ifdef HAVE_OVERLOAD
+    {"overload", measure_overload},
+#endif
     {"", nullptr}, // ends the table
 };
 

@@ -40,4 +40,6 @@ struct gateway_row {
 
 using gateway_rows = std::vector<gateway_row>;
 
+gateway_rows measure_overload(); ///< gateway_overload.cc; starts esplaned, needs root
+
 } // namespace esplane::bench
