@@ -178,7 +178,7 @@ result<void> daemon::check_cpus() {
 
 /// The record first: whatever happens from then on, `esplane release` finds the devices.
 result<void> daemon::guard_devices() {
-    auto devices = port_set::reserve(options_.ports, options_.workers);
+    auto devices = port_set::reserve(options_, log);
     if (!devices) return tl::unexpected(devices.error());
     devices_ = std::move(*devices);
     auto recorded = read_guarded(options_.run_dir);

@@ -56,11 +56,16 @@ std::optional<fastpath::port_role> role_named(const std::string& name) {
 struct kind_description {
     std::string_view name;
     std::vector<std::string_view> options;
+    bool device_options = false; ///< what is no option of the port is one of its device
+    std::size_t device_limit = IF_NAMESIZE - 1;
 };
 const std::vector<kind_description>& kinds() {
     static const std::vector<kind_description> all{
+#ifdef ESPLANE_HAVE_DPDK
+        {"dpdk", {}, true, 63},
+#endif
 #ifdef ESPLANE_HAVE_XDP
-        {"xdp", {}},
+        {"xdp", {"mode", "busy-poll"}},
 #endif
     };
     return all;
@@ -81,18 +86,23 @@ tl::unexpected<error> unknown_option(const port_spec& spec, const std::string& o
 
 /// One ",key=value" of a port.
 result<void> apply_port_option(port_spec& spec, const std::string& option) {
+    const kind_description& kind = *kind_named(spec.kind);
     const auto equals = option.find('=');
-    if (equals == std::string::npos) return unknown_option(spec, option);
     const std::string key = option.substr(0, equals);
-    const std::string value = option.substr(equals + 1);
+    const std::string value = equals == std::string::npos ? "" : option.substr(equals + 1);
+    const auto role = key == "role" ? role_named(value) : std::nullopt;
+    if (kind.device_options && !role && !key.empty()) {
+        spec.options.emplace_back(key, value);
+        return {};
+    }
+    if (equals == std::string::npos) return unknown_option(spec, option);
     if (key != "role") {
-        const auto& known = kind_named(spec.kind)->options;
+        const auto& known = kind.options;
         if (std::find(known.begin(), known.end(), key) == known.end())
             return unknown_option(spec, option);
         spec.options.emplace_back(key, value);
         return {};
     }
-    const auto role = role_named(value);
     if (!role)
         return bad_port(spec.text, "no role \"" + value + "\": choose plain, secure or host");
     spec.role = *role;
@@ -112,6 +122,7 @@ struct stated {
     std::optional<unsigned> workers;
     std::optional<std::string> cpus;
     std::optional<std::vector<std::string>> ports;
+    std::optional<std::string> eal;
     std::optional<std::string> punt_limit;
     std::optional<std::vector<std::string>> filter;
 };
@@ -122,6 +133,7 @@ stated overlay(stated over, const stated& under) {
     if (!over.workers) over.workers = under.workers;
     if (!over.cpus) over.cpus = under.cpus;
     if (!over.ports) over.ports = under.ports;
+    if (!over.eal) over.eal = under.eal;
     if (!over.punt_limit) over.punt_limit = under.punt_limit;
     if (!over.filter) over.filter = under.filter;
     return over;
@@ -183,6 +195,8 @@ result<stated> read_file(const std::string& path) {
             read = read_value(path, key, node, "a text, as in cpus = \"2\"", s.cpus);
         else if (key == "port")
             read = read_texts(path, "port", node, "wan=xdp:eth0,role=secure", s.ports);
+        else if (key == "eal")
+            read = read_value(path, key, node, "a text, as in eal = \"--in-memory\"", s.eal);
         else if (key == "punt-limit")
             read = read_value(path, key, node, "a text, as in punt-limit = \"ike=5000\"",
                               s.punt_limit);
@@ -190,7 +204,7 @@ result<stated> read_file(const std::string& path) {
             read = read_texts(path, "filter", node, "deny out proto tcp dport 25", s.filter);
         else
             read = bad_file(path, "unknown key \"" + std::string(key) +
-                                      "\": there are run-dir, xfrm, workers, cpus, port, "
+                                      "\": there are run-dir, xfrm, workers, cpus, port, eal, "
                                       "punt-limit and filter");
         if (!read) return tl::unexpected(read.error());
     }
@@ -275,6 +289,10 @@ result<daemon_options> interpret(const stated& s) {
         if (!rates) return tl::unexpected(rates.error());
         o.punts = *rates;
     }
+    if (s.eal && kind_named("dpdk") == nullptr)
+        return fail(EINVAL, "--eal: this build has no DPDK ports: build it with -Ddpdk=enabled",
+                    "eal");
+    o.eal = s.eal.value_or("");
     auto filter = parse_filter(s.filter.value_or(std::vector<std::string>{}));
     if (!filter) return tl::unexpected(filter.error());
     o.filter = std::move(*filter);
@@ -307,9 +325,10 @@ result<port_spec> parse_port(const std::string& text) {
     if (auto kind = check_kind(spec); !kind) return tl::unexpected(kind.error());
     auto comma = text.find(',', colon);
     spec.device = text.substr(colon + 1, comma - colon - 1);
-    if (spec.device.empty() || spec.device.size() >= IF_NAMESIZE)
-        return bad_port(text, "bad device \"" + spec.device +
-                                  "\": a device has 1 to 15 characters (ip link)");
+    const std::size_t longest = kind_named(spec.kind)->device_limit;
+    if (spec.device.empty() || spec.device.size() > longest)
+        return bad_port(text, "bad device \"" + spec.device + "\": a device has 1 to " +
+                                  std::to_string(longest) + " characters (ip link)");
     while (comma != std::string::npos) {
         const auto next = text.find(',', comma + 1);
         if (auto applied = apply_port_option(spec, text.substr(comma + 1, next - comma - 1));
@@ -393,6 +412,8 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
                                    ->option_text("NAME=KIND:DEVICE[,role=plain|secure|host]")
                                    ->expected(1)
                                    ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    app.add_option("--eal", given.eal, "arguments for DPDK's EAL, over esplaned's own")
+        ->option_text("\"ARG...\"");
     app.add_option("--punt-limit", given.punt_limit,
                    "packets a second to the machine's own stack; 0 = no limit")
         ->option_text("ike=N,arp=N,icmp=N,other=N");

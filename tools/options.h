@@ -3,8 +3,9 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// `punt-limit`, and `port` and `filter`, arrays of the same texts.  An option on the command line replaces the file's.
-// Does not: look at the machine.  Whether a device exists is found out when it is opened.
+// `punt-limit`, and `port` and `filter`, arrays of the same texts.  An option on the command line
+// replaces the file's. Does not: look at the machine.  Whether a device exists is found out when it
+// is opened.
 #pragma once
 
 #include <string>
@@ -21,11 +22,13 @@ namespace esplane::tools {
 
 inline constexpr const char* default_run_dir = "/run/esplane";
 
-/// NAME=KIND:DEVICE[,role=plain|secure|host][,OPTION=VALUE...]: further options are the kind's.
+/// NAME=KIND:DEVICE[,role=plain|secure|host][,OPTION=VALUE...]: further options are the kind's.  Of
+/// dpdk they are the device's own, whatever they are called; a `role` that is none of the three is
+/// the device's too (net_memif has one).
 struct port_spec {
     std::string name;   ///< letters, digits, '-', '_', '.'; at most 32
     std::string kind;   ///< one of port_kinds
-    std::string device; ///< at most 15 bytes, as the kernel has it
+    std::string device; ///< as the kernel, or DPDK, has it
     fastpath::port_role role = fastpath::port_role::plain;
     std::vector<std::pair<std::string, std::string>> options; ///< the kind's, as given
     std::string text;                                         ///< as the user gave it: for errors
@@ -45,6 +48,7 @@ struct daemon_options {
     unsigned workers = 1;
     std::vector<unsigned> cpus; ///< one for each worker; empty: wherever the kernel puts them
     std::vector<port_spec> ports;
+    std::string eal; ///< arguments for DPDK's EAL, with blanks between
     fastpath::punt_rates punts = fastpath::default_punt_rates; ///< of all workers together
     std::vector<fastpath::filter_rule> filter;
 };

@@ -7,6 +7,9 @@
 #include <net/if.h>
 #include <thread>
 
+#ifdef ESPLANE_HAVE_DPDK
+#include "tools/ports_dpdk.h"
+#endif
 #ifdef ESPLANE_HAVE_XDP
 #include "tools/ports_xdp.h"
 #endif
@@ -36,6 +39,9 @@ using reserve_port = std::function<result<std::unique_ptr<port_opener>>(const po
 /// The kinds of this build.  What a kind's ports share lives as long as the functions do.
 std::map<std::string, reserve_port> kinds_of(const port_surroundings& around) {
     std::map<std::string, reserve_port> kinds;
+#ifdef ESPLANE_HAVE_DPDK
+    kinds["dpdk"] = dpdk_openers(around);
+#endif
 #ifdef ESPLANE_HAVE_XDP
     kinds["xdp"] = xdp_openers(around);
 #endif
@@ -50,13 +56,15 @@ result<void> check_device(const std::string& device) {
     return fail(ENODEV, "no such device: create it or name another (ip link)");
 }
 
-result<std::unique_ptr<port_set>> port_set::reserve(const std::vector<port_spec>& specs,
-                                                    unsigned lanes) {
+result<std::unique_ptr<port_set>> port_set::reserve(const daemon_options& options,
+                                                    std::function<void(const std::string&)> log) {
+    const std::vector<port_spec>& specs = options.ports;
+    const unsigned lanes = options.workers;
     std::unique_ptr<port_set> all(new port_set(specs));
     auto buffers = fastpath::buffer_pool::make(buffers_for(specs.size(), lanes), lanes);
     if (!buffers) return tl::unexpected(buffers.error());
     all->buffers_ = std::move(*buffers);
-    const auto kinds = kinds_of({*all->buffers_, lanes});
+    const auto kinds = kinds_of({*all->buffers_, specs, lanes, options.eal, std::move(log)});
     for (const port_spec& spec : specs) {
         auto opener = kinds.at(spec.kind)(spec);
         if (!opener) return port_failed(spec, opener.error());

@@ -6,7 +6,9 @@
 // reserved, attached and opened, and in which order.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "fastpath/buffer_pool.h"
@@ -38,15 +40,19 @@ class port_opener {
 /// What openers share.
 struct port_surroundings {
     fastpath::buffer_pool& buffers;
-    unsigned lanes; ///< workers
+    const std::vector<port_spec>& specs; ///< of all kinds
+    unsigned lanes;                      ///< workers
+    std::string eal;                     ///< arguments for DPDK's EAL
+    std::function<void(const std::string& line)> log;
 };
 
 class port_set {
   public:
-    /// Reserves the devices; nothing is attached yet.  lanes   workers
+    /// Reserves the devices; nothing is attached yet.  log   takes a line where a port will do
+    /// with less than it could
     /// Errors: ENODEV, EBUSY, EPERM, ENOMEM, each with the port as the user gave it.
     [[nodiscard]] static result<std::unique_ptr<port_set>>
-    reserve(const std::vector<port_spec>& specs, unsigned lanes);
+    reserve(const daemon_options& options, std::function<void(const std::string& line)> log);
 
     /// Attaches protection: from here on the devices are protected until they are released.
     [[nodiscard]] result<void> attach();

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/ports_dpdk.h"
+
+#include <regex>
+
+#include "fastpath/dpdk/eal.h"
+#include "fastpath/dpdk/port_dpdk.h"
+
+namespace esplane::tools {
+
+namespace {
+
+/// What is left of a port's options for the device: as DPDK takes them.
+std::string device_arguments(const port_spec& spec) {
+    std::string arguments;
+    for (const auto& [key, value] : spec.options)
+        arguments += (arguments.empty() ? "" : ",") + key + (value.empty() ? "" : "=" + value);
+    return arguments;
+}
+
+bool is_pci_function(const std::string& device) {
+    static const std::regex form("([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\\.[0-7]");
+    return std::regex_match(device, form);
+}
+
+std::vector<std::string> pci_functions(const std::vector<port_spec>& specs) {
+    std::vector<std::string> functions;
+    for (const port_spec& spec : specs) {
+        if (spec.kind != "dpdk" || !is_pci_function(spec.device)) continue;
+        const std::string arguments = device_arguments(spec);
+        functions.push_back(spec.device + (arguments.empty() ? "" : "," + arguments));
+    }
+    return functions;
+}
+
+class dpdk_opener final : public port_opener {
+  public:
+    dpdk_opener(fastpath::dpdk_port_options options, std::shared_ptr<fastpath::mbuf_memory> memory)
+        : options_(std::move(options))
+        , memory_(std::move(memory)) {}
+
+    [[nodiscard]] result<std::unique_ptr<fastpath::port>> open() override {
+        return fastpath::dpdk_port::open(options_, *memory_);
+    }
+
+  private:
+    fastpath::dpdk_port_options options_;
+    std::shared_ptr<fastpath::mbuf_memory> memory_;
+};
+
+} // namespace
+
+std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
+dpdk_openers(const port_surroundings& around) {
+    const fastpath::eal_options eal{around.eal, pci_functions(around.specs)};
+    return [eal, lanes = around.lanes, log = around.log,
+            memory = std::shared_ptr<fastpath::mbuf_memory>()](
+               const port_spec& spec) mutable -> result<std::unique_ptr<port_opener>> {
+        if (!memory) {
+            const auto started = fastpath::start_eal(eal);
+            if (!started) return tl::unexpected(started.error());
+            if (!started->empty()) log(*started);
+            memory = std::make_shared<fastpath::mbuf_memory>();
+        }
+        fastpath::dpdk_port_options o;
+        o.name = spec.name;
+        o.device = spec.device;
+        o.arguments = device_arguments(spec);
+        o.role = spec.role;
+        o.lanes = lanes;
+        return std::make_unique<dpdk_opener>(std::move(o), memory);
+    };
+}
+
+} // namespace esplane::tools
