@@ -48,6 +48,7 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"icmp_no_source", "ICMP error not sent: no address of that family on the machine"},
     {"tx_full", "the device took no more frames"},
     {"punt_full", "too many packets wait for the machine's own stack"},
+    {"punt_missing", "out of an SA for the machine, and the port has no way up to its stack"},
     {"punt_limited_ike", "for the machine, above the rate for IKE (--punt-limit)"},
     {"punt_limited_arp_nd", "for the machine, above the rate for ARP and neighbour discovery"},
     {"punt_limited_icmp", "for the machine, above the rate for ICMP (--punt-limit)"},

@@ -56,6 +56,7 @@ enum class drop_reason : std::uint8_t {
     // ports
     tx_full,
     punt_full,
+    punt_missing,
     punt_limited_ike,
     punt_limited_arp_nd,
     punt_limited_icmp,

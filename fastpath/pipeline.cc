@@ -156,11 +156,21 @@ void pipeline::punt(stage& s, const packet_list& packets) noexcept {
 }
 
 void pipeline::punt(stage& s, packet& p, punt_class c) noexcept {
+    port& from = *ports_[p.port];
+    if (p.inbound_sa == nullptr && from.stack_listens()) { // it has the frame already
+        counters_.punted.add(1);
+        packet* const one[] = {&p};
+        p.owner->release(one);
+        return;
+    }
+    if (!from.reaches_stack()) {
+        s.drop(p, drop_reason::punt_missing);
+        return;
+    }
     if (!punts_.admit(c, s.now.monotonic_ns)) {
         s.drop(p, limit_of(c));
         return;
     }
-    port& from = *ports_[p.port];
     if (c == punt_class::ike) p.flags |= packet_flag::urgent;
     if (p.inbound_sa != nullptr && from.ethernet())
         address_host_frame(p, s.routes);

@@ -68,6 +68,12 @@ class port {
     [[nodiscard]] virtual std::size_t punt(unsigned lane,
                                            std::span<packet* const> frames) noexcept = 0;
 
+    /// Whether the machine's own stack receives what arrives here by itself: punt() is then for what
+    /// came out of an SA alone.
+    [[nodiscard]] virtual bool stack_listens() const noexcept { return false; }
+    /// Whether punt() has a way up at all.  Never changes.
+    [[nodiscard]] virtual bool reaches_stack() const noexcept { return true; }
+
     /// Whether the kernel twin is a device apart (a TAP), with no program on the port's own: the
     /// pipeline sorts what arrives, and what the machine's stack sends comes by relay().
     [[nodiscard]] virtual bool twin_apart() const noexcept { return false; }

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/port_packet.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fcntl.h>
+#include <fstream>
+#include <linux/filter.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+namespace esplane::fastpath {
+
+namespace {
+
+constexpr int send_buffer_bytes = 4 << 20;
+constexpr std::size_t most_frames = 2 * max_burst; ///< of one sendmmsg()
+constexpr std::size_t most_tags_bytes = 8;
+
+/// What the kernel says about a device.
+struct device_state {
+    int ifindex = 0; ///< 0: it is not there
+    bool ethernet = false;
+    bool up = false; ///< and has a link
+    std::uint32_t mtu = 0;
+};
+
+device_state look_at(const std::string& device) {
+    device_state d;
+    ifreq r{};
+    std::memcpy(r.ifr_name, device.data(), std::min(device.size(), sizeof r.ifr_name - 1));
+    const unique_fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!socket.valid() || ::ioctl(socket.get(), SIOCGIFINDEX, &r) != 0) return d;
+    d.ifindex = r.ifr_ifindex;
+    if (::ioctl(socket.get(), SIOCGIFHWADDR, &r) == 0)
+        d.ethernet = r.ifr_hwaddr.sa_family == ARPHRD_ETHER;
+    if (::ioctl(socket.get(), SIOCGIFFLAGS, &r) == 0)
+        d.up = (r.ifr_flags & IFF_UP) != 0 && (r.ifr_flags & IFF_RUNNING) != 0;
+    if (::ioctl(socket.get(), SIOCGIFMTU, &r) == 0) d.mtu = static_cast<std::uint32_t>(r.ifr_mtu);
+    return d;
+}
+
+bool is_on(const std::string& sysctl) {
+    std::ifstream file("/proc/sys/net/" + sysctl);
+    int value = 0;
+    return file >> value && value != 0;
+}
+
+/// The sysctl by which the kernel forwards what arrives on a device; "" where it does not.
+/// IPv6's is one for all devices: a device's own says what it takes from routers.
+std::string forwarding_sysctl(const std::string& device) {
+    for (const std::string& name :
+         {"ipv4/conf/" + device + "/forwarding", std::string("ipv6/conf/all/forwarding"),
+          "ipv6/conf/" + device + "/force_forwarding"})
+        if (is_on(name)) return "net/" + name;
+    return {};
+}
+
+/// Whether a port may stand on a device that is there.
+result<void> check(const std::string& device, const device_state& d) {
+    if (!d.ethernet) return fail(EOPNOTSUPP, device + " is no Ethernet device: name one that is");
+    if (d.mtu > packet_port::largest_mtu)
+        return fail(EMSGSIZE, device + ": MTU " + std::to_string(d.mtu) +
+                                  " does not fit a packet buffer; set at most " +
+                                  std::to_string(packet_port::largest_mtu) + ": 'ip link set dev " +
+                                  device + " mtu ...'");
+    const std::string sysctl = forwarding_sysctl(device);
+    if (sysctl.empty()) return {};
+    return fail(EBUSY, device +
+                           ": the kernel would forward in clear what esplane protects: "
+                           "turn it off ('sysctl -w " +
+                           sysctl + "=0') or use an xdp port");
+}
+
+result<unique_fd> hold_protocol(int family) {
+    unique_fd fd(::socket(family, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ESP));
+    if (!fd.valid() && errno == EAFNOSUPPORT) return fd;
+    if (!fd.valid() && errno == EPERM) return fail(EPERM, "raw sockets take CAP_NET_RAW");
+    if (!fd.valid()) return fail_errno("raw socket for ESP");
+    sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)}; // that it is there is enough
+    const sock_fprog program{1, nothing};
+    if (::setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0)
+        return fail_errno("socket filter");
+    return fd;
+}
+
+} // namespace
+
+struct alignas(64) packet_port::lane_state {
+    lane_state(packet_ring r, unique_fd s)
+        : ring(std::move(r))
+        , sender(std::move(s))
+        , ready(ring.descriptor()) {}
+
+    packet_ring ring;
+    unique_fd sender;
+    int ready; ///< what the worker sleeps on
+    segmenter cutting;
+    std::atomic<bool> inside{false};
+    struct {
+        counter rx_packets, rx_bytes, rx_no_buffer, rx_segmented, rx_too_long;
+        counter tx_packets, tx_bytes, tx_full, punted;
+    } counted;
+};
+
+/// Either the worker sees that the port is down, or control sees the worker.
+class packet_port::visit {
+  public:
+    visit(lane_state& l, const std::atomic<bool>& up) noexcept
+        : lane_(l) {
+        lane_.inside.store(true, std::memory_order_seq_cst);
+        allowed_ = up.load(std::memory_order_seq_cst);
+    }
+    ~visit() { lane_.inside.store(false, std::memory_order_release); }
+    visit(const visit&) = delete;
+    visit& operator=(const visit&) = delete;
+    [[nodiscard]] bool allowed() const noexcept { return allowed_; }
+
+  private:
+    lane_state& lane_;
+    bool allowed_;
+};
+
+packet_port::packet_port(packet_port_options options, buffer_pool& pool)
+    : options_(std::move(options))
+    , pool_(pool) {}
+
+packet_port::~packet_port() = default;
+
+result<std::unique_ptr<packet_port>> packet_port::open(packet_port_options options,
+                                                       buffer_pool& pool, unsigned lanes) {
+    const device_state d = look_at(options.device);
+    if (d.ifindex == 0) return fail(ENODEV, "no such device: create it or name another (ip link)");
+    if (auto fits = check(options.device, d); !fits) return tl::unexpected(fits.error());
+    std::unique_ptr<packet_port> p(new packet_port(std::move(options), pool));
+    if (auto opened = p->open_lanes(lanes, d.ifindex); !opened)
+        return tl::unexpected(opened.error());
+    p->open_way_up();
+    p->ifindex_ = d.ifindex;
+    p->up_ = p->told_up_ = d.up;
+    return p;
+}
+
+/// All sockets are in their group before the first listens: each frame goes to one of them.
+result<void> packet_port::open_lanes(unsigned count, int ifindex) {
+    std::uint16_t group = 0;
+    for (unsigned i = 0; i < count; ++i) {
+        auto ring = packet_ring::open(ifindex);
+        if (!ring) return tl::unexpected(ring.error());
+        if (count > 1) {
+            auto joined = ring->join(group);
+            if (!joined) return tl::unexpected(joined.error());
+            group = *joined;
+        }
+        auto sender = open_sender(ifindex);
+        if (!sender) return tl::unexpected(sender.error());
+        lanes_.push_back(std::make_unique<lane_state>(std::move(*ring), std::move(*sender)));
+    }
+    for (const auto& l : lanes_)
+        if (auto r = l->ring.listen(); !r) return r;
+    return {};
+}
+
+/// Of protocol 0: nothing is received.
+result<unique_fd> packet_port::open_sender(int ifindex) const {
+    unique_fd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd.valid()) return fail_errno("AF_PACKET socket");
+    if (::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer_bytes,
+                     sizeof send_buffer_bytes) != 0)
+        (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes,
+                           sizeof send_buffer_bytes);
+    const int on = 1;
+    if (options_.bypass_qdisc &&
+        ::setsockopt(fd.get(), SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on) != 0)
+        return fail_errno("PACKET_QDISC_BYPASS");
+    sockaddr_ll address{};
+    address.sll_family = AF_PACKET;
+    address.sll_ifindex = ifindex;
+    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+        return fail_errno("binding to the device");
+    return fd;
+}
+
+/// A TUN device that somebody with the right to has made for this user is taken; else one is made
+/// that goes with the process.
+void packet_port::open_way_up() {
+    const std::string device = options_.name.substr(0, IF_NAMESIZE - 1 - 3) + "-up";
+    const auto there = static_cast<int>(::if_nametoindex(device.c_str()));
+    auto made = there != 0 ? tun::adopt(there) : tun::make(device, largest_mtu);
+    if (!made) {
+        no_way_up_ = made.error().text;
+        return;
+    }
+    if (there == 0) {
+        made->forsake();
+        // What comes up here has its way back by another device.
+        std::ofstream("/proc/sys/net/ipv4/conf/" + device + "/rp_filter") << 2;
+    }
+    way_up_ = std::move(*made);
+}
+
+std::span<const int> packet_port::descriptors(unsigned lane) const noexcept {
+    return {&lanes_[lane]->ready, 1};
+}
+
+std::size_t packet_port::receive(unsigned lane, std::span<packet> into) noexcept {
+    lane_state& l = *lanes_[lane];
+    const visit v(l, up_);
+    if (!v.allowed()) return 0;
+    std::size_t n = 0;
+    std::uint64_t bytes = 0;
+    while (n < into.size() && (!l.cutting.done() || l.ring.waiting())) {
+        if (!pool_.allocate(into[n], 0)) {
+            l.counted.rx_no_buffer.add(1);
+            break;
+        }
+        if (!l.cutting.done())
+            cut(l, into[n]);
+        else if (!take(l, into[n]))
+            continue;
+        bytes += into[n++].length;
+    }
+    l.counted.rx_packets.add(n);
+    l.counted.rx_bytes.add(bytes);
+    return n;
+}
+
+/// The frame in front, copied, or the first segment of it.  False: it is lost, and the buffer is
+/// back in the pool.
+bool packet_port::take(lane_state& l, packet& into) noexcept {
+    const ring_frame f = l.ring.front();
+    const std::size_t room = largest_mtu + sizeof(wire::ethernet_header) + most_tags_bytes;
+    if (f.segment_size != 0 && !f.truncated && l.cutting.start(f.bytes, f.segment_size) &&
+        l.cutting.longest() <= room) {
+        l.counted.rx_segmented.add(1);
+        cut(l, into);
+        return true;
+    }
+    const bool whole = f.segment_size == 0 && !f.truncated && f.bytes.size() <= room;
+    if (whole) {
+        std::memcpy(into.data, f.bytes.data(), f.bytes.size());
+        into.extend(static_cast<int>(f.bytes.size()));
+    } else {
+        l.cutting.stop();
+        l.counted.rx_too_long.add(1);
+        packet* const back[] = {&into};
+        pool_.release(back);
+    }
+    l.ring.release();
+    return whole;
+}
+
+void packet_port::cut(lane_state& l, packet& into) noexcept {
+    into.extend(static_cast<int>(l.cutting.next(into.data)));
+    if (!l.cutting.done()) return;
+    l.cutting.stop();
+    l.ring.release();
+}
+
+std::size_t packet_port::send(unsigned lane, std::span<packet* const> frames) noexcept {
+    lane_state& l = *lanes_[lane];
+    const visit v(l, up_);
+    std::array<mmsghdr, most_frames> messages;
+    std::array<iovec, most_frames> pieces;
+    const std::size_t wanted = v.allowed() ? std::min(frames.size(), messages.size()) : 0;
+    for (std::size_t i = 0; i < wanted; ++i) {
+        pieces[i] = {frames[i]->data, frames[i]->length};
+        messages[i] = {};
+        messages[i].msg_hdr.msg_iov = &pieces[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    const int taken = wanted == 0 ? 0
+                                  : ::sendmmsg(l.sender.get(), messages.data(),
+                                               static_cast<unsigned>(wanted), MSG_DONTWAIT);
+    const std::size_t sent = taken > 0 ? static_cast<std::size_t>(taken) : 0;
+    std::uint64_t bytes = 0;
+    for (packet* p : frames.first(sent)) {
+        bytes += p->length;
+        p->owner->release({&p, 1});
+    }
+    l.counted.tx_packets.add(sent);
+    l.counted.tx_bytes.add(bytes);
+    l.counted.tx_full.add(frames.size() - sent);
+    return sent;
+}
+
+std::size_t packet_port::punt(unsigned lane, std::span<packet* const> frames) noexcept {
+    std::size_t n = 0;
+    for (; way_up_ && n < frames.size(); ++n) {
+        const packet& p = *frames[n];
+        const std::size_t l2 = sizeof(wire::ethernet_header);
+        if (::write(way_up_->descriptor(), p.data + l2, p.length - l2) < 0) break;
+    }
+    lanes_[lane]->counted.punted.add(n);
+    return n;
+}
+
+result<bool> packet_port::tend() {
+    const device_state d = look_at(options_.device);
+    result<void> fits;
+    if (d.ifindex != 0) fits = check(options_.device, d);
+    const bool usable = d.ifindex != 0 && d.up && fits;
+    if (!usable || d.ifindex != ifindex_) up_.store(false, std::memory_order_seq_cst);
+    for (const auto& l : lanes_)
+        l->ring.clear_error();
+    if (usable && d.ifindex != ifindex_ && !any_worker_inside()) fits = reopen(d.ifindex);
+    if (usable && fits && d.ifindex == ifindex_) up_.store(true, std::memory_order_seq_cst);
+    if (up() != std::exchange(told_up_, up())) return true;
+    const std::string trouble = fits ? "" : fits.error().text;
+    if (trouble != std::exchange(told_trouble_, trouble) && !fits)
+        return tl::unexpected(fits.error());
+    return false;
+}
+
+bool packet_port::any_worker_inside() const noexcept {
+    return std::any_of(lanes_.begin(), lanes_.end(),
+                       [](const auto& l) { return l->inside.load(std::memory_order_seq_cst); });
+}
+
+/// Under the descriptors that workers sleep on.  The port is down and no worker is inside.
+result<void> packet_port::reopen(int ifindex) {
+    packet_port fresh(options_, pool_);
+    if (auto opened = fresh.open_lanes(lanes(), ifindex); !opened) return opened;
+    for (unsigned i = 0; i < lanes(); ++i) {
+        lane_state& l = *lanes_[i];
+        lane_state& other = *fresh.lanes_[i];
+        if (auto r = l.ring.replace_by(std::move(other.ring)); !r) return r;
+        l.sender = std::move(other.sender);
+        l.cutting.stop();
+    }
+    ifindex_ = ifindex;
+    return {};
+}
+
+port_counters packet_port::counters() const noexcept {
+    port_counters c;
+    for (const auto& l : lanes_) {
+        lost_by_kernel_.add(l->ring.take_losses());
+        c.rx_packets += l->counted.rx_packets.get();
+        c.rx_bytes += l->counted.rx_bytes.get();
+        c.tx_packets += l->counted.tx_packets.get();
+        c.tx_bytes += l->counted.tx_bytes.get();
+        c.tx_full += l->counted.tx_full.get();
+        c.rx_no_buffer += l->counted.rx_no_buffer.get();
+        c.punted += l->counted.punted.get();
+    }
+    c.rx_no_buffer += lost_by_kernel_.get();
+    return c;
+}
+
+std::vector<named_count> packet_port::extended_counters() const {
+    named_count segmented{"rx_segmented"}, too_long{"rx_too_long"};
+    for (const auto& l : lanes_) {
+        segmented.value += l->counted.rx_segmented.get();
+        too_long.value += l->counted.rx_too_long.get();
+    }
+    return {segmented, too_long};
+}
+
+result<esp_hold> esp_hold::open() {
+    auto v4 = hold_protocol(AF_INET);
+    if (!v4) return tl::unexpected(v4.error());
+    auto v6 = hold_protocol(AF_INET6);
+    if (!v6) return tl::unexpected(v6.error());
+    return esp_hold(std::move(*v4), std::move(*v6));
+}
+
+} // namespace esplane::fastpath
