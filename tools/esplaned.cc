@@ -133,6 +133,7 @@ class daemon {
     std::unique_ptr<control_server> control_;
     event_loop loop_;
     bool stopping_ = false;
+    bool network_changed_ = false; ///< and not published yet
     bool guarded_ = false;
 };
 
@@ -185,7 +186,7 @@ result<void> daemon::guard_devices() {
     if (!recorded) return tl::unexpected(recorded.error());
     const auto all = merge_guarded(std::move(*recorded), devices_->devices());
     if (auto written = write_guarded(options_.run_dir, all); !written) return written;
-    guarded_ = true;
+    guarded_ = !devices_->devices().empty();
     if (auto attached = devices_->attach(); !attached) return attached;
     return devices_->open();
 }
@@ -212,7 +213,9 @@ result<void> daemon::follow_network() {
     auto routes = xfrm::route_monitor::open();
     if (!routes) return tl::unexpected(routes.error());
     routes_ = std::move(*routes);
-    publish_network();
+    do
+        kernel_spoke();
+    while (routes_->unfinished());
     if (const std::size_t n = routes_->skipped_rules(); n != 0)
         log("routing rules with conditions are not followed: " + std::to_string(n) + " (ip rule)");
     return {};
@@ -251,7 +254,8 @@ void daemon::announce() {
 
 void daemon::run() {
     while (!stopping_) {
-        loop_.turn(timeout_ms());
+        loop_.turn(routes_->unfinished() ? 0 : timeout_ms());
+        if (routes_->unfinished()) kernel_spoke();
         engine_->control().tick(fastpath::now());
     }
     ::sd_notify(0, "STOPPING=1");
@@ -259,14 +263,16 @@ void daemon::run() {
 }
 
 void daemon::publish_network() {
-    engine_->publish_network(routes_->current());
+    engine_->publish_network(routes_->snapshot());
     guarding_->set_addresses(routes_->current().addresses);
 }
 
 void daemon::kernel_spoke() {
-    const auto changed = routes_->poll();
-    if (!changed) log("reading routes: " + changed.error().text);
-    if (!changed || *changed) publish_network();
+    const auto change = routes_->poll();
+    if (!change) log("reading routes: " + change.error().text);
+    network_changed_ |= !change || !change->empty();
+    if (routes_->unfinished() || !std::exchange(network_changed_, false)) return;
+    publish_network();
 }
 
 void daemon::worker_spoke() {
@@ -319,7 +325,7 @@ int main_of(int argc, char** argv) {
         return exit_failed;
     }
     d.run();
-    log(std::string("stopped: ") + stays);
+    log(d.has_guarded() ? std::string("stopped: ") + stays : "stopped");
     return 0;
 }
 

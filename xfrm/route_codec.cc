@@ -8,8 +8,10 @@
 #include <linux/fib_rules.h>
 #include <linux/if.h>
 #include <linux/if_addr.h>
+#include <linux/if_ether.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
+#include <linux/nexthop.h>
 #include <linux/rtnetlink.h>
 #include <netlink/attr.h>
 #include <netlink/msg.h>
@@ -17,6 +19,13 @@
 
 namespace esplane::xfrm {
 namespace {
+
+/// Nothing where there is no attribute, or too short a one.
+template <typename T>
+std::optional<T> value_of(const nlattr* attr) {
+    if (attr == nullptr || nla_len(attr) < static_cast<int>(sizeof(T))) return {};
+    return wire::load<T>(nla_data(attr));
+}
 
 /// The attributes of a message behind its header struct.
 template <int Max>
@@ -29,13 +38,16 @@ class attributes {
     bool parse(const nlattr* first, int length) {
         return nla_parse(table_.data(), Max, const_cast<nlattr*>(first), length, nullptr) == 0;
     }
+    /// False where there is none.
+    bool parse_nested(const nlattr* attr) {
+        return attr != nullptr && parse(static_cast<const nlattr*>(nla_data(attr)), nla_len(attr));
+    }
     [[nodiscard]] bool has(int type) const { return table_[type] != nullptr; }
     [[nodiscard]] const nlattr* operator[](int type) const { return table_[type]; }
 
     template <typename T>
     [[nodiscard]] std::optional<T> get(int type) const {
-        if (!has(type) || nla_len(table_[type]) < static_cast<int>(sizeof(T))) return {};
-        return wire::load<T>(nla_data(table_[type]));
+        return value_of<T>(table_[type]);
     }
 
   private:
@@ -48,8 +60,11 @@ struct reader {
     Header header{};
     attributes<Max> attr;
 
-    bool read(const nlmsghdr& m, int type) {
-        if (m.nlmsg_type != type || !nlmsg_valid_hdr(&m, sizeof header)) return false;
+    /// Of either type.
+    bool read(const nlmsghdr& m, int type, int other_type) {
+        if ((m.nlmsg_type != type && m.nlmsg_type != other_type) ||
+            !nlmsg_valid_hdr(&m, sizeof header))
+            return false;
         std::memcpy(&header, nlmsg_data(&m), sizeof header);
         return attr.parse(m, sizeof header);
     }
@@ -110,71 +125,116 @@ ipsec::address via_from(const nlattr* attr) {
                         nla_len(attr) - static_cast<int>(sizeof via));
 }
 
-void read_gateway(control::route& r, ipsec::family fam, const attributes<RTA_MAX>& attr) {
-    r.gateway = attr.has(RTA_VIA) ? via_from(attr[RTA_VIA]) : address_from(fam, attr[RTA_GATEWAY]);
+/// Weights are counted from 1 here, from 0 in messages; 256 is more than
+/// anybody needs.
+std::uint8_t weight_from(unsigned less_one) {
+    return static_cast<std::uint8_t>(std::min(less_one + 1, 255u));
 }
 
-/// The first next hop that is alive; false where there is none.
-bool read_first_hop(control::route& r, ipsec::family fam, const nlattr* multipath) {
-    auto at = static_cast<const std::uint8_t*>(nla_data(multipath));
-    for (int left = nla_len(multipath); left >= static_cast<int>(sizeof(rtnexthop));) {
-        const auto hop = wire::load<rtnexthop>(at);
-        if (hop.rtnh_len < sizeof hop || hop.rtnh_len > left) return false;
+next_hop hop_from(ipsec::family fam, int ifindex, unsigned flags, const attributes<RTA_MAX>& attr) {
+    next_hop h;
+    const bool wrapped = attr.get<std::uint16_t>(RTA_ENCAP_TYPE).value_or(0) != 0;
+    h.ifindex = wrapped ? 0 : ifindex;
+    h.gateway = attr.has(RTA_VIA) ? via_from(attr[RTA_VIA]) : address_from(fam, attr[RTA_GATEWAY]);
+    h.dead = (flags & RTNH_F_DEAD) != 0;
+    return h;
+}
+
+/// False where the list is malformed.
+bool read_multipath(std::vector<next_hop>& hops, ipsec::family fam, const nlattr* list) {
+    auto at = static_cast<const std::uint8_t*>(nla_data(list));
+    for (int left = nla_len(list); left >= static_cast<int>(sizeof(rtnexthop));) {
+        const auto one = wire::load<rtnexthop>(at);
         attributes<RTA_MAX> attr;
-        if ((hop.rtnh_flags & RTNH_F_DEAD) == 0 &&
-            attr.parse(reinterpret_cast<const nlattr*>(at + sizeof hop),
-                       hop.rtnh_len - static_cast<int>(sizeof hop))) {
-            r.ifindex = hop.rtnh_ifindex;
-            read_gateway(r, fam, attr);
-            return true;
-        }
-        at += RTNH_ALIGN(hop.rtnh_len);
-        left -= static_cast<int>(RTNH_ALIGN(hop.rtnh_len));
+        if (one.rtnh_len < sizeof one || one.rtnh_len > left ||
+            !attr.parse(reinterpret_cast<const nlattr*>(at + sizeof one),
+                        one.rtnh_len - static_cast<int>(sizeof one)))
+            return false;
+        hops.push_back(hop_from(fam, one.rtnh_ifindex, one.rtnh_flags, attr));
+        hops.back().weight = weight_from(one.rtnh_hops);
+        at += RTNH_ALIGN(one.rtnh_len);
+        left -= static_cast<int>(RTNH_ALIGN(one.rtnh_len));
     }
-    return false;
+    return true;
 }
 
 std::uint32_t mtu_from(const nlattr* metrics) {
     attributes<RTAX_MAX> attr;
-    if (metrics == nullptr ||
-        !attr.parse(static_cast<const nlattr*>(nla_data(metrics)), nla_len(metrics)))
-        return 0;
+    if (!attr.parse_nested(metrics)) return 0;
     return attr.get<std::uint32_t>(RTAX_MTU).value_or(0);
 }
 
-bool is_plain(const fib_rule_hdr& header, const attributes<FRA_MAX>& attr) {
-    constexpr std::array conditions{FRA_DST,       FRA_SRC,      FRA_IIFNAME,     FRA_OIFNAME,
-                                    FRA_FWMARK,    FRA_FWMASK,   FRA_TUN_ID,      FRA_L3MDEV,
-                                    FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE};
-    return header.action == FR_ACT_TO_TBL && header.tos == 0 &&
-           (header.flags & FIB_RULE_INVERT) == 0 &&
-           attr.get<std::int32_t>(FRA_SUPPRESS_PREFIXLEN).value_or(-1) == -1 &&
-           std::none_of(conditions.begin(), conditions.end(),
-                        [&](int type) { return attr.has(type); });
+routing_rule::reach reach_of(const fib_rule_hdr& header, const attributes<FRA_MAX>& attr) {
+    constexpr std::array conditions{FRA_DST,      FRA_SRC,         FRA_IIFNAME,    FRA_OIFNAME,
+                                    FRA_FWMARK,   FRA_FWMASK,      FRA_TUN_ID,     FRA_UID_RANGE,
+                                    FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE};
+    const bool unconditional = header.action == FR_ACT_TO_TBL && header.tos == 0 &&
+                               (header.flags & FIB_RULE_INVERT) == 0 &&
+                               attr.get<std::int32_t>(FRA_SUPPRESS_PREFIXLEN).value_or(-1) == -1 &&
+                               std::none_of(conditions.begin(), conditions.end(),
+                                            [&](int type) { return attr.has(type); });
+    if (!unconditional) return routing_rule::reach::conditional;
+    return attr.get<std::uint8_t>(FRA_L3MDEV).value_or(0) != 0 ? routing_rule::reach::l3mdev
+                                                               : routing_rule::reach::everything;
+}
+
+std::string text_from(const nlattr* attr) {
+    if (attr == nullptr) return {};
+    const auto* text = static_cast<const char*>(nla_data(attr));
+    return {text, ::strnlen(text, static_cast<std::size_t>(nla_len(attr)))};
+}
+
+void read_vlan(control::link& l, const nlattr* data, const attributes<IFLA_MAX>& link) {
+    attributes<IFLA_VLAN_MAX> attr;
+    if (!attr.parse_nested(data)) return;
+    const auto protocol = attr.get<wire::be16>(IFLA_VLAN_PROTOCOL);
+    l.kind = control::link_kind::vlan;
+    l.vlan_id = attr.get<std::uint16_t>(IFLA_VLAN_ID).value_or(0);
+    l.vlan_protocol = protocol ? protocol->host() : ETH_P_8021Q;
+    // A parent in another namespace has an index that is somebody else's here.
+    if (!link.has(IFLA_LINK_NETNSID)) l.parent = link.get<std::int32_t>(IFLA_LINK).value_or(0);
+}
+
+void read_vrf(control::link& l, const nlattr* data) {
+    attributes<IFLA_VRF_MAX> attr;
+    if (!attr.parse_nested(data)) return;
+    l.kind = control::link_kind::vrf;
+    l.vrf = attr.get<std::uint32_t>(IFLA_VRF_TABLE).value_or(0);
+}
+
+void read_kind(control::link& l, const attributes<IFLA_MAX>& link) {
+    attributes<IFLA_INFO_MAX> info;
+    if (!info.parse_nested(link[IFLA_LINKINFO])) return;
+    const std::string kind = text_from(info[IFLA_INFO_KIND]);
+    if (kind == "vlan") read_vlan(l, info[IFLA_INFO_DATA], link);
+    if (kind == "vrf") read_vrf(l, info[IFLA_INFO_DATA]);
+    if (kind == "bond") l.kind = control::link_kind::bond;
+    if (kind == "tun") l.kind = control::link_kind::tun;
 }
 
 } // namespace
 
-std::optional<control::link> parse_link(const nlmsghdr& message) {
+std::optional<link_message> parse_link(const nlmsghdr& message) {
     reader<ifinfomsg, IFLA_MAX> m;
-    if (!m.read(message, RTM_NEWLINK) || m.header.ifi_family != AF_UNSPEC) return {};
-    const nlattr* name = m.attr[IFLA_IFNAME];
-    if (name == nullptr || nla_len(name) < 1) return {};
-
-    control::link l;
+    if (!m.read(message, RTM_NEWLINK, RTM_DELLINK) || m.header.ifi_family != AF_UNSPEC) return {};
+    link_message said;
+    control::link& l = said.link;
     l.ifindex = m.header.ifi_index;
-    l.name.assign(static_cast<const char*>(nla_data(name)),
-                  ::strnlen(static_cast<const char*>(nla_data(name)),
-                            static_cast<std::size_t>(nla_len(name))));
+    l.name = text_from(m.attr[IFLA_IFNAME]);
+    if (l.name.empty()) return {};
     l.mac = mac_from(m.attr[IFLA_ADDRESS]).value_or(wire::mac_address{});
     l.mtu = m.attr.get<std::uint32_t>(IFLA_MTU).value_or(0);
-    l.up = (m.header.ifi_flags & (IFF_UP | IFF_LOWER_UP)) == (IFF_UP | IFF_LOWER_UP);
-    return l;
+    l.master = m.attr.get<std::int32_t>(IFLA_MASTER).value_or(0);
+    read_kind(l, m.attr);
+    said.flags = m.header.ifi_flags & (IFF_UP | IFF_LOWER_UP);
+    l.up = said.flags == (IFF_UP | IFF_LOWER_UP);
+    said.gone = message.nlmsg_type == RTM_DELLINK;
+    return said;
 }
 
 std::optional<control::interface_address> parse_address(const nlmsghdr& message) {
     reader<ifaddrmsg, IFA_MAX> m;
-    if (!m.read(message, RTM_NEWADDR)) return {};
+    if (!m.read(message, RTM_NEWADDR, RTM_DELADDR)) return {};
     // On a point-to-point link IFA_ADDRESS is the other end's.
     const nlattr* own = m.attr.has(IFA_LOCAL) ? m.attr[IFA_LOCAL] : m.attr[IFA_ADDRESS];
     control::interface_address a;
@@ -187,46 +247,75 @@ std::optional<control::interface_address> parse_address(const nlmsghdr& message)
 
 std::optional<routing_rule> parse_rule(const nlmsghdr& message) {
     reader<fib_rule_hdr, FRA_MAX> m;
-    if (!m.read(message, RTM_NEWRULE)) return {};
+    if (!m.read(message, RTM_NEWRULE, RTM_NEWRULE)) return {};
     routing_rule r;
-    r.fam = family_of(m.header.family);
     r.priority = m.attr.get<std::uint32_t>(FRA_PRIORITY).value_or(0);
     r.table = m.attr.get<std::uint32_t>(FRA_TABLE).value_or(m.header.table);
-    r.plain = is_plain(m.header, m.attr);
-    if (r.fam == ipsec::family::unspecified) return {};
+    r.what = reach_of(m.header, m.attr);
     return r;
 }
 
-std::optional<control::route> parse_route(const nlmsghdr& message) {
+bool parse_route(const nlmsghdr& message, route_message& into) {
     reader<rtmsg, RTA_MAX> m;
-    if (!m.read(message, RTM_NEWROUTE)) return {};
+    if (!m.read(message, RTM_NEWROUTE, RTM_DELROUTE)) return false;
     const ipsec::family fam = family_of(m.header.rtm_family);
     const auto kind = kind_of(m.header.rtm_type);
     if (fam == ipsec::family::unspecified || !kind || m.header.rtm_tos != 0 ||
         m.header.rtm_src_len != 0 || m.header.rtm_dst_len > ipsec::address_bits(fam) ||
-        (m.header.rtm_flags & (RTM_F_CLONED | RTNH_F_DEAD)) != 0)
-        return {};
+        (m.header.rtm_flags & RTM_F_CLONED) != 0)
+        return false;
 
-    control::route r;
-    r.kind = *kind;
-    r.destination = address_from(fam, m.attr[RTA_DST]);
-    r.destination.fam = fam;
-    r.prefix = m.header.rtm_dst_len;
-    r.table = m.attr.get<std::uint32_t>(RTA_TABLE).value_or(m.header.rtm_table);
-    r.metric = m.attr.get<std::uint32_t>(RTA_PRIORITY).value_or(0);
-    r.ifindex = m.attr.get<std::int32_t>(RTA_OIF).value_or(0);
-    r.mtu = mtu_from(m.attr[RTA_METRICS]);
-    r.preferred_source = address_from(fam, m.attr[RTA_PREFSRC]);
-    read_gateway(r, fam, m.attr);
-    if (m.attr.has(RTA_MULTIPATH) && !read_first_hop(r, fam, m.attr[RTA_MULTIPATH])) return {};
-    return r;
+    into.destination = address_from(fam, m.attr[RTA_DST]);
+    into.destination.fam = fam;
+    into.prefix = m.header.rtm_dst_len;
+    into.table = m.attr.get<std::uint32_t>(RTA_TABLE).value_or(m.header.rtm_table);
+    into.metric = m.attr.get<std::uint32_t>(RTA_PRIORITY).value_or(0);
+    into.place = (message.nlmsg_flags & NLM_F_REPLACE) != 0  ? route_place::instead
+                 : (message.nlmsg_flags & NLM_F_APPEND) != 0 ? route_place::last
+                                                             : route_place::first;
+    into.gone = message.nlmsg_type == RTM_DELROUTE;
+    route_path& path = into.path;
+    path.kind = *kind;
+    path.mtu = mtu_from(m.attr[RTA_METRICS]);
+    path.preferred_source = address_from(fam, m.attr[RTA_PREFSRC]);
+    path.nexthop_id = m.attr.get<std::uint32_t>(RTA_NH_ID).value_or(0);
+    path.advertised = m.header.rtm_protocol == RTPROT_RA;
+    path.hops.clear();
+    if (path.nexthop_id != 0) return true;
+    if (m.attr.has(RTA_MULTIPATH)) return read_multipath(path.hops, fam, m.attr[RTA_MULTIPATH]);
+    if (const auto ifindex = m.attr.get<std::int32_t>(RTA_OIF))
+        path.hops.push_back(hop_from(fam, *ifindex, m.header.rtm_flags, m.attr));
+    return true;
+}
+
+std::optional<nexthop_message> parse_nexthop(const nlmsghdr& message) {
+    reader<nhmsg, NHA_MAX> m;
+    if (!m.read(message, RTM_NEWNEXTHOP, RTM_DELNEXTHOP) || m.attr.has(NHA_FDB)) return {};
+    nexthop_message n;
+    n.id = m.attr.get<std::uint32_t>(NHA_ID).value_or(0);
+    n.gone = message.nlmsg_type == RTM_DELNEXTHOP;
+    n.blackhole = m.attr.has(NHA_BLACKHOLE);
+    const bool wrapped = m.attr.get<std::uint16_t>(NHA_ENCAP_TYPE).value_or(0) != 0;
+    if (!wrapped) n.hop.ifindex = m.attr.get<std::int32_t>(NHA_OIF).value_or(0);
+    n.hop.gateway = address_from(family_of(m.header.nh_family), m.attr[NHA_GATEWAY]);
+    n.hop.dead = (m.header.nh_flags & RTNH_F_DEAD) != 0;
+    if (const nlattr* group = m.attr[NHA_GROUP]; group != nullptr) {
+        const auto* members = static_cast<const std::uint8_t*>(nla_data(group));
+        const auto count = static_cast<std::size_t>(nla_len(group)) / sizeof(nexthop_grp);
+        for (std::size_t i = 0; i < count; ++i) {
+            const auto one = wire::load<nexthop_grp>(members + i * sizeof(nexthop_grp));
+            n.group.push_back({one.id, weight_from(one.weight)});
+        }
+    }
+    if (n.id == 0) return {};
+    return n;
 }
 
 std::optional<control::neighbour> parse_neighbour(const nlmsghdr& message) {
     constexpr int valid =
         NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY;
     reader<ndmsg, NDA_MAX> m;
-    if (!m.read(message, RTM_NEWNEIGH) && !m.read(message, RTM_DELNEIGH)) return {};
+    if (!m.read(message, RTM_NEWNEIGH, RTM_DELNEIGH)) return {};
     control::neighbour n;
     n.ifindex = m.header.ndm_ifindex;
     n.ip = address_from(family_of(m.header.ndm_family), m.attr[NDA_DST]);

@@ -54,19 +54,20 @@ class RouteMonitor : public testing::Test {
         for (;;) {
             const auto r = monitor_->poll();
             EXPECT_TRUE(r);
-            changed |= r && *r;
+            changed |= r && !r->empty();
+            if (monitor_->unfinished()) continue;
             pollfd p{monitor_->descriptor(), POLLIN, 0};
             if (::poll(&p, 1, 150) == 0) return changed;
         }
     }
 
-    const control::network& now() {
+    control::network now() {
         settle();
-        return monitor_->current();
+        return monitor_->snapshot();
     }
 
     std::optional<control::route> find(const std::string& destination, std::uint8_t prefix) {
-        const auto& all = now().routes;
+        const auto all = now().routes;
         const auto at = std::find_if(all.begin(), all.end(), [&](const control::route& r) {
             return r.destination == ip(destination) && r.prefix == prefix;
         });
@@ -74,7 +75,7 @@ class RouteMonitor : public testing::Test {
     }
 
     std::optional<control::neighbour> neighbour(const std::string& address) {
-        const auto& all = now().neighbours;
+        const auto all = now().neighbours;
         const auto at = std::find_if(all.begin(), all.end(), [&](const control::neighbour& n) {
             return n.ip == ip(address);
         });
@@ -88,7 +89,7 @@ class RouteMonitor : public testing::Test {
 
 TEST_F(RouteMonitor, LinksAreSeenAsTheyAreAndAsTheyChange) {
     const auto a0 = [&]() -> control::link {
-        const auto& links = now().links;
+        const auto links = now().links;
         return *std::find_if(links.begin(), links.end(), [](auto& l) { return l.name == "a0"; });
     };
     EXPECT_EQ(a0().mac, (wire::mac_address{2, 0, 0, 0, 0, 1}));
@@ -103,7 +104,7 @@ TEST_F(RouteMonitor, LinksAreSeenAsTheyAreAndAsTheyChange) {
 
 TEST_F(RouteMonitor, AddressesComeAndGo) {
     const auto has = [&](const char* text, std::uint8_t prefix) {
-        const auto& all = now().addresses;
+        const auto all = now().addresses;
         return std::count(all.begin(), all.end(),
                           control::interface_address{index("a0"), ip(text), prefix}) == 1;
     };
