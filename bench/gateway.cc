@@ -25,6 +25,9 @@ struct group {
     gateway_rows (*measure)();
 };
 constexpr group groups[] = {
+#ifdef HAVE_DPDK
+    {"dpdk", measure_dpdk_port},
+#endif
 #ifdef HAVE_OVERLOAD
     {"overload", measure_overload},
 #endif

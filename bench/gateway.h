@@ -40,6 +40,12 @@ struct gateway_row {
 
 using gateway_rows = std::vector<gateway_row>;
 
+/// gateway_dpdk.cc.  `dpdk_port_cost`: ns a packet that receive() and send() of a port take above
+/// rx_burst and tx_burst on the same ring, as testpmd forwards.
+gateway_rows measure_dpdk_port();
+/// gateway_dpdk.cc.  `memif_esp_64`, `memif_esp_1400`: packets a second encrypted over packets a
+/// second forwarded in clear, between two memifs, zero-copy on our side.
+gateway_rows measure_dpdk_memif();
 gateway_rows measure_overload(); ///< gateway_overload.cc; starts esplaned, needs root
 
 } // namespace esplane::bench
