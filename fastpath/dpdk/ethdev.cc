@@ -94,7 +94,8 @@ result<std::unique_ptr<ethdev>> ethdev::open(const ethdev_options& o, mbuf_memor
     std::unique_ptr<ethdev> d(new ethdev(*id));
     d->pool_ = pool;
     if (auto done = d->configure(o, memory); !done) return tl::unexpected(done.error());
-    if (auto done = d->start(); !done) return tl::unexpected(done.error());
+    d->find_mac();
+    d->watch(true);
     return d;
 }
 
@@ -148,8 +149,6 @@ result<void> ethdev::set_up_queues(const ethdev_options& o, mbuf_memory& memory)
 }
 
 result<void> ethdev::start() {
-    find_mac();
-    watch(true);
     if (auto done = driver("start", [&] { return ::rte_eth_dev_start(id_); }); !done) return done;
     started_ = true;
     // Neighbour discovery comes to group addresses.

@@ -30,7 +30,7 @@ class ethdev {
     /// The smallest largest frame a mempool is made for.
     static constexpr std::uint32_t common_frame = 1522;
 
-    /// Ready to send and receive.  The memory outlives the device.
+    /// Configured; start() makes it send and receive.  The memory outlives the device.
     ///
     /// pool   the mempool to receive into; nullptr: one is made, and pool() says which
     /// Errors: ENODEV where there is no such device; ENOMEM; what the driver says, by its name.
@@ -39,6 +39,11 @@ class ethdev {
     ~ethdev();
     ethdev(const ethdev&) = delete;
     ethdev& operator=(const ethdev&) = delete;
+
+    /// Some cannot start yet: the peer of a memif may not be there.  It can be tried again.
+    /// Errors: what the driver says.
+    [[nodiscard]] result<void> start();
+    [[nodiscard]] bool started() const noexcept { return started_; }
 
     [[nodiscard]] std::uint16_t id() const noexcept { return id_; }
     [[nodiscard]] unsigned queues() const noexcept { return queues_; }
@@ -66,7 +71,6 @@ class ethdev {
         : id_(id) {}
     [[nodiscard]] result<void> configure(const ethdev_options& o, mbuf_memory& memory);
     [[nodiscard]] result<void> set_up_queues(const ethdev_options& o, mbuf_memory& memory);
-    [[nodiscard]] result<void> start();
     void watch(bool on);
     void find_mac();
 

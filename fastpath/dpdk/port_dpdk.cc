@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <urcu-qsbr.h>
 
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
@@ -35,9 +34,10 @@ result<std::unique_ptr<dpdk_port>> dpdk_port::open(dpdk_port_options o, mbuf_mem
         auto twin = tap::open(p->options_.name, p->device_->mac(), p->device_->mtu(), p->lanes());
         if (!twin) return tl::unexpected(twin.error());
         p->twin_.emplace(std::move(*twin));
-        p->twin_->set_carrier(p->device_->link_up());
     }
+    (void)p->start(); // tend() tries again, and says why
     p->was_up_ = p->up();
+    if (p->twin_) p->twin_->set_carrier(p->was_up_);
     return p;
 }
 
@@ -53,25 +53,36 @@ result<void> dpdk_port::take_up() {
     device_ = std::move(*device);
     pool_ = device_->pool();
     id_ = device_->id();
+    return {};
+}
+
+result<void> dpdk_port::start() {
+    if (auto started = device_->start(); !started) return started;
     usable_.store(true, std::memory_order_release);
     return {};
 }
 
-/// No worker is inside a call of the device's any more when it is closed.
+/// Workers leave the device alone from now on; it is closed when each of them has noticed.
 void dpdk_port::take_down() {
-    usable_.store(false, std::memory_order_release);
-    urcu_qsbr_synchronize_rcu();
+    if (!leaving_) {
+        usable_.store(false, std::memory_order_release);
+        leaving_ = grace_period::begin();
+    }
+    if (!leaving_->over()) return;
     device_.reset();
+    leaving_.reset();
 }
 
 result<bool> dpdk_port::tend() {
-    result<void> taken;
     if (device_) device_->refresh_link();
     if (device_ && device_->gone()) take_down();
+    result<void> taken;
     if (!device_) taken = take_up();
+    if (device_ && !device_->started() && !leaving_) taken = start();
     if (device_ && twin_) follow_twin();
-    if (twin_) twin_->set_carrier(up());
-    const bool changed = up() != std::exchange(was_up_, up());
+    const bool is_up = up();
+    if (twin_) twin_->set_carrier(is_up);
+    const bool changed = is_up != std::exchange(was_up_, is_up);
     if (!taken && taken.error().code != ENODEV && !changed) return tl::unexpected(taken.error());
     return changed;
 }

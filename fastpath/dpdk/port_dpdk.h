@@ -24,6 +24,7 @@
 #include "fastpath/dpdk/ethdev.h"
 #include "fastpath/dpdk/mbuf_memory.h"
 #include "fastpath/port.h"
+#include "fastpath/quiescence.h"
 #include "fastpath/tap.h"
 
 struct rte_mbuf;
@@ -41,7 +42,8 @@ struct dpdk_port_options {
 
 class dpdk_port final : public port {
   public:
-    /// EAL runs; the memory outlives the port.
+    /// EAL runs; the memory outlives the port.  A device that cannot start yet is down, and tend()
+    /// says why.
     ///
     /// Errors: those of ethdev::open and tap::open.
     [[nodiscard]] static result<std::unique_ptr<dpdk_port>> open(dpdk_port_options o,
@@ -90,6 +92,7 @@ class dpdk_port final : public port {
         : options_(std::move(o))
         , memory_(memory) {}
     [[nodiscard]] result<void> take_up();
+    [[nodiscard]] result<void> start();
     void take_down();
     void follow_twin();
     [[nodiscard]] rte_mbuf* linearise(lane_state& l, rte_mbuf* chain) noexcept;
@@ -102,8 +105,9 @@ class dpdk_port final : public port {
     std::unique_ptr<ethdev> device_;
     rte_mempool* pool_ = nullptr;
     std::uint16_t id_ = 0;
-    std::atomic<bool> usable_{false}; ///< workers may touch the device
-    bool was_up_ = false;             ///< what the last tend() left
+    std::atomic<bool> usable_{false};     ///< workers may touch the device
+    std::optional<grace_period> leaving_; ///< a worker may still be inside a call of the device's
+    bool was_up_ = false;                 ///< what the last tend() left
     std::optional<tap> twin_;
     std::vector<std::unique_ptr<lane_state>> lanes_;
 };
