@@ -107,6 +107,8 @@ class port {
     [[nodiscard]] virtual const std::string& name() const noexcept = 0;   ///< "lan"
     [[nodiscard]] virtual const std::string& device() const noexcept = 0; ///< "veth1"
     [[nodiscard]] virtual const char* kind() const noexcept = 0;          ///< "xdp"
+    /// Which of the kind's ways frames go, where it has several: "zero-copy".
+    [[nodiscard]] virtual std::string mode() const { return {}; }
     [[nodiscard]] virtual int ifindex() const noexcept = 0; ///< of the kernel twin; 0 = none
     [[nodiscard]] virtual port_role role() const noexcept = 0;
 };

@@ -10,6 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include "tools/control_socket.h"
+#include "tools/interfaces.h"
 #include "tools/offline.h"
 #include "tools/options.h"
 #include "tools/process.h"
@@ -47,13 +48,27 @@ constexpr question questions[] = {
     {"filter", "rules for what is in the tunnels, and what they decided", nullptr},
 };
 
-int ask(const std::string& run_dir, const question& q, bool as_json) {
+int ask(const std::string& run_dir, const question& q, bool as_json, bool verbose = false) {
     auto client = control_client::connect(run_dir);
     if (!client) return report_failure(client.error());
     const auto reply = q.pages_of != nullptr ? client->ask_all(q.command, q.pages_of)
                                              : client->ask({{"command", q.command}});
     if (!reply) return report_failure(reply.error());
     std::cout << (as_json ? reply->dump(2) + "\n" : text_of_reply(q.command, *reply));
+    if (verbose && !as_json) std::cout << text_of_port_details(*reply);
+    return 0;
+}
+
+/// Makes an interface or takes it away.
+int change_interface(const std::string& run_dir, const std::string& action,
+                     const std::vector<std::string>& words, bool as_json) {
+    const auto request = parse_interface_request(action, words);
+    if (!request) return report_failure(request.error(), exit_usage);
+    auto client = control_client::connect(run_dir);
+    if (!client) return report_failure(client.error());
+    const auto reply = client->ask(*request);
+    if (!reply) return report_failure(reply.error());
+    if (as_json) std::cout << reply->dump(2) << '\n';
     return 0;
 }
 
@@ -136,9 +151,13 @@ class command_line {
         for (const question& q : questions) {
             CLI::App* sub = app_.add_subcommand(q.command, q.help);
             add_json(sub);
-            sub->final_callback(
-                [this, q] { action_ = [this, q] { return ask(run_dir_, q, json_); }; });
+            if (sub->get_name() == "ports")
+                sub->add_flag("--verbose", verbose_, "also what the kind or the device counts");
+            sub->final_callback([this, q] {
+                action_ = [this, q] { return ask(run_dir_, q, json_, verbose_); };
+            });
         }
+        add_interface();
         add_release();
         add_pcap();
     }
@@ -170,6 +189,31 @@ class command_line {
         CLI::App* sub =
             app_.add_subcommand("run", "run an unmodified XFRM client: run -- COMMAND…");
         sub->final_callback([this] { action_ = [this] { return run(run_dir_, command_); }; });
+    }
+
+    void add_interface() {
+        CLI::App* all = app_.add_subcommand("interface", "tunnels by route: add, del, list");
+        all->require_subcommand(1);
+        const auto change = [&](const std::string& action, const char* help, const char* words) {
+            CLI::App* sub = all->add_subcommand(action, help);
+            sub->add_option("words", interface_, words)->option_text(words)->required();
+            add_json(sub);
+            sub->final_callback([this, action] {
+                action_ = [this, action] {
+                    return change_interface(run_dir_, action, interface_, json_);
+                };
+            });
+        };
+        change("add", "make an interface whose routes lead into the tunnels of an if_id",
+               "NAME if_id N [mtu M]");
+        change("del", "take it away, its addresses and routes with it", "NAME");
+        CLI::App* list = all->add_subcommand("list", "those that there are");
+        add_json(list);
+        list->final_callback([this] {
+            action_ = [this] {
+                return ask(run_dir_, {"interfaces", nullptr, "interfaces"}, json_);
+            };
+        });
     }
 
     void add_release() {
@@ -205,7 +249,9 @@ class command_line {
     CLI::App app_{"esplane: command line of the user-space IPsec ESP data plane", "esplane"};
     std::string run_dir_ = default_run_dir;
     bool json_ = false;
-    std::vector<std::string> command_; ///< of run
+    bool verbose_ = false;
+    std::vector<std::string> command_;   ///< of run
+    std::vector<std::string> interface_; ///< of interface add, del
     std::string direction_;
     offline_request request_;
     std::function<int()> action_;

@@ -1,52 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/ports_xdp.h"
 
-#include "fastpath/xdp/bpf.h"
+#include <charconv>
+
 #include "fastpath/xdp/guard.h"
 #include "fastpath/xdp/port_xdp.h"
-#include "fastpath/xdp/umem.h"
 
 namespace esplane::tools {
 
 namespace {
 
+using fastpath::xdp_port_options;
+
+result<void> read_busy_poll(const std::string& text, unsigned& us) {
+    constexpr unsigned most = 10000;
+    const char* const end = text.data() + text.size();
+    const auto [stop, code] = std::from_chars(text.data(), end, us);
+    if (code == std::errc() && stop == end && us <= most) return {};
+    return fail(EINVAL, "busy-poll=" + text + ": give microseconds, 0 to " + std::to_string(most));
+}
+
+result<xdp_port_options> options_of(const port_spec& spec, unsigned workers) {
+    xdp_port_options o{spec.name, spec.device, spec.role, workers};
+    for (const auto& [key, value] : spec.options) {
+        result<void> read;
+        if (key == "mode") {
+            const auto wish = fastpath::parse_xdp_wish(value);
+            if (!wish) return tl::unexpected(wish.error());
+            o.wish = *wish;
+        } else if (key == "busy-poll") {
+            read = read_busy_poll(value, o.busy_poll_us);
+        }
+        if (!read) return tl::unexpected(read.error());
+    }
+    return o;
+}
+
 class xdp_opener final : public port_opener {
   public:
-    xdp_opener(const port_spec& spec, std::unique_ptr<fastpath::guard> guard,
-               std::shared_ptr<fastpath::umem> memory)
-        : spec_(spec)
+    xdp_opener(xdp_port_options options, std::unique_ptr<fastpath::guard> guard,
+               const port_surroundings& around)
+        : options_(std::move(options))
         , guard_(std::move(guard))
-        , memory_(std::move(memory)) {}
+        , buffers_(around.buffers)
+        , log_(around.log) {}
 
     [[nodiscard]] int guarded_ifindex() const override { return guard_->ifindex(); }
     [[nodiscard]] fastpath::guard* guard() noexcept override { return guard_.get(); }
-    [[nodiscard]] result<void> attach() override { return guard_->attach(); }
+    [[nodiscard]] result<void> attach() override { return guard_->attach(options_.wish); }
     [[nodiscard]] result<std::unique_ptr<fastpath::port>> open() override {
-        return fastpath::xdp_port::open({spec_.name, spec_.device, spec_.role}, *memory_, *guard_);
+        if (options_.busy_poll_us != 0) try_busy_poll();
+        return fastpath::xdp_port::open(options_, buffers_, *guard_);
     }
 
   private:
-    port_spec spec_;
+    void try_busy_poll() {
+        const auto tried = guard_->means().open_socket(options_.busy_poll_us);
+        if (tried) return;
+        log_(options_.device + ": " + tried.error().text + "; it is done without");
+        options_.busy_poll_us = 0;
+    }
+
+    xdp_port_options options_;
     std::unique_ptr<fastpath::guard> guard_;
-    std::shared_ptr<fastpath::umem> memory_;
+    fastpath::buffer_pool& buffers_;
+    std::function<void(const std::string& line)> log_;
 };
 
 } // namespace
 
 std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 xdp_openers(const port_surroundings& around) {
-    fastpath::silence_bpf_libraries();
-    return [&pool = around.buffers, memory = std::shared_ptr<fastpath::umem>()](
-               const port_spec& spec) mutable -> result<std::unique_ptr<port_opener>> {
+    const auto means = std::make_shared<fastpath::own_privileges>();
+    return [around, means](const port_spec& spec) -> result<std::unique_ptr<port_opener>> {
+        auto options = options_of(spec, around.lanes);
+        if (!options) return tl::unexpected(options.error());
         if (auto there = check_device(spec.device); !there) return tl::unexpected(there.error());
-        auto guard = fastpath::guard::open(spec.device);
+        auto guard = fastpath::guard::open(spec.device, means);
         if (!guard) return tl::unexpected(guard.error());
-        if (!memory) {
-            auto made = fastpath::umem::make(pool);
-            if (!made) return tl::unexpected(made.error());
-            memory = std::move(*made);
-        }
-        return std::make_unique<xdp_opener>(spec, std::move(*guard), memory);
+        return std::make_unique<xdp_opener>(std::move(*options), std::move(*guard), around);
     };
 }
 

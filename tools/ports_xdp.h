@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// AF_XDP ports, `--port NAME=xdp:DEVICE`: a guard on the device, then sockets on its queues.
+// AF_XDP ports: a guard on the device, then sockets on its queues.
+//
+//   --port NAME=xdp:DEVICE[,mode=auto|zero-copy|copy|generic][,busy-poll=MICROSECONDS]
 #pragma once
 
 #include <functional>
@@ -9,7 +11,7 @@
 
 namespace esplane::tools {
 
-/// Reserves one device after the other; they share a umem over the pool.
+/// Reserves one device after the other.
 [[nodiscard]] std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 xdp_openers(const port_surroundings& around);
 

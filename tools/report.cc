@@ -205,13 +205,29 @@ json report_policy(const ipsec::policy& p) {
 
 json report_port(const fastpath::port& p) {
     const fastpath::port_counters c = p.counters();
-    return {{"name", p.name()},           {"kind", p.kind()},
-            {"device", p.device()},       {"ifindex", p.ifindex()},
-            {"role", name_of(p.role())},  {"rx_packets", c.rx_packets},
-            {"rx_bytes", c.rx_bytes},     {"rx_no_buffer", c.rx_no_buffer},
-            {"tx_packets", c.tx_packets}, {"tx_bytes", c.tx_bytes},
-            {"tx_full", c.tx_full},       {"punted", c.punted},
-            {"punt_full", c.punt_full},   {"kernel_denied", c.kernel_denied}};
+    json extended = json::object();
+    for (const fastpath::named_count& one : p.extended_counters())
+        extended[one.name] = one.value;
+    return {{"name", p.name()},
+            {"kind", p.kind()},
+            {"device", p.device()},
+            {"ifindex", p.ifindex()},
+            {"role", name_of(p.role())},
+            {"up", p.up()},
+            {"mode", p.mode().empty() ? json() : json(p.mode())},
+            {"lanes", p.lanes()},
+            {"rx_packets", c.rx_packets},
+            {"rx_bytes", c.rx_bytes},
+            {"rx_no_buffer", c.rx_no_buffer},
+            {"rx_linearised", c.rx_linearised},
+            {"tx_packets", c.tx_packets},
+            {"tx_bytes", c.tx_bytes},
+            {"tx_full", c.tx_full},
+            {"tx_copied", c.tx_copied},
+            {"punted", c.punted},
+            {"punt_full", c.punt_full},
+            {"kernel_denied", c.kernel_denied},
+            {"extended", std::move(extended)}};
 }
 
 json report_sas(control::layer& l, control::cursor from) {

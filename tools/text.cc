@@ -125,6 +125,8 @@ std::string ports_text(const json& reply) {
              {"KIND"},
              {"DEVICE"},
              {"ROLE"},
+             {"STATE"},
+             {"MODE"},
              {"RX PACKETS", align::right},
              {"RX BYTES", align::right},
              {"TX PACKETS", align::right},
@@ -135,9 +137,10 @@ std::string ports_text(const json& reply) {
              {"KERNEL DENIED", align::right}});
     for (const json& p : reply.at("ports"))
         t.add({cell(p.at("name")), cell(p.at("kind")), cell(p.at("device")), cell(p.at("role")),
-               cell(p.at("rx_packets")), cell(p.at("rx_bytes")), cell(p.at("tx_packets")),
-               cell(p.at("tx_bytes")), cell(p.at("tx_full")), cell(p.at("rx_no_buffer")),
-               cell(p.at("punted")), cell(p.at("kernel_denied"))});
+               p.at("up").get<bool>() ? "up" : "down", cell(p.at("mode")), cell(p.at("rx_packets")),
+               cell(p.at("rx_bytes")), cell(p.at("tx_packets")), cell(p.at("tx_bytes")),
+               cell(p.at("tx_full")), cell(p.at("rx_no_buffer")), cell(p.at("punted")),
+               cell(p.at("kernel_denied"))});
     return t.to_string();
 }
 
@@ -148,13 +151,34 @@ std::string filter_text(const json& reply) {
     return t.empty() ? "no filter\n" : t.to_string();
 }
 
+std::string interfaces_text(const json& reply) {
+    table t({{"NAME"},
+             {"IF_ID", align::right},
+             {"MTU", align::right},
+             {"IFINDEX", align::right},
+             {"STATE"}});
+    for (const json& i : reply.at("interfaces"))
+        t.add({cell(i.at("name")), cell(i.at("if_id")), cell(i.at("mtu")), cell(i.at("ifindex")),
+               i.at("up").get<bool>() ? "up" : "down"});
+    return t.empty() ? "no interfaces\n" : t.to_string();
+}
+
 } // namespace
+
+std::string text_of_port_details(const json& reply) {
+    table t({{"PORT"}, {"COUNTER"}, {"VALUE", align::right}});
+    for (const json& p : reply.at("ports"))
+        for (const auto& [name, value] : p.at("extended").items())
+            t.add({cell(p.at("name")), name, cell(value)});
+    return t.empty() ? "" : "\n" + t.to_string();
+}
 
 std::string text_of_reply(const std::string& command, const json& reply) {
     if (command == "status") return status_text(reply);
     if (command == "sa") return sa_text(reply);
     if (command == "policy") return policy_text(reply);
     if (command == "ports") return ports_text(reply);
+    if (command == "interfaces") return interfaces_text(reply);
     if (command == "filter") return filter_text(reply);
     const std::string drops = text_of_drops(reply.at("drops"));
     return drops.empty() ? "no drops\n" : drops;

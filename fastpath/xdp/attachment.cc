@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/xdp/attachment.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -15,6 +16,7 @@
 #include <bpf/libbpf.h>
 
 #include "fastpath/xdp/bpf.h"
+#include "fastpath/xdp/device.h"
 
 namespace esplane::fastpath {
 namespace {
@@ -63,6 +65,30 @@ tl::unexpected<error> fail_foreign_xdp(const std::string& device, const std::str
 
 xdp_mode mode_of(std::uint32_t mode_flag) {
     return mode_flag == XDP_FLAGS_SKB_MODE ? xdp_mode::generic : xdp_mode::native;
+}
+std::uint32_t flag_of(xdp_mode mode) {
+    return mode == xdp_mode::generic ? XDP_FLAGS_SKB_MODE : XDP_FLAGS_DRV_MODE;
+}
+
+/// Puts the program in the place of ours that is there, in its mode: without a gap.
+result<xdp_mode> replace_ingress(const std::string& device, int ifindex, int program,
+                                 const attached_xdp& there, const std::vector<xdp_mode>& modes) {
+    const auto old = program_by_id(there.id);
+    if (!old || old->name != ingress_program_name)
+        return fail_foreign_xdp(device, old ? old->name : "unknown");
+    const xdp_mode mode = mode_of(there.mode_flag);
+    if (std::find(modes.begin(), modes.end(), mode) == modes.end())
+        return fail(EBUSY, device +
+                               ": the program of an earlier esplaned is there in another mode; "
+                               "'esplane release " +
+                               device + "' first");
+    bpf_xdp_attach_opts in_place_of;
+    clear(in_place_of);
+    in_place_of.old_prog_fd = old->fd.get();
+    const int e =
+        bpf_xdp_attach(ifindex, program, there.mode_flag | XDP_FLAGS_REPLACE, &in_place_of);
+    if (e != 0) return fail_bpf(e, device + ": replacing the XDP program");
+    return mode;
 }
 
 /// libbpf's description of a side of clsact.
@@ -157,28 +183,20 @@ result<std::uint32_t> detach_egress(const std::string& device, int ifindex) {
 
 } // namespace
 
-result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int program) {
+result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int program,
+                                xdp_wish wish) {
     const auto there = query_xdp(device, ifindex);
     if (!there) return tl::unexpected(there.error());
-    if (there->id != 0) {
-        const auto old = program_by_id(there->id);
-        if (!old || old->name != ingress_program_name)
-            return fail_foreign_xdp(device, old ? old->name : "unknown");
-        bpf_xdp_attach_opts in_place_of;
-        clear(in_place_of);
-        in_place_of.old_prog_fd = old->fd.get();
-        if (const int e = bpf_xdp_attach(ifindex, program, there->mode_flag | XDP_FLAGS_REPLACE,
-                                         &in_place_of);
-            e != 0)
-            return fail_bpf(e, device + ": replacing the XDP program");
-        return mode_of(there->mode_flag);
-    }
+    const std::optional<bond> of_bond = as_bond(device);
+    const std::vector<xdp_mode> modes = modes_to_try(wish, of_bond.has_value());
+    if (there->id != 0) return replace_ingress(device, ifindex, program, *there, modes);
     int e = 0;
-    for (const std::uint32_t mode_flag : {XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE}) {
-        e = bpf_xdp_attach(ifindex, program, mode_flag | XDP_FLAGS_UPDATE_IF_NOEXIST, nullptr);
-        if (e == 0) return mode_of(mode_flag);
+    for (const xdp_mode mode : modes) {
+        e = bpf_xdp_attach(ifindex, program, flag_of(mode) | XDP_FLAGS_UPDATE_IF_NOEXIST, nullptr);
+        if (e == 0) return mode;
     }
-    return fail_bpf(e, device + ": attaching the XDP program");
+    return fail_bpf(e, device + ": attaching the XDP program" +
+                           (of_bond ? " to a bond of mode " + of_bond->mode : ""));
 }
 
 result<void> attach_egress(const std::string& device, int ifindex, int program) {

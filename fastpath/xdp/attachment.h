@@ -8,22 +8,21 @@
 // Threads: control.
 #pragma once
 
-#include "lib/base/result.h"
-
 #include <string>
+
+#include "fastpath/xdp/binding.h"
+#include "lib/base/result.h"
 
 namespace esplane::fastpath {
 
 inline constexpr char ingress_program_name[] = "esplane_ingress";
 inline constexpr char egress_program_name[] = "esplane_egress";
 
-/// How the ingress program runs: in the driver, or (slower) in the generic path behind it.
-enum class xdp_mode : std::uint8_t { native, generic };
-
 /// Attaches the program to the device, or puts it in the place of an earlier one of ours.
 ///
 /// Errors: EBUSY where a foreign program is there; what the kernel says otherwise.
-[[nodiscard]] result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int program);
+[[nodiscard]] result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int program,
+                                              xdp_wish wish);
 
 /// The same for clsact egress.
 [[nodiscard]] result<void> attach_egress(const std::string& device, int ifindex, int program);

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/xdp/device.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 
 #include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/if_bonding.h>
+#include <linux/sockios.h>
 #include <net/if_arp.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -43,18 +48,6 @@ result<std::string> lock_name(int ifindex) {
     if (::stat("/proc/thread-self/ns/net", &found) != 0)
         return fail_errno("/proc/thread-self/ns/net");
     return std::to_string(found.st_ino) + "-" + std::to_string(ifindex);
-}
-
-result<unique_fd> lock_file(const std::string& device, int ifindex) {
-    const auto directory = open_lock_directory();
-    if (!directory) return tl::unexpected(directory.error());
-    const auto name = lock_name(ifindex);
-    if (!name) return tl::unexpected(name.error());
-    unique_fd fd(
-        ::openat(directory->get(), name->c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (fd.valid() && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
-    if (fd.valid() && errno == EWOULDBLOCK) return fail_taken(device, "another esplaned");
-    return fail_errno(device + ": reserving the device in " + lock_directory);
 }
 
 /// The least AF_XDP socket there can be.
@@ -114,6 +107,37 @@ result<void> ask_device(unsigned long request, const std::string& device, ifreq&
     return {};
 }
 
+result<int> index_of(const std::string& device) {
+    const unsigned index = ::if_nametoindex(device.c_str());
+    if (index == 0)
+        return fail(ENODEV, device + ": no such device; 'ip link' lists those there are");
+    return static_cast<int>(index);
+}
+
+std::optional<bond> as_bond(const std::string& device) {
+    constexpr std::array modes{"balance-rr", "active-backup", "balance-xor", "broadcast",
+                               "802.3ad",    "balance-tlb",   "balance-alb"};
+    ifbond answer{};
+    ifreq question{};
+    question.ifr_data = reinterpret_cast<char*>(&answer);
+    if (!ask_device(SIOCBONDINFOQUERY, device, question)) return std::nullopt;
+    const auto mode = static_cast<std::size_t>(answer.bond_mode);
+    return bond{mode < modes.size() ? modes[mode] : "unknown"};
+}
+
+result<queue_counts> queues_of(const std::string& device) {
+    ethtool_channels channels{};
+    channels.cmd = ETHTOOL_GCHANNELS;
+    ifreq question{};
+    question.ifr_data = reinterpret_cast<char*>(&channels);
+    if (auto r = ask_device(SIOCETHTOOL, device, question); !r) {
+        if (r.error().code == EOPNOTSUPP) return queue_counts{};
+        return tl::unexpected(std::move(r.error()));
+    }
+    return queue_counts{std::max(channels.rx_count + channels.combined_count, 1u),
+                        std::max(channels.tx_count + channels.combined_count, 1u)};
+}
+
 result<void> check_ethernet(const std::string& device) {
     ifreq question{};
     if (auto r = ask_device(SIOCGIFHWADDR, device, question); !r) return r;
@@ -121,8 +145,20 @@ result<void> check_ethernet(const std::string& device) {
     return fail(EOPNOTSUPP, device + ": not an Ethernet device; AF_XDP ports need one");
 }
 
+result<unique_fd> lock_device(const std::string& device, int ifindex) {
+    const auto directory = open_lock_directory();
+    if (!directory) return tl::unexpected(directory.error());
+    const auto name = lock_name(ifindex);
+    if (!name) return tl::unexpected(name.error());
+    unique_fd fd(
+        ::openat(directory->get(), name->c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (fd.valid() && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
+    if (fd.valid() && errno == EWOULDBLOCK) return fail_taken(device, "another esplaned");
+    return fail_errno(device + ": reserving the device in " + lock_directory);
+}
+
 result<unique_fd> reserve_device(const std::string& device, int ifindex) {
-    auto lock = lock_file(device, ifindex);
+    auto lock = lock_device(device, ifindex);
     if (!lock) return lock;
     if (auto r = check_first_queue(device); !r) return tl::unexpected(std::move(r.error()));
     return lock;

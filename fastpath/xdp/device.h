@@ -7,6 +7,8 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -17,9 +19,25 @@
 
 namespace esplane::fastpath {
 
+/// Errors: ENODEV.
+[[nodiscard]] result<int> index_of(const std::string& device);
+
 /// Asks the kernel about a device by ioctl; the name is filled in.
 [[nodiscard]] result<void> ask_device(unsigned long request, const std::string& device,
                                       ifreq& question);
+
+struct bond {
+    std::string mode; ///< "802.3ad"
+};
+/// What kind of bond a device is; nothing where it is none.
+[[nodiscard]] std::optional<bond> as_bond(const std::string& device);
+
+/// Queues in use.  A device that does not know channels has one of each.
+struct queue_counts {
+    std::uint32_t rx = 1;
+    std::uint32_t tx = 1;
+};
+[[nodiscard]] result<queue_counts> queues_of(const std::string& device);
 
 /// Frames of other devices have no Ethernet header, and the programs read one.
 ///
@@ -41,6 +59,9 @@ namespace esplane::fastpath {
 ///
 /// Errors: EBUSY where it is taken; EPERM where the directory is not root's alone; EACCES.
 [[nodiscard]] result<unique_fd> reserve_device(const std::string& device, int ifindex);
+
+/// The first of these signs alone: for a device that has just come into being.
+[[nodiscard]] result<unique_fd> lock_device(const std::string& device, int ifindex);
 
 /// Calls `attempt` again for a second while it returns -EBUSY: a socket that was just closed keeps
 /// its queue for a moment.

@@ -12,22 +12,12 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include <egress.skel.h>
-#include <ingress.skel.h>
-
 #include "fastpath/xdp/device.h"
 
 namespace esplane::fastpath {
 namespace {
 
 constexpr std::uint32_t only_entry = 0;
-
-result<int> index_of(const std::string& device) {
-    const unsigned index = ::if_nametoindex(device.c_str());
-    if (index == 0)
-        return fail(ENODEV, device + ": no such device; 'ip link' lists those there are");
-    return static_cast<int>(index);
-}
 
 esplane_address map_key(const ipsec::address& a) {
     esplane_address key{};
@@ -93,59 +83,40 @@ std::uint64_t guard_counters::denied() const noexcept {
            egress[esplane_denied_changing];
 }
 
-result<std::unique_ptr<guard>> guard::open(const std::string& device) {
-    silence_bpf_libraries();
-    const auto ifindex = index_of(device);
-    if (!ifindex) return tl::unexpected(ifindex.error());
-    if (auto r = check_ethernet(device); !r) return tl::unexpected(std::move(r.error()));
-    auto lock = reserve_device(device, *ifindex);
-    if (!lock) return tl::unexpected(std::move(lock.error()));
-    std::unique_ptr<guard> g(new guard(device, *ifindex, std::move(*lock)));
-    const std::vector<std::string> guarded = guarded_devices();
-    g->was_guarded_ = std::find(guarded.begin(), guarded.end(), device) != guarded.end();
-    if (auto loaded = g->load(); !loaded) return tl::unexpected(std::move(loaded.error()));
-    return g;
+result<std::unique_ptr<guard>> guard::open(const std::string& device,
+                                           std::shared_ptr<privileged> means) {
+    if (!means) means = std::make_shared<own_privileges>();
+    auto parts = means->prepare(device);
+    if (!parts) return tl::unexpected(std::move(parts.error()));
+    return std::unique_ptr<guard>(new guard(device, std::move(means), std::move(*parts)));
 }
 
-guard::guard(std::string device, int ifindex, unique_fd lock)
+guard::guard(std::string device, std::shared_ptr<privileged> means, guard_parts parts)
     : device_(std::move(device))
-    , ifindex_(ifindex)
-    , lock_(std::move(lock))
+    , means_(std::move(means))
+    , parts_(std::move(parts))
     , punt_source_(random_mac()) {}
 
-guard::~guard() {
-    ingress_bpf::destroy(ingress_);
-    egress_bpf::destroy(egress_);
-}
+guard::~guard() = default;
 
-result<void> guard::load() {
-    ingress_ = ingress_bpf::open_and_load();
-    if (ingress_ != nullptr) egress_ = egress_bpf::open_and_load();
-    if (egress_ == nullptr)
-        return fail_errno(device_ + ": loading the BPF programs (needs root and Linux 5.18)");
-    return {};
-}
-
-result<void> guard::attach() {
-    // Egress first: as soon as the sockets may take packets, the kernel forwards none.
-    if (auto r = attach_egress(device_, ifindex_, bpf_program__fd(egress_->progs.esplane_egress));
-        !r)
-        return r;
-    const auto mode =
-        attach_ingress(device_, ifindex_, bpf_program__fd(ingress_->progs.esplane_ingress));
-    if (!mode) return tl::unexpected(mode.error());
-    mode_ = *mode;
-    return configure_ingress();
+result<void> guard::attach(xdp_wish wish) {
+    const auto done = means_->attach(device_, wish);
+    if (!done) return tl::unexpected(done.error());
+    const bool another = done->ifindex != parts_.ifindex;
+    parts_.ifindex = done->ifindex;
+    mode_ = done->mode;
+    if (auto r = configure_ingress(); !r) return r;
+    return another && !denies_all_ ? apply_out_policies() : result<void>();
 }
 
 result<void> guard::set_local_addresses(std::span<const ipsec::address> addresses) {
-    return make_equal(bpf_map__fd(ingress_->maps.local_addresses), local_addresses_,
+    return make_equal(parts_[guard_part::local_addresses], local_addresses_,
                       std::set(addresses.begin(), addresses.end()),
                       device_ + ": telling the XDP program the machine's addresses");
 }
 
 result<void> guard::set_encap_ports(std::span<const wire::be16> ports) {
-    return make_equal(bpf_map__fd(ingress_->maps.encap_ports), encap_ports_,
+    return make_equal(parts_[guard_part::encap_ports], encap_ports_,
                       std::set(ports.begin(), ports.end()),
                       device_ + ": telling the XDP program the encapsulation ports");
 }
@@ -160,8 +131,8 @@ result<void> guard::configure_ingress() {
     config.take_local = take_local_;
     config.recognise_punted = mode_ == xdp_mode::generic;
     std::memcpy(config.punted_source, punt_source_.data(), punt_source_.size());
-    if (const int e = bpf_map_update_elem(bpf_map__fd(ingress_->maps.ingress_config), &only_entry,
-                                          &config, BPF_ANY);
+    if (const int e =
+            bpf_map_update_elem(parts_[guard_part::ingress_config], &only_entry, &config, BPF_ANY);
         e != 0)
         return fail_bpf(e, device_ + ": configuring the XDP program");
     return {};
@@ -170,8 +141,8 @@ result<void> guard::configure_ingress() {
 result<void> guard::configure_egress(bool deny_all) {
     denies_all_ = deny_all;
     const esplane_egress_config config{deny_all, generation_};
-    if (const int e = bpf_map_update_elem(bpf_map__fd(egress_->maps.egress_config), &only_entry,
-                                          &config, BPF_ANY);
+    if (const int e =
+            bpf_map_update_elem(parts_[guard_part::egress_config], &only_entry, &config, BPF_ANY);
         e != 0)
         return fail_bpf(e, device_ + ": configuring the egress filter");
     return {};
@@ -194,7 +165,7 @@ result<void> guard::set_vlan_devices(std::span<const egress_device> devices) {
 }
 
 result<void> guard::apply_out_policies() {
-    std::vector<egress_device> devices{{ifindex_, {}}};
+    std::vector<egress_device> devices{{ifindex(), {}}};
     devices.insert(devices.end(), vlan_devices_.begin(), vlan_devices_.end());
     auto compiled = compile_egress_rules(policies_, devices);
     const auto done =
@@ -213,7 +184,7 @@ result<void> guard::install(egress_rule_set set) {
     const std::uint32_t next = generation_ + 1;
     const std::uint32_t bank = next & 1;
     if (const int e =
-            bpf_map_update_elem(bpf_map__fd(egress_->maps.mask_banks), &bank, &set.bank, BPF_ANY);
+            bpf_map_update_elem(parts_[guard_part::mask_banks], &bank, &set.bank, BPF_ANY);
         e != 0)
         return fail_bpf(e, "filling the masks of the egress rules");
     for (esplane_rule_key& key : set.keys)
@@ -228,7 +199,7 @@ result<void> guard::install(egress_rule_set set) {
 
 result<void> guard::write_rules(egress_rule_set& set) {
     auto count = static_cast<std::uint32_t>(set.keys.size());
-    const int e = bpf_map_update_batch(bpf_map__fd(egress_->maps.egress_rules), set.keys.data(),
+    const int e = bpf_map_update_batch(parts_[guard_part::egress_rules], set.keys.data(),
                                        set.rules.data(), &count, nullptr);
     if (e == 0) return {};
     remove_rules(std::span(set.keys).first(count));
@@ -237,13 +208,11 @@ result<void> guard::write_rules(egress_rule_set& set) {
 
 void guard::remove_rules(std::span<const esplane_rule_key> keys) {
     auto count = static_cast<std::uint32_t>(keys.size());
-    (void)bpf_map_delete_batch(bpf_map__fd(egress_->maps.egress_rules), keys.data(), &count,
-                               nullptr);
+    (void)bpf_map_delete_batch(parts_[guard_part::egress_rules], keys.data(), &count, nullptr);
 }
 
 result<void> guard::hold(std::uint32_t queue, int socket) {
-    if (const int e =
-            bpf_map_update_elem(bpf_map__fd(ingress_->maps.xsks), &queue, &socket, BPF_ANY);
+    if (const int e = bpf_map_update_elem(parts_[guard_part::xsks], &queue, &socket, BPF_ANY);
         e != 0)
         return fail_bpf(e, device_ + ": giving queue " + std::to_string(queue) + " to its socket");
     return {};
@@ -251,13 +220,9 @@ result<void> guard::hold(std::uint32_t queue, int socket) {
 
 guard_counters guard::counters() const {
     guard_counters c;
-    sum_over_cpus(bpf_map__fd(ingress_->maps.ingress_counters), c.ingress);
-    sum_over_cpus(bpf_map__fd(egress_->maps.egress_counters), c.egress);
+    sum_over_cpus(parts_[guard_part::ingress_counters], c.ingress);
+    sum_over_cpus(parts_[guard_part::egress_counters], c.egress);
     return c;
-}
-
-int guard::punt_program() const noexcept {
-    return bpf_program__fd(ingress_->progs.esplane_punt);
 }
 
 result<attachments> guard::release(const std::string& device) {

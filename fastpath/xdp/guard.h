@@ -26,11 +26,9 @@
 #include "fastpath/xdp/attachment.h"
 #include "fastpath/xdp/bpf.h"
 #include "fastpath/xdp/egress_rules.h"
+#include "fastpath/xdp/privileged.h"
 #include "lib/ipsec/address.h"
 #include "lib/wire/headers.h"
-
-struct ingress_bpf;
-struct egress_bpf;
 
 namespace esplane::fastpath {
 
@@ -50,16 +48,19 @@ class guard {
 
     /// Reserves the device against other daemons and loads the programs.  Nothing is attached yet.
     ///
+    /// means    who does what needs privileges; nullptr = this process
     /// Errors: ENODEV without such a device, EOPNOTSUPP where it is not Ethernet, EBUSY where
     /// another daemon has it, EPERM.
-    [[nodiscard]] static result<std::unique_ptr<guard>> open(const std::string& device);
+    [[nodiscard]] static result<std::unique_ptr<guard>>
+    open(const std::string& device, std::shared_ptr<privileged> means = nullptr);
     /// Leaves the programs where they are.
     ~guard();
     guard(const guard&) = delete;
     guard& operator=(const guard&) = delete;
 
-    /// Attaches both programs, in the place of those of an earlier daemon.
-    [[nodiscard]] result<void> attach();
+    /// Attaches both programs, in the place of those of an earlier daemon.  Again where the device
+    /// has gone and come back, under another index: all that was set holds for it.
+    [[nodiscard]] result<void> attach(xdp_wish wish = xdp_wish::automatic);
 
     /// Addresses of the machine, both families, on whatever device.  Adds before it removes.
     [[nodiscard]] result<void> set_local_addresses(std::span<const ipsec::address> addresses);
@@ -77,16 +78,17 @@ class guard {
     /// Drops all IP of the machine but the exempt until the next set_out_policies().
     [[nodiscard]] result<void> deny_all();
     /// Whether an earlier daemon's programs are on the device: it was not released.
-    [[nodiscard]] bool was_guarded() const noexcept { return was_guarded_; }
+    [[nodiscard]] bool was_guarded() const noexcept { return parts_.was_guarded; }
     /// Gives what arrives on a queue to an AF_XDP socket.  It ends when the socket is closed.
     [[nodiscard]] result<void> hold(std::uint32_t queue, int socket);
 
     [[nodiscard]] guard_counters counters() const;
     [[nodiscard]] const std::string& device() const noexcept { return device_; }
-    [[nodiscard]] int ifindex() const noexcept { return ifindex_; }
+    [[nodiscard]] int ifindex() const noexcept { return parts_.ifindex; }
     [[nodiscard]] xdp_mode mode() const noexcept { return mode_; }
+    [[nodiscard]] privileged& means() const noexcept { return *means_; }
     /// The program that hands frames up to the stack, for BPF_PROG_TEST_RUN.
-    [[nodiscard]] int punt_program() const noexcept;
+    [[nodiscard]] int punt_program() const noexcept { return parts_[guard_part::punt_program]; }
     /// In generic mode: the source MAC address that punted frames must bear, or they would be taken
     /// again.  Random; never on the wire.
     [[nodiscard]] const wire::mac_address& punt_source() const noexcept { return punt_source_; }
@@ -99,8 +101,7 @@ class guard {
     [[nodiscard]] static std::vector<std::string> guarded_devices();
 
   private:
-    guard(std::string device, int ifindex, unique_fd lock);
-    [[nodiscard]] result<void> load();
+    guard(std::string device, std::shared_ptr<privileged> means, guard_parts parts);
     [[nodiscard]] result<void> configure_ingress();
     [[nodiscard]] result<void> configure_egress(bool deny_all);
     [[nodiscard]] result<void> apply_out_policies();
@@ -109,13 +110,10 @@ class guard {
     void remove_rules(std::span<const esplane_rule_key> keys);
 
     std::string device_;
-    int ifindex_;
-    unique_fd lock_;
-    ingress_bpf* ingress_ = nullptr;
-    egress_bpf* egress_ = nullptr;
+    std::shared_ptr<privileged> means_;
+    guard_parts parts_;
     xdp_mode mode_ = xdp_mode::native;
     wire::mac_address punt_source_{};
-    bool was_guarded_ = false;
     bool take_local_ = false;
     bool denies_all_ = false;
     std::uint32_t generation_ = 0; ///< of the egress rules in force

@@ -2,23 +2,34 @@
 //
 // A port on AF_XDP sockets, one for each rx queue of a device.
 //
-// Frames lie in the umem that all ports of the worker share.  Sends go out on the first queue
-// alone, which keeps their order.  Zero-copy where the driver has it; the kernel decides, unless a
-// copy is asked for.
+// Queue q belongs to lane q % lanes; each lane sends on its first queue alone, which keeps order.
+// Frames lie in the pool, which every port registers for itself; what lies elsewhere is copied when
+// it is sent.
+//
+// A device that vanishes takes the port down; one of that name that appears takes it up again:
+//
+//   1. tend() sees it: the port is down.  Each lane notes that it has seen so and lets its queues
+//      be from then on.
+//   2. The device is there again: its guard is attached, first of all.
+//   3. Every lane has seen that the port is down: the old sockets are closed, the new ones opened.
+//   4. The port is up.  Each lane takes back the frames that the old sockets had.
 //
 // Threads: as port.h says; counters() makes system calls and is for control.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "fastpath/counters.h"
 #include "fastpath/port.h"
+#include "fastpath/xdp/device.h"
 #include "fastpath/xdp/guard.h"
+#include "fastpath/xdp/large_buffers.h"
 #include "fastpath/xdp/punt_queue.h"
-#include "fastpath/xdp/umem.h"
+#include "fastpath/xdp/socket.h"
 
 namespace esplane::fastpath {
 
@@ -26,7 +37,9 @@ struct xdp_port_options {
     std::string name;   ///< "lan"
     std::string device; ///< "veth1"
     port_role role = port_role::plain;
-    bool copy = false; ///< do not try zero-copy; all ports of a umem are of the same kind
+    unsigned workers = 1; ///< as many lanes at most
+    xdp_wish wish = xdp_wish::automatic;
+    unsigned busy_poll_us = 0; ///< the worker polls the device for so long at a time; 0 = not
 };
 
 class xdp_port final : public port {
@@ -37,19 +50,26 @@ class xdp_port final : public port {
         std::min<std::size_t>(buffer_pool::frame_size - buffer_pool::headroom,
                               punt_queue::max_frame) -
         sizeof(wire::ethernet_header);
+    /// The same where a frame may take several buffers.  Those above largest_mtu cannot go up to
+    /// the stack.
+    static constexpr std::size_t largest_multi_buffer_mtu =
+        large_buffers::buffer_size - 2 * large_buffers::headroom - sizeof(wire::ethernet_header);
 
     /// Opens sockets on all rx queues and gives them to the guard, which is attached already; it
-    /// and the umem outlive the port.  The pool needs ring_size frames a queue, and as many a port
-    /// for sends.
+    /// and the pool outlive the port.  The pool needs xsk::ring_size frames a queue, and as many a
+    /// lane for sends.
     ///
     /// Errors: ENODEV, EBUSY where another process has the queues, EMSGSIZE where the device's MTU
-    /// is above largest_mtu, EOPNOTSUPP, EPERM.
+    /// is above what it can take, EOPNOTSUPP, EPERM.
     [[nodiscard]] static result<std::unique_ptr<xdp_port>> open(xdp_port_options options,
-                                                                umem& memory, guard& g);
+                                                                buffer_pool& pool, guard& g);
     ~xdp_port() override;
     xdp_port(const xdp_port&) = delete;
     xdp_port& operator=(const xdp_port&) = delete;
 
+    [[nodiscard]] unsigned lanes() const noexcept override {
+        return static_cast<unsigned>(lanes_.size());
+    }
     [[nodiscard]] std::size_t receive(unsigned lane, std::span<packet> into) noexcept override;
     [[nodiscard]] std::size_t send(unsigned lane,
                                    std::span<packet* const> frames) noexcept override;
@@ -57,40 +77,58 @@ class xdp_port final : public port {
     [[nodiscard]] std::size_t punt(unsigned lane,
                                    std::span<packet* const> frames) noexcept override;
     void flush(unsigned lane) noexcept override;
-    [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override {
-        return descriptors_;
+    /// The same one as long as the port lives.
+    [[nodiscard]] std::span<const int> descriptors(unsigned lane) const noexcept override;
+    [[nodiscard]] bool up() const noexcept override {
+        return (turn_.load(std::memory_order_relaxed) & 1) == 0;
     }
+    [[nodiscard]] result<bool> tend() override;
     [[nodiscard]] port_counters counters() const noexcept override;
+    /// XDP_STATISTICS, of all queues together.
+    [[nodiscard]] std::vector<named_count> extended_counters() const override;
+    [[nodiscard]] std::string mode() const override;
     [[nodiscard]] const std::string& name() const noexcept override { return options_.name; }
     [[nodiscard]] const std::string& device() const noexcept override { return options_.device; }
     [[nodiscard]] const char* kind() const noexcept override { return "xdp"; }
     [[nodiscard]] int ifindex() const noexcept override { return guard_.ifindex(); }
     [[nodiscard]] port_role role() const noexcept override { return options_.role; }
 
-    /// Whether the device reads and writes the frames itself.
-    [[nodiscard]] bool zero_copy() const noexcept { return zero_copy_; }
+    [[nodiscard]] const binding& bound() const noexcept { return binding_; }
+    [[nodiscard]] std::size_t queues() const noexcept;
 
   private:
     struct queue;
-    xdp_port(xdp_port_options options, umem& memory, guard& g);
-    [[nodiscard]] result<void> open_queue(std::uint32_t index);
-    [[nodiscard]] std::size_t receive(queue& q, std::span<packet> into) noexcept;
-    void refill(queue& q) noexcept;
-    void reclaim() noexcept;
-    void kick() noexcept;
+    struct lane;
+    xdp_port(xdp_port_options options, buffer_pool& pool, guard& g);
+    [[nodiscard]] result<void> open_queues();
+    [[nodiscard]] result<void> open_queues(const queue_counts& counts, const binding& how);
+    [[nodiscard]] result<void> open_queue(std::uint32_t index, const binding& how);
+    void make_lanes(const queue_counts& counts);
+    void close_queues() noexcept;
+    [[nodiscard]] bool has_lost_device() const noexcept;
+    [[nodiscard]] result<void> take_up_again();
+    [[nodiscard]] bool seen_by_all() const noexcept;
+
+    [[nodiscard]] bool works(lane& l) noexcept;
+    void take_back(lane& l) noexcept;
+    [[nodiscard]] std::size_t receive(lane& l, queue& q, std::span<packet> into) noexcept;
+    [[nodiscard]] bool gather(lane& l, queue& q, const xdp_desc& d, packet& into) noexcept;
+    void refill(lane& l, queue& q) noexcept;
+    [[nodiscard]] std::uint32_t place(lane& l, queue& q, const packet& p) noexcept;
+    void reclaim(lane& l) noexcept;
+    void kick(lane& l) noexcept;
 
     xdp_port_options options_;
-    umem& memory_;
     buffer_pool& pool_;
     guard& guard_;
-    std::vector<std::unique_ptr<queue>> queues_;
-    std::vector<int> descriptors_;
-    std::size_t next_queue_ = 0; ///< that receive begins with
-    bool zero_copy_ = false;
-    punt_queue punts_;
-    struct {
-        counter rx_packets, rx_bytes, tx_packets, tx_bytes, tx_full, punted, punt_full;
-    } counters_;
+    binding binding_;
+    std::vector<std::unique_ptr<lane>> lanes_;
+    std::unique_ptr<large_buffers> large_; ///< where frames may take several buffers
+    /// For each frame of the pool that the kernel has, 1 + the lane it is of; else 0.
+    std::unique_ptr<std::uint8_t[]> lent_;
+    bool protected_ = true; ///< the guard stands on the device
+    /// Even: up, odd: down.
+    std::atomic<std::uint32_t> turn_{0};
 };
 
 } // namespace esplane::fastpath

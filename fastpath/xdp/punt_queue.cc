@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 
 #include <bpf/bpf.h>
 #include <linux/bpf.h>
@@ -40,6 +41,13 @@ punt_queue::outcome punt_queue::hand_up() noexcept {
         --used_;
     }
     return o;
+}
+
+std::size_t punt_queue::restart(int ifindex, const wire::mac_address& source) noexcept {
+    ifindex_ = ifindex;
+    source_ = source;
+    head_ = 0;
+    return std::exchange(used_, 0);
 }
 
 bool punt_queue::inject(slot& s) const noexcept {

@@ -40,6 +40,8 @@ class punt_queue {
         std::size_t refused = 0;
     };
     outcome hand_up() noexcept;
+    /// The device is another now.  Loses what waits; returns how many frames.
+    std::size_t restart(int ifindex, const wire::mac_address& source) noexcept;
 
   private:
     struct slot {

@@ -122,7 +122,7 @@ settings parse(int argc, char** argv) {
 }
 
 side open_side(const settings& s, const std::string& device, const std::string& next_hop,
-               umem& memory) {
+               buffer_pool& pool) {
     side x;
     x.device = device;
     x.own = mac_of(device);
@@ -133,7 +133,7 @@ side open_side(const settings& s, const std::string& device, const std::string& 
     must(x.keeper->set_take_local(s.take_local));
     must(x.keeper->set_out_policies(s.rules));
     must(x.keeper->attach());
-    x.port = must(xdp_port::open({device, device, port_role::plain, false}, memory, *x.keeper));
+    x.port = must(xdp_port::open({device, device}, pool, *x.keeper));
     return x;
 }
 
@@ -190,7 +190,7 @@ void print(const side& x) {
     const guard_counters g = x.keeper->counters();
     std::printf("%s queues=%zu mode=%s rx=%llu tx=%llu punted=%llu no_buffer=%llu "
                 "esp=%llu ike=%llu forwarded=%llu policy=%llu exempt=%llu refused=%llu\n",
-                x.device.c_str(), x.port->descriptors(0).size(),
+                x.device.c_str(), x.port->queues(),
                 x.keeper->mode() == xdp_mode::native ? "native" : "generic",
                 static_cast<unsigned long long>(c.rx_packets),
                 static_cast<unsigned long long>(c.tx_packets),
@@ -222,9 +222,8 @@ int main(int argc, char** argv) {
     std::signal(SIGTERM, [](int) { stopped = 1; });
 
     const auto pool = must(buffer_pool::make(16384));
-    const auto memory = must(umem::make(*pool));
-    side a = open_side(s, s.devices[0].first, s.devices[0].second, *memory);
-    side b = open_side(s, s.devices[1].first, s.devices[1].second, *memory);
+    side a = open_side(s, s.devices[0].first, s.devices[0].second, *pool);
+    side b = open_side(s, s.devices[1].first, s.devices[1].second, *pool);
     std::puts("ready");
     std::fflush(stdout);
     run(s, a, b, *pool);
