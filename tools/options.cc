@@ -64,6 +64,7 @@ const std::vector<kind_description>& kinds() {
 #ifdef ESPLANE_HAVE_DPDK
         {"dpdk", {}, true, 63},
 #endif
+        {"packet", {"qdisc"}},
 #ifdef ESPLANE_HAVE_XDP
         {"xdp", {"mode", "busy-poll"}},
 #endif

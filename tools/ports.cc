@@ -10,6 +10,7 @@
 #ifdef ESPLANE_HAVE_DPDK
 #include "tools/ports_dpdk.h"
 #endif
+#include "tools/ports_packet.h"
 #ifdef ESPLANE_HAVE_XDP
 #include "tools/ports_xdp.h"
 #endif
@@ -42,10 +43,10 @@ std::map<std::string, reserve_port> kinds_of(const port_surroundings& around) {
 #ifdef ESPLANE_HAVE_DPDK
     kinds["dpdk"] = dpdk_openers(around);
 #endif
+    kinds["packet"] = packet_openers(around);
 #ifdef ESPLANE_HAVE_XDP
     kinds["xdp"] = xdp_openers(around);
 #endif
-    (void)around;
     return kinds;
 }
 
