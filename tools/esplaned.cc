@@ -30,6 +30,7 @@
 #include "tools/ports.h"
 #include "tools/process.h"
 #include "tools/run_dir.h"
+#include "tools/solicit.h"
 #include "tools/version.h"
 #include "xfrm/route.h"
 
@@ -280,7 +281,8 @@ void daemon::worker_spoke() {
     (void)!::read(wake_.get(), &count, sizeof count);
     engine_->control().tick(fastpath::now()); // it dates what the worker tells
     for (const wanted_next_hop& hop : engine_->deliver_events())
-        (void)routes_->resolve(hop.ifindex, hop.address); // the worker asks again
+        if (!routes_->resolve(hop.ifindex, hop.address)) // the worker asks again
+            (void)solicit(hop.ifindex, hop.address);
 }
 
 /// An IKE daemon sets the sysctl when it starts, that is at any time.
