@@ -42,8 +42,7 @@ class ring_port {
         fastpath::dpdk_port_options o;
         o.name = "ring";
         o.device = "net_ring_bench";
-        o.twin = false;
-        auto port = dpdk_port::open(std::move(o), r->memory_);
+        auto port = dpdk_port::open(std::move(o), r->memory_, std::nullopt);
         if (!port) return tl::unexpected(port.error());
         r->port_ = std::move(*port);
         if (::rte_eth_dev_get_port_by_name("net_ring_bench", &r->id_) != 0)

@@ -38,32 +38,60 @@ tl::unexpected<error> cannot_attach(const std::string& name) {
 
 } // namespace
 
-result<tap> tap::open(const std::string& name, const wire::mac_address& mac, std::uint32_t mtu,
-                      unsigned lanes) {
+result<tap> tap::open(const std::string& name) {
     if (name.size() >= IF_NAMESIZE)
         return fail(ENAMETOOLONG, "the port's name is its TAP's: use at most 15 characters");
     tap t;
     t.name_ = name;
+    t.existed_ = ::if_nametoindex(name.c_str()) != 0;
     t.control_ = unique_fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     if (!t.control_.valid()) return fail_errno("TAP " + name);
-    for (unsigned i = 0; i < lanes; ++i)
-        if (auto attached = t.attach(lanes > 1); !attached) return tl::unexpected(attached.error());
+    if (auto attached = t.attach(); !attached) return tl::unexpected(attached.error());
     t.ifindex_ = static_cast<int>(::if_nametoindex(name.c_str()));
-    if (auto set = t.set_mac(mac); !set) return tl::unexpected(set.error());
-    if (auto set = t.set_mtu(mtu); !set) return tl::unexpected(set.error());
-    if (auto set = t.set_up(); !set) return tl::unexpected(set.error());
     return t;
 }
 
-result<void> tap::attach(bool several) {
+result<void> tap::remove(const std::string& name) {
+    auto t = open(name);
+    if (!t) return tl::unexpected(t.error());
+    if (::ioctl(t->queues_.front().get(), TUNSETPERSIST, 0) != 0) return fail_errno("TAP " + name);
+    return {};
+}
+
+void tap::keep() noexcept {
+    (void)::ioctl(queues_.front().get(), TUNSETPERSIST, 1);
+}
+
+result<void> tap::serve(const wire::mac_address& mac, std::uint32_t mtu, unsigned lanes) {
+    while (queues_.size() < lanes)
+        if (auto attached = attach(); !attached) return attached;
+    if (auto set = set_mac(mac); !set) return set;
+    if (auto set = set_mtu(mtu); !set) return set;
+    return set_up();
+}
+
+/// One more queue.  A TAP that somebody made without multi_queue has one and no more.
+result<void> tap::attach() {
     unique_fd fd(::open(tun_device, O_RDWR | O_NONBLOCK | O_CLOEXEC));
     if (!fd.valid() && errno == ENOENT)
         return fail(ENOENT, std::string(tun_device) +
                                 " is missing, the port's twin is a TAP: modprobe tun");
     if (!fd.valid()) return fail_errno(tun_device);
-    ifreq r = request_for(name_);
-    r.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | (several ? IFF_MULTI_QUEUE : 0));
-    if (::ioctl(fd.get(), TUNSETIFF, &r) != 0) return cannot_attach(name_);
+    const auto take = [&] {
+        ifreq r = request_for(name_);
+        r.ifr_flags =
+            static_cast<short>(IFF_TAP | IFF_NO_PI | (multi_queue_ ? IFF_MULTI_QUEUE : 0));
+        return ::ioctl(fd.get(), TUNSETIFF, &r) == 0;
+    };
+    bool taken = take();
+    if (!taken && errno == EINVAL && queues_.empty()) {
+        multi_queue_ = false;
+        taken = take();
+    }
+    if (!taken && !multi_queue_ && !queues_.empty())
+        return fail(EINVAL, "TAP " + name_ + " has one queue, the port has more: make it with " +
+                                "'ip tuntap add mode tap multi_queue', or let esplaned make it");
+    if (!taken) return cannot_attach(name_);
     queues_.push_back(std::move(fd));
     return {};
 }

@@ -3,8 +3,9 @@
 // A TAP: the kernel twin of a port whose device the kernel does not see.
 //
 // Addresses, routes and neighbours of the port are the TAP's.  What is written is received by the
-// machine's own stack; what that sends is read.  A TAP of the same name that is there already
-// (made with `ip tuntap add mode tap`, so that its addresses outlive the daemon) is taken.
+// machine's own stack; what that sends is read.  One that is kept outlives the process, with its
+// addresses and routes, and the kernel drops what is sent into it meanwhile; the next process takes
+// it as it is.
 // Threads: read and write by the worker of the lane; the rest by control.
 #pragma once
 
@@ -22,13 +23,21 @@ namespace esplane::fastpath {
 
 class tap {
   public:
-    /// Makes it, or takes the one that is there, and sets it up.
+    /// Makes it, or takes the one that is there: existed() says which.  It has one queue.
     ///
-    /// lanes   queues; a TAP that was there must have been made with `multi_queue` for several
     /// Errors: ENAMETOOLONG, ENOENT without /dev/net/tun, EPERM, EBUSY where another process has
     /// it, EEXIST where a device of that name is no TAP.
-    [[nodiscard]] static result<tap> open(const std::string& name, const wire::mac_address& mac,
-                                          std::uint32_t mtu, unsigned lanes);
+    [[nodiscard]] static result<tap> open(const std::string& name);
+    /// Takes a kept one away.  Errors: as open().
+    [[nodiscard]] static result<void> remove(const std::string& name);
+
+    [[nodiscard]] bool existed() const noexcept { return existed_; }
+    /// From now on it stays when the process ends.
+    void keep() noexcept;
+    /// Sets it up for a device.  lanes   queues
+    /// Errors: EINVAL for several of a TAP made without `multi_queue`; what the kernel says.
+    [[nodiscard]] result<void> serve(const wire::mac_address& mac, std::uint32_t mtu,
+                                     unsigned lanes);
 
     /// One frame that the machine's stack sends; its length, or 0 where none waits.
     [[nodiscard]] std::size_t read(unsigned lane, std::span<std::uint8_t> into) noexcept;
@@ -46,12 +55,14 @@ class tap {
 
   private:
     tap() = default;
-    [[nodiscard]] result<void> attach(bool several);
+    [[nodiscard]] result<void> attach();
     [[nodiscard]] result<void> set_mac(const wire::mac_address& mac);
     [[nodiscard]] result<void> set_up();
 
     std::string name_;
     int ifindex_ = 0;
+    bool existed_ = false;
+    bool multi_queue_ = true;
     unique_fd control_; ///< a socket for ioctl
     std::vector<unique_fd> queues_;
 };

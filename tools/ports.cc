@@ -99,6 +99,15 @@ std::vector<guarded_device> port_set::devices() const {
     return list;
 }
 
+bool port_set::keeps_twin_of(const std::vector<guarded_device>& recorded) const {
+    const std::uint64_t here = current_network_namespace();
+    return std::any_of(recorded.begin(), recorded.end(), [&](const guarded_device& d) {
+        return d.network_namespace == here &&
+               std::any_of(openers_.begin(), openers_.end(),
+                           [&](const auto& o) { return o->kept_twin() == d.ifindex; });
+    });
+}
+
 std::vector<fastpath::guard*> port_set::guards() const {
     std::vector<fastpath::guard*> list;
     for (const auto& o : openers_)

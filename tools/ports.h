@@ -31,6 +31,8 @@ class port_opener {
     [[nodiscard]] virtual int guarded_ifindex() const { return 0; }
     /// What keeps the kernel from sending in clear on that device; nullptr where nothing does.
     [[nodiscard]] virtual fastpath::guard* guard() noexcept { return nullptr; }
+    /// The kernel twin that an earlier daemon left and the port goes on with; 0 = there is none.
+    [[nodiscard]] virtual int kept_twin() const { return 0; }
     /// Attaches that protection.
     [[nodiscard]] virtual result<void> attach() { return {}; }
     /// Opens the port.  After attach().
@@ -60,6 +62,8 @@ class port_set {
     [[nodiscard]] result<void> open();
 
     [[nodiscard]] std::vector<guarded_device> devices() const;
+    /// Whether a port goes on with the kernel twin that an earlier daemon recorded and kept.
+    [[nodiscard]] bool keeps_twin_of(const std::vector<guarded_device>& recorded) const;
     [[nodiscard]] std::vector<fastpath::guard*> guards() const;
     [[nodiscard]] std::vector<fastpath::port*> ports() const;
     [[nodiscard]] fastpath::buffer_pool& buffers() noexcept { return *buffers_; }

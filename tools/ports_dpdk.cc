@@ -35,17 +35,32 @@ std::vector<std::string> pci_functions(const std::vector<port_spec>& specs) {
 
 class dpdk_opener final : public port_opener {
   public:
-    dpdk_opener(fastpath::dpdk_port_options options, std::shared_ptr<fastpath::mbuf_memory> memory)
+    dpdk_opener(fastpath::dpdk_port_options options, std::shared_ptr<fastpath::mbuf_memory> memory,
+                fastpath::tap twin)
         : options_(std::move(options))
-        , memory_(std::move(memory)) {}
+        , memory_(std::move(memory))
+        , twin_(std::move(twin))
+        , existed_(twin_.existed())
+        , ifindex_(twin_.ifindex()) {}
 
+    /// Of the TAP, where it is ours to take away again.  One of an earlier daemon's stands in the
+    /// record already.
+    [[nodiscard]] int guarded_ifindex() const override { return existed_ ? 0 : ifindex_; }
+    [[nodiscard]] int kept_twin() const override { return existed_ ? ifindex_ : 0; }
+    [[nodiscard]] result<void> attach() override {
+        twin_.keep();
+        return {};
+    }
     [[nodiscard]] result<std::unique_ptr<fastpath::port>> open() override {
-        return fastpath::dpdk_port::open(options_, *memory_);
+        return fastpath::dpdk_port::open(options_, *memory_, std::move(twin_));
     }
 
   private:
     fastpath::dpdk_port_options options_;
     std::shared_ptr<fastpath::mbuf_memory> memory_;
+    fastpath::tap twin_;
+    bool existed_;
+    int ifindex_;
 };
 
 } // namespace
@@ -68,7 +83,9 @@ dpdk_openers(const port_surroundings& around) {
         o.arguments = device_arguments(spec);
         o.role = spec.role;
         o.lanes = lanes;
-        return std::make_unique<dpdk_opener>(std::move(o), memory);
+        auto twin = fastpath::tap::open(spec.name);
+        if (!twin) return tl::unexpected(twin.error());
+        return std::make_unique<dpdk_opener>(std::move(o), memory, std::move(*twin));
     };
 }
 

@@ -25,16 +25,16 @@ thread_local unsigned lanes_of_thread = 0;
 
 } // namespace
 
-result<std::unique_ptr<dpdk_port>> dpdk_port::open(dpdk_port_options o, mbuf_memory& memory) {
+result<std::unique_ptr<dpdk_port>> dpdk_port::open(dpdk_port_options o, mbuf_memory& memory,
+                                                   std::optional<tap> twin) {
     std::unique_ptr<dpdk_port> p(new dpdk_port(std::move(o), memory));
     if (auto up = p->take_up(); !up) return tl::unexpected(up.error());
     for (unsigned i = 0; i < p->device_->queues(); ++i)
         p->lanes_.push_back(std::make_unique<lane_state>());
-    if (p->options_.twin) {
-        auto twin = tap::open(p->options_.name, p->device_->mac(), p->device_->mtu(), p->lanes());
-        if (!twin) return tl::unexpected(twin.error());
-        p->twin_.emplace(std::move(*twin));
-    }
+    p->twin_ = std::move(twin);
+    if (p->twin_)
+        if (auto set = p->twin_->serve(p->device_->mac(), p->device_->mtu(), p->lanes()); !set)
+            return tl::unexpected(set.error());
     (void)p->start(); // tend() tries again, and says why
     p->was_up_ = p->up();
     if (p->twin_) p->twin_->set_carrier(p->was_up_);

@@ -37,7 +37,6 @@ struct dpdk_port_options {
     std::string arguments; ///< the device's own: "role=client,socket=/run/memif.sock"
     port_role role = port_role::plain;
     unsigned lanes = 1; ///< as many as the device has queues for, at most this many
-    bool twin = true;   ///< false: no TAP, nothing is punted; for measurements
 };
 
 class dpdk_port final : public port {
@@ -45,9 +44,10 @@ class dpdk_port final : public port {
     /// EAL runs; the memory outlives the port.  A device that cannot start yet is down, and tend()
     /// says why.
     ///
-    /// Errors: those of ethdev::open and tap::open.
-    [[nodiscard]] static result<std::unique_ptr<dpdk_port>> open(dpdk_port_options o,
-                                                                 mbuf_memory& memory);
+    /// twin   nothing: nobody is behind the port, and nothing is punted
+    /// Errors: those of ethdev::open and tap::serve.
+    [[nodiscard]] static result<std::unique_ptr<dpdk_port>>
+    open(dpdk_port_options o, mbuf_memory& memory, std::optional<tap> twin);
     ~dpdk_port() override;
     dpdk_port(const dpdk_port&) = delete;
     dpdk_port& operator=(const dpdk_port&) = delete;
@@ -61,7 +61,7 @@ class dpdk_port final : public port {
     [[nodiscard]] std::size_t punt(unsigned lane,
                                    std::span<packet* const> frames) noexcept override;
     void flush(unsigned) noexcept override {}
-    [[nodiscard]] bool twin_apart() const noexcept override { return true; }
+    [[nodiscard]] bool twin_apart() const noexcept override { return twin_.has_value(); }
     void relay(unsigned lane, machine_rules& rules) noexcept override;
     void enter(unsigned lane) noexcept override;
     void leave(unsigned lane) noexcept override;
