@@ -140,7 +140,15 @@ user_backend::~user_backend() {
     end_batch();
 }
 
+/// While a worker is stuck nothing that is deleted can be freed, so not more than this is added.
+result<void> user_backend::check_memory() const {
+    if (!shared_.graveyard().full()) return {};
+    return fail(ENOBUFS, "a worker is stuck and too much waits for it to be freed: see `esplane "
+                         "workers`");
+}
+
 result<void> user_backend::add_sa(const ipsec::sa& s) {
+    if (auto room = check_memory(); !room) return room;
     if (s.run_mode != ipsec::mode::tunnel || s.id.protocol != wire::proto_esp)
         return fail(EOPNOTSUPP, "only ESP in tunnel mode is carried", "mode");
     if (s.encap && s.id.destination.fam != family::ipv4)
@@ -221,6 +229,7 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
     out->encapsulated = s.encap.has_value();
     out->dont_copy_dscp = (s.extra_flags & ipsec::sa_extra_flag::dont_encap_dscp) != 0;
     out->id = s.id;
+    out->if_id.store(s.if_id, std::memory_order_relaxed);
     out->account.last_used.set(s.last_used);
     out->limits.use_time.set(s.current.use_time);
     write_limits(out->limits, out->account, s.limits);
@@ -240,22 +249,30 @@ result<void> user_backend::update_sa(const ipsec::sa& s) {
     r.described.dying = s.dying;
     r.described.if_id = s.if_id;
     if (r.in) r.in->if_id.store(s.if_id, std::memory_order_relaxed);
+    if (r.out) r.out->if_id.store(s.if_id, std::memory_order_relaxed);
     if (tell_again && r.in) write_limits(r.in->limits, r.in->account, s.limits);
     if (tell_again && r.out) write_limits(r.out->limits, r.out->account, s.limits);
-    if (s.encap != r.described.encap && s.encap && r.described.encap) {
-        // Workers must not see half a header: the SA rests until none of them can.
-        count_encap(r, -1);
-        r.described.encap = s.encap;
-        r.described.dir = ipsec::direction::in; // not to be chosen
-        resolve_all(r.where());
-        shared_.graveyard().add([] {});
-        shared_.graveyard().reclaim();
-        if (r.out) (void)write_template(r.out->header, r.described);
-        r.described.dir = s.dir;
-        count_encap(r, 1);
-    }
+    result<void> done;
+    if (s.encap != r.described.encap && s.encap && r.described.encap) done = change_encap(r, s);
     resolve_all(r.where());
     settle();
+    return done;
+}
+
+/// Workers must not see half a header: the SA rests until none of them can.
+result<void> user_backend::change_encap(sa_record& r, const ipsec::sa& s) {
+    count_encap(r, -1);
+    r.described.dir = ipsec::direction::in; // not to be chosen
+    resolve_all(r.where());
+    if (r.out) shared_.outbound().hide(*r.out);
+    shared_.graveyard().add([] {});
+    const bool rests = shared_.graveyard().reclaim();
+    if (rests) r.described.encap = s.encap;
+    if (rests && r.out) (void)write_template(r.out->header, r.described);
+    if (r.out) shared_.outbound().replace(*r.out);
+    r.described.dir = s.dir;
+    count_encap(r, 1);
+    if (!rests) return fail(EAGAIN, "a worker is stuck: try again", "XFRMA_ENCAP");
     return {};
 }
 
@@ -268,6 +285,7 @@ void user_backend::delete_sa(const ipsec::sa_id& id) {
     std::erase(peers->second, r.get());
     if (peers->second.empty()) sas_by_endpoint_.erase(peers);
     if (r->in) shared_.inbound().erase(r->in.get());
+    if (r->out) shared_.outbound().remove(*r->out);
     resolve_all(r->where());
     count_encap(*r, -1);
     shared_.graveyard().add([r] {});
@@ -352,8 +370,10 @@ void user_backend::resolve(group_record& g) {
     std::vector<sa_out*> all;
     for (sa_record* r : found) {
         if (!r->out) {
+            auto made = make_out(*r);
+            if (!shared_.outbound().add(*made)) continue;
             count_encap(*r, -1);
-            r->out = make_out(*r);
+            r->out = std::move(made);
             count_encap(*r, 1);
         }
         all.push_back(r->out.get());
@@ -428,6 +448,7 @@ void user_backend::retire(std::unique_ptr<policy_record> p) {
 }
 
 result<void> user_backend::add_policy(const ipsec::policy& p) {
+    if (auto room = check_memory(); !room) return room;
     if (p.templates.size() > 1)
         return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
     auto r = make_policy(p);
@@ -440,6 +461,7 @@ result<void> user_backend::add_policy(const ipsec::policy& p) {
 result<void> user_backend::update_policy(const ipsec::policy& p) {
     const auto found = policies_.find(p.index);
     if (found == policies_.end()) return add_policy(p);
+    if (auto room = check_memory(); !room) return room;
     if (p.templates.size() > 1)
         return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
     auto next = make_policy(p);

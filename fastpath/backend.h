@@ -61,6 +61,8 @@ class user_backend final : public control::backend {
 
     [[nodiscard]] std::unique_ptr<sa_in> make_in(const sa_record& r) const;
     [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r) const;
+    [[nodiscard]] result<void> check_memory() const;
+    [[nodiscard]] result<void> change_encap(sa_record& r, const ipsec::sa& s);
     void resolve(group_record& g);
     void resolve_all(const endpoint& e);
     [[nodiscard]] group_record* acquire_group(const ipsec::template_& t, std::uint32_t if_id);

@@ -2,9 +2,10 @@
 //
 // Counters of a worker.  Written by the worker alone, read by control at any time.
 //
-//   received + created = sent + punted + dropped + held + absorbed
+//   received + created + handed in = sent + punted + dropped + held + absorbed + handed out
 //
-// holds whenever the worker is between two bursts.
+// holds whenever the worker is between two bursts.  Of all workers together, handed out less handed
+// in is what lies in the rings between them.
 #pragma once
 
 #include <array>
@@ -37,8 +38,10 @@ struct worker_counters {
     counter not_created; ///< those we did not make: rate limit, or no buffer
     counter sent;
     counter punted;
-    counter held;     ///< packets that wait for a next hop now
-    counter absorbed; ///< none in this version: fragments will be
+    counter held;       ///< packets that wait for a next hop now
+    counter absorbed;   ///< none in this version: fragments will be
+    counter handed_out; ///< to other workers
+    counter handed_in;  ///< by other workers
     counter encrypted;
     counter decrypted;
     counter bypassed;
@@ -51,9 +54,9 @@ struct worker_counters {
         for (counter worker_counters::*one :
              {&worker_counters::received, &worker_counters::created, &worker_counters::not_created,
               &worker_counters::sent, &worker_counters::punted, &worker_counters::held,
-              &worker_counters::absorbed, &worker_counters::encrypted, &worker_counters::decrypted,
-              &worker_counters::bypassed, &worker_counters::busy_loops,
-              &worker_counters::idle_loops})
+              &worker_counters::handed_out, &worker_counters::handed_in, &worker_counters::absorbed,
+              &worker_counters::encrypted, &worker_counters::decrypted, &worker_counters::bypassed,
+              &worker_counters::busy_loops, &worker_counters::idle_loops})
             (this->*one).add((other.*one).get());
         for (std::size_t i = 0; i < dropped.size(); ++i)
             dropped[i].add(other.dropped[i].get());
@@ -66,8 +69,9 @@ struct worker_counters {
         return total;
     }
     [[nodiscard]] bool balanced() const noexcept {
-        return received.get() + created.get() ==
-               sent.get() + punted.get() + dropped_total() + held.get() + absorbed.get();
+        return received.get() + created.get() + handed_in.get() ==
+               sent.get() + punted.get() + dropped_total() + held.get() + absorbed.get() +
+                   handed_out.get();
     }
 };
 

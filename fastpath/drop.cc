@@ -12,6 +12,7 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"closed", "the devices were guarded before this start and no policy is programmed yet"},
     {"frame_malformed", "the frame ends before its headers do"},
     {"frame_not_ip", "neither IPv4 nor IPv6, and no stack behind this port takes it"},
+    {"vlan_unknown", "VLAN tags for which the machine has no interface on this port"},
     {"frame_other_station", "addressed to another station of the network"},
     {"ip_malformed", "IP header, extension or upper-layer header with wrong lengths"},
     {"ip_checksum", "wrong IPv4 header checksum"},
@@ -53,6 +54,8 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"punt_limited_arp_nd", "for the machine, above the rate for ARP and neighbour discovery"},
     {"punt_limited_icmp", "for the machine, above the rate for ICMP (--punt-limit)"},
     {"punt_limited_other", "for the machine, above the rate for the rest (--punt-limit)"},
+    {"handover_full", "for a worker that has too many packets of others to work on"},
+    {"sa_moved", "its SA was just taken from a worker that is stuck"},
 }};
 
 } // namespace

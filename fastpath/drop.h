@@ -14,6 +14,7 @@ enum class drop_reason : std::uint8_t {
     // parse
     frame_malformed,
     frame_not_ip,
+    vlan_unknown,
     frame_other_station,
     ip_malformed,
     ip_checksum,
@@ -61,6 +62,9 @@ enum class drop_reason : std::uint8_t {
     punt_limited_arp_nd,
     punt_limited_icmp,
     punt_limited_other,
+    // workers
+    handover_full,
+    sa_moved,
     count_,
 };
 

@@ -132,6 +132,9 @@ drop_reason accept(stage& s, inbound_item& c) noexcept {
     if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); })) return drop_reason::sa_expired;
     if (const auto verdict = sa.window.commit(c.sequence); verdict != ipsec::replay_verdict::fresh)
         return refuse(sa, verdict);
+    // Control may have copied the window just before this number was in it.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (sa.owner.who() == sa_owner::moved) return drop_reason::sa_moved;
     const drop_reason why = decapsulate(s, c);
     charge(s, sa.account, c.p->length);
     if (why != drop_reason::none) return why;
@@ -141,7 +144,8 @@ drop_reason accept(stage& s, inbound_item& c) noexcept {
 
 } // namespace
 
-// 1. Find the SA of each packet; its lines are fetched a step ahead.
+// 1. Find the SA of each packet; its lines are fetched a step ahead.  Another worker's SA: hand
+//    over.
 // 2. Check lengths and window; nothing has changed so far.
 // 3. Verify and decrypt them all.
 // 4. Hold the authentic ones against the lifetime, commit them to their windows, strip them, hand
@@ -168,8 +172,15 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
         inbound_item& c = items[count];
         if (count != i) c = items[i];
         c.sa = find_sa(s, *c.p, c.spi, c.hash);
-        const drop_reason why = c.sa == nullptr ? drop_reason::sa_unknown : check(c);
-        if (why != drop_reason::none) {
+        if (c.sa == nullptr) {
+            s.drop(*c.p, drop_reason::sa_unknown);
+            continue;
+        }
+        if (const unsigned who = s.owner_of(c.sa->owner); who != s.self) {
+            s.hand_over(*c.p, who, handover_phase::inbound);
+            continue;
+        }
+        if (const drop_reason why = check(c); why != drop_reason::none) {
             s.drop(*c.p, why);
             continue;
         }

@@ -25,14 +25,21 @@ std::uint32_t trailer_length(const sa_out& sa, std::uint32_t inner) noexcept {
     return ((inner + 2 + mask) & ~mask) - inner;
 }
 
-const adjacency& outer_route(const stage& s, sa_out& sa) noexcept {
-    if (sa.route_generation == s.routes.generation()) return *sa.route;
+/// In the VRF of the packet, as the kernel does it; what comes by an interface of an if_id leaves
+/// that for the main one.  All packets of an SA take one way, so that they stay in order.
+const adjacency& outer_route(const stage& s, const packet& p, sa_out& sa) noexcept {
+    const std::uint16_t vrf =
+        sa.if_id.load(std::memory_order_relaxed) != 0 ? 0 : s.routes.vrf_at(p.interface);
+    const std::uint64_t generation = s.routes.generation_in(vrf); // before the lookup
+    if (sa.route_generation == generation) return *sa.route;
     const std::uint8_t* ip = sa.first_header();
-    sa.route = sa.outer_family == family::ipv4
-                   ? &s.routes.lookup_v4(
-                         wire::load<wire::be32>(ip + offsetof(wire::ipv4_header, destination)))
-                   : &s.routes.lookup_v6(ip + offsetof(wire::ipv6_header, destination));
-    sa.route_generation = s.routes.generation();
+    const std::uint32_t hash = spread_hash(sa.id.spi.network());
+    sa.route =
+        sa.outer_family == family::ipv4
+            ? &s.routes.lookup_v4(
+                  vrf, wire::load<wire::be32>(ip + offsetof(wire::ipv4_header, destination)), hash)
+            : &s.routes.lookup_v6(vrf, ip + offsetof(wire::ipv6_header, destination), hash);
+    sa.route_generation = generation;
     return *sa.route;
 }
 
@@ -51,6 +58,7 @@ drop_reason check(stage& s, packet& p, sa_out& sa, const adjacency& route) noexc
     if (p.headroom < sa_out::template_size + sa.layout.iv_length || p.tailroom < back)
         return drop_reason::no_room;
     if (const drop_reason why = refusal(route); why != drop_reason::none) return why;
+    if (p.headroom < front + ethernet_length(route)) return drop_reason::no_room;
     if (front + p.length + back > route.mtu) {
         if ((p.flags & packet_flag::dont_fragment) == 0) return drop_reason::too_big_fragment;
         report_too_big(s, p, inner_mtu(sa, route.mtu));
@@ -153,6 +161,18 @@ std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept {
     return mtu > around + 2 ? ((mtu - around) & ~mask) - 2 : 0;
 }
 
+std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
+    std::size_t kept = 0;
+    for (const protect_item& item : items) {
+        const unsigned who = s.owner_of(item.sa->owner);
+        if (who == s.self)
+            items[kept++] = item;
+        else
+            s.hand_over(*item.p, who, handover_phase::outbound, item.sa->name);
+    }
+    return kept;
+}
+
 // 1. Check room, path MTU, lifetime, sequence: a dropped packet leaves whole and burns no number.
 // 2. Count it, take a sequence number and an IV, write headers and trailer.
 // 3. Encrypt them all.
@@ -167,7 +187,7 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
     for (const protect_item& item : items) {
         packet& p = *item.p;
         sa_out& sa = *item.sa;
-        const adjacency& route = outer_route(s, sa);
+        const adjacency& route = outer_route(s, p, sa);
         if (const drop_reason why = check(s, p, sa, route); why != drop_reason::none) {
             s.drop(p, why);
             continue;

@@ -34,8 +34,21 @@ inline constexpr std::uint16_t dont_fragment = 2; ///< IPv4 DF; always set for I
 inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address of ours
 inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)
 inline constexpr std::uint16_t encrypted = 16;    ///< what leaves is ESP of ours
-inline constexpr std::uint16_t urgent = 32; ///< punted ahead of others, into room kept for it
+inline constexpr std::uint16_t urgent = 32;       ///< punted ahead of others, into room kept for it
 } // namespace packet_flag
+
+/// An outbound SA by number; see sa_directory.h.
+struct sa_name {
+    std::uint32_t slot = 0; ///< below 2^24
+    std::uint32_t serial = 0;
+};
+
+/// Goes with a packet from one worker to another; see handover.h.
+struct handover_note {
+    std::uint32_t slot : 24; ///< of an sa_name
+    std::uint32_t phase : 8; ///< handover_phase
+    std::uint32_t serial;
+};
 
 struct alignas(64) packet {
     // First line: what every stage touches.
@@ -57,7 +70,10 @@ struct alignas(64) packet {
     wire::be16 destination_port;
     std::uint16_t interface = 0; ///< fib::interface it came in on; after next_hop it leaves by
     const sa_in* inbound_sa = nullptr; ///< SA it came out of; nullptr = clear
-    const adjacency* next = nullptr;   ///< how it leaves; valid within one burst
+    union {
+        const adjacency* next = nullptr; ///< how it leaves; valid within one burst
+        handover_note note;              ///< between two workers, instead
+    };
 
     [[nodiscard]] const wire::ipv4_header& ipv4() const noexcept {
         return *reinterpret_cast<const wire::ipv4_header*>(data);

@@ -9,12 +9,13 @@
 namespace esplane::fastpath {
 
 pipeline::pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& buffers,
-                   std::span<port* const> ports, unsigned lane)
+                   std::span<port* const> ports, unsigned lane, handover_sink* others)
     : shared_(shared)
     , crypto_(crypto)
     , buffers_(buffers)
     , ports_(ports.begin(), ports.end())
-    , lane_(lane) {}
+    , lane_(lane)
+    , others_(others) {}
 
 void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) noexcept {
     stage s = begin(now);
@@ -29,23 +30,67 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
         finish(s);
         return;
     }
-    packet_list esp, clear;
+    packet_list esp, clear, leaving;
     parse(s, frames, ports_[from]->ethernet(), esp, clear);
-    if (!esp.empty()) {
-        const unsigned decrypted = clear.size();
-        inbound(s, esp, clear);
-        filter_decrypted(s, clear, decrypted);
-    }
+    decrypt(s, esp, clear);
+    forward(s, clear, leaving);
+    finish(s);
+}
 
-    packet_list clear_out, local, leaving;
+void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
+    stage s = begin(now);
+    counters_.handed_in.add(handed.size());
+    packet_list esp, clear, frames, leaving;
+    std::size_t known = 0;
+    const bool closed = shared_.closed();
+    for (packet* p : handed) {
+        const handover_note note = p->note;
+        p->next = nullptr;
+        if (closed) {
+            s.drop(*p, drop_reason::closed);
+            continue;
+        }
+        switch (static_cast<handover_phase>(note.phase)) {
+        case handover_phase::inbound:
+            esp.push(*p);
+            break;
+        case handover_phase::outbound:
+            if (sa_out* sa = shared_.outbound().find({note.slot, note.serial}))
+                scratch_.protect[known++] = {p, sa};
+            else
+                s.drop(*p, drop_reason::sa_missing);
+            break;
+        case handover_phase::transmit:
+            frames.push(*p);
+            break;
+        case handover_phase::punt:
+            raise(s, *p);
+        }
+    }
+    encrypt(s, std::span(scratch_.protect).first(known), leaving);
+    decrypt(s, esp, clear);
+    forward(s, clear, leaving);
+    transmit(s, frames);
+    finish(s);
+}
+
+/// What was inside ESP goes on beside what came in clear.
+void pipeline::decrypt(stage& s, const packet_list& esp, packet_list& clear) noexcept {
+    if (esp.empty()) return;
+    const unsigned decrypted = clear.size();
+    inbound(s, esp, clear);
+    filter_decrypted(s, clear, decrypted);
+}
+
+/// From the policies on.  `leaving` may hold packets already.
+void pipeline::forward(stage& s, const packet_list& clear, packet_list& leaving) noexcept {
+    packet_list clear_out, local;
     verdicts to{clear_out, local, scratch_.protect};
     classify(s, clear, to);
-
     protect(s, to.protect.first(to.protect_count), leaving);
     bypass(s, clear_out, leaving);
     send(s, leaving);
     punt(s, local);
-    finish(s);
 }
 
 /// Takes out of a burst what is the stack's whatever the policies say, and what is another
@@ -88,8 +133,8 @@ void pipeline::tend(moment now) noexcept {
 
 stage pipeline::begin(moment now) noexcept {
     budget_.refill(now.monotonic_ns);
-    return stage{shared_,  shared_.routes(), crypto_,  counters_, events_,
-                 buffers_, budget_,          scratch_, now};
+    return stage{shared_, shared_.routes(), crypto_, counters_, events_, buffers_,
+                 budget_, scratch_,         now,     lane_,     others_};
 }
 
 /// What a policy protects and the filter lets pass: one hop less, then ESP.
@@ -98,7 +143,13 @@ void pipeline::protect(stage& s, std::span<protect_item> items, packet_list& lea
     std::size_t kept = 0;
     for (const protect_item& item : items)
         if (age(s, *item.p)) items[kept++] = item;
-    if (kept != 0) outbound(s, items.first(kept), leaving);
+    encrypt(s, items.first(kept), leaving);
+}
+
+/// Under this worker's SAs; what falls under another's is handed over.
+void pipeline::encrypt(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept {
+    items = items.first(keep_own(s, items));
+    if (!items.empty()) outbound(s, items, leaving);
 }
 
 /// What leaves as it came.
@@ -126,17 +177,23 @@ void pipeline::send(stage& s, const packet_list& packets) noexcept {
     transmit(s, frames);
 }
 
-/// To their ports, in order within each; runs of one port go together.
+/// To their ports, in order within each; runs of one port go together.  Where this worker has no
+/// lane another one sends.
 void pipeline::transmit(stage& s, const packet_list& frames) noexcept {
     std::span<packet* const> rest = frames.span();
     while (!rest.empty()) {
         std::size_t run = 1;
         while (run < rest.size() && rest[run]->port == rest[0]->port)
             ++run;
-        const std::size_t sent = ports_[rest[0]->port]->send(lane_, rest.first(run));
-        counters_.sent.add(sent);
-        for (packet* p : rest.subspan(sent, run - sent))
-            s.drop(*p, drop_reason::tx_full);
+        port& to = *ports_[rest[0]->port];
+        if (lane_ < to.lanes()) [[likely]] {
+            const std::size_t sent = to.send(lane_, rest.first(run));
+            counters_.sent.add(sent);
+            for (packet* p : rest.subspan(sent, run - sent))
+                s.drop(*p, drop_reason::tx_full);
+        } else
+            for (packet* p : rest.first(run))
+                s.hand_over(*p, lane_ % to.lanes(), handover_phase::transmit);
         rest = rest.subspan(run);
     }
 }
@@ -176,17 +233,27 @@ void pipeline::punt(stage& s, packet& p, punt_class c) noexcept {
         address_host_frame(p, s.routes);
     else
         p.pull(-p.l2_length);
-    packet* const one[] = {&p};
-    if (from.punt(lane_, one) == 0) {
-        s.drop(p, drop_reason::punt_full);
+    raise(s, p);
+}
+
+void pipeline::raise(stage& s, packet& frame) noexcept {
+    port& to = *ports_[frame.port];
+    if (lane_ >= to.lanes()) {
+        s.hand_over(frame, lane_ % to.lanes(), handover_phase::punt);
+        return;
+    }
+    packet* const one[] = {&frame};
+    if (to.punt(lane_, one) == 0) {
+        s.drop(frame, drop_reason::punt_full);
         return;
     }
     counters_.punted.add(1);
-    p.owner->release(one);
+    frame.owner->release(one);
 }
 
-/// Buffers of lost packets go home.
+/// SAs that others wait for are theirs from here on; buffers of lost packets go home.
 void pipeline::finish(stage& s) noexcept {
+    s.pass_on_owners();
     for (packet* p : s.lost)
         p->owner->release({&p, 1});
 }

@@ -27,12 +27,16 @@ namespace esplane::fastpath {
 class pipeline {
   public:
     /// All outlive the pipeline.  ports   at most 64; their index is the packets' `port`
-    /// lane   the worker's, of all ports
+    /// lane     the worker's, of all ports
+    /// others   where packets for other workers go; nullptr: there are none
     pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& buffers,
-             std::span<port* const> ports, unsigned lane);
+             std::span<port* const> ports, unsigned lane, handover_sink* others = nullptr);
 
     /// Takes a burst of at most max_burst frames that came in on `from` to their ends.
     void process(std::span<packet> frames, std::uint8_t from, moment now) noexcept;
+
+    /// Goes on with at most max_burst packets that another worker began.
+    void take_over(std::span<packet* const> handed, moment now) noexcept;
 
     /// How much may go to the machine's own stack from now on.
     void limit_punts(const punt_rates& rates) noexcept { punts_ = punt_limiter(rates); }
@@ -50,13 +54,18 @@ class pipeline {
 
   private:
     [[nodiscard]] stage begin(moment now) noexcept;
+    void decrypt(stage& s, const packet_list& esp, packet_list& clear) noexcept;
+    void forward(stage& s, const packet_list& clear, packet_list& leaving) noexcept;
     static void protect(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
+    static void encrypt(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
     static void bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept;
     void send(stage& s, const packet_list& packets) noexcept;
     void transmit(stage& s, const packet_list& frames) noexcept;
     [[nodiscard]] std::span<packet> hand_up(stage& s, std::span<packet> frames) noexcept;
     void punt(stage& s, const packet_list& packets) noexcept;
     void punt(stage& s, packet& p, punt_class c) noexcept;
+    /// Up, as it is.
+    void raise(stage& s, packet& frame) noexcept;
     void finish(stage& s) noexcept;
 
     const tables& shared_;
@@ -64,13 +73,14 @@ class pipeline {
     buffer_pool& buffers_;
     std::vector<port*> ports_;
     unsigned lane_;
+    handover_sink* others_;
     worker_counters counters_;
     event_ring events_;
     creation_budget budget_;
     punt_limiter punts_;
     burst_scratch scratch_;
     hold_queue hold_;
-    fragment_memory fragments_;                ///< of what the machine sends
+    fragment_memory fragments_;               ///< of what the machine sends
     std::array<packet, max_burst> handed_up_; ///< of one burst
 };
 

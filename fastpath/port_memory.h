@@ -2,9 +2,12 @@
 //
 // A port without a device: frames are put in and taken out by the caller.  For tests, benchmarks
 // and embedders' experiments; what a packet meets is the whole path.
+// Threads: any; each lane has a lock, which a worker meets once per burst.
 #pragma once
 
 #include <deque>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -19,21 +22,26 @@ class memory_port final : public port {
 
     /// `pool` outlives the port.  with_ethernet: whether frames have an Ethernet header.
     memory_port(std::string name, buffer_pool& pool, bool with_ethernet = true,
-                port_role role = port_role::plain)
+                port_role role = port_role::plain, unsigned lanes = 1)
         : name_(std::move(name))
         , pool_(pool)
         , ethernet_(with_ethernet)
-        , role_(role) {}
+        , role_(role)
+        , lanes_(std::make_unique<lane[]>(lanes))
+        , lane_count_(lanes) {}
 
-    /// A frame that the next receive() finds; longer than a buffer: not taken, false.
-    bool inject(std::span<const std::uint8_t> f);
-    /// Everything sent since the last call.
-    [[nodiscard]] std::vector<frame> take_sent() { return std::exchange(sent_, {}); }
-    /// Everything punted since the last call.
-    [[nodiscard]] std::vector<frame> take_punted() { return std::exchange(punted_, {}); }
-    /// How many frames send() takes from now on, for tests of a full device.
-    void limit_sends(std::size_t n) noexcept { room_ = n; }
+    /// A frame that the next receive() of a lane finds; longer than a buffer: not taken, false.
+    bool inject(std::span<const std::uint8_t> f, unsigned lane = 0);
+    /// Everything sent since the last call, lane by lane.
+    [[nodiscard]] std::vector<frame> take_sent() { return take(&lane::sent); }
+    /// Everything sent by one lane since the last call.
+    [[nodiscard]] std::vector<frame> take_sent(unsigned lane);
+    /// Everything punted since the last call, lane by lane.
+    [[nodiscard]] std::vector<frame> take_punted() { return take(&lane::punted); }
+    /// How many frames send() takes from now on, by each lane, for tests of a full device.
+    void limit_sends(std::size_t n) noexcept;
 
+    [[nodiscard]] unsigned lanes() const noexcept override { return lane_count_; }
     [[nodiscard]] std::size_t receive(unsigned lane, std::span<packet> into) noexcept override;
     [[nodiscard]] std::size_t send(unsigned lane,
                                    std::span<packet* const> frames) noexcept override;
@@ -42,7 +50,7 @@ class memory_port final : public port {
     void flush(unsigned) noexcept override {}
     [[nodiscard]] bool ethernet() const noexcept override { return ethernet_; }
     [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
-    [[nodiscard]] port_counters counters() const noexcept override { return counters_; }
+    [[nodiscard]] port_counters counters() const noexcept override;
     [[nodiscard]] const std::string& name() const noexcept override { return name_; }
     [[nodiscard]] const std::string& device() const noexcept override { return name_; }
     [[nodiscard]] const char* kind() const noexcept override { return "memory"; }
@@ -50,15 +58,23 @@ class memory_port final : public port {
     [[nodiscard]] port_role role() const noexcept override { return role_; }
 
   private:
+    struct lane {
+        mutable std::mutex lock; ///< of all below
+        std::size_t room = ~std::size_t{0};
+        std::deque<frame> waiting;
+        std::vector<frame> sent;
+        std::vector<frame> punted;
+        port_counters counters;
+    };
+    [[nodiscard]] std::span<lane> all() const noexcept { return {lanes_.get(), lane_count_}; }
+    [[nodiscard]] std::vector<frame> take(std::vector<frame> lane::*which);
+
     std::string name_;
     buffer_pool& pool_;
     bool ethernet_;
     port_role role_;
-    std::size_t room_ = ~std::size_t{0};
-    std::deque<frame> waiting_;
-    std::vector<frame> sent_;
-    std::vector<frame> punted_;
-    port_counters counters_;
+    std::unique_ptr<lane[]> lanes_;
+    unsigned lane_count_;
 };
 
 } // namespace esplane::fastpath

@@ -3,8 +3,8 @@
 // An SA as run.  Direction is a type: sa_in and sa_out share keys and nothing else.
 //
 // Laid out by what a packet touches: the first lines are read and written per packet, the rest
-// seldom.  Owner: the backend (control).  Threads: the SA's worker writes counters, window and
-// sequence; control writes limits and reads everything.
+// seldom.  Made and freed by the backend (control).  Threads: the worker that `owner` says writes
+// counters, window and sequence; control writes limits and reads everything.
 #pragma once
 
 #include <array>
@@ -14,6 +14,8 @@
 
 #include "fastpath/counters.h"
 #include "fastpath/nonces.h"
+#include "fastpath/packet.h"
+#include "fastpath/sa_owner.h"
 #include "lib/crypto/engine.h"
 #include "lib/ipsec/replay.h"
 #include "lib/ipsec/sa.h"
@@ -54,6 +56,7 @@ struct alignas(64) sa_in {
     ipsec::family inner_family = ipsec::family::unspecified; ///< unspecified: both
     bool encapsulated = false;
     bool has_selector = false;
+    sa_owner owner;
     /// Of the interface whose traffic comes out of it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};
     const crypto::key::schedule* keys = nullptr;
@@ -94,15 +97,19 @@ struct alignas(64) sa_out {
     bool has_selector = false;
     bool dont_copy_dscp = false;
     bool counter_mode = false;
+    sa_owner owner;
 
     /// What every packet starts with, at the end of the line: one copy of fixed size puts it
     /// before the IV.
     alignas(64) std::array<std::uint8_t, template_size> header{};
     alignas(64) sa_account account;
     counter sequence_sent; ///< `sequence` for other threads
-    /// Where the outer packet leaves, looked up once per forwarding table; worker.
+    /// Where the outer packet leaves, looked up once per fib::generation_in(); worker.
     const adjacency* route = nullptr;
     std::uint64_t route_generation = 0;
+    /// Of the interface whose traffic goes into it; 0 = of none.  Control may change it.
+    std::atomic<std::uint32_t> if_id{0};
+    sa_name name; ///< the directory's
 
     [[nodiscard]] const std::uint8_t* first_header() const noexcept {
         return header.data() + template_size - header_length;

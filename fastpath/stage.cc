@@ -24,6 +24,18 @@ packet* creation_budget::take() noexcept {
     return &spare_[used_++];
 }
 
+void stage::hand_over(packet& p, unsigned to, handover_phase phase, const sa_name& sa) noexcept {
+    if (to == sa_owner::moved) {
+        drop(p, drop_reason::sa_moved);
+        return;
+    }
+    p.note = {sa.slot & 0xffffff, static_cast<std::uint32_t>(phase), sa.serial};
+    if (others != nullptr && others->push(to, p))
+        counters.handed_out.add(1);
+    else
+        drop(p, drop_reason::handover_full);
+}
+
 packet* stage::make_packet() noexcept {
     packet* p = budget.take();
     if (p == nullptr || !buffers.allocate(*p, room_for_icmp)) {

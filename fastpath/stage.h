@@ -8,6 +8,7 @@
 
 #include "fastpath/counters.h"
 #include "fastpath/event_ring.h"
+#include "fastpath/handover.h"
 #include "fastpath/packet.h"
 #include "fastpath/tables.h"
 #include "lib/base/clock.h"
@@ -86,6 +87,7 @@ struct burst_scratch {
     std::array<protect_item, max_burst> protect;
     std::array<inbound_item, max_burst> inbound;
     std::array<crypto::job, max_burst> jobs;
+    std::array<sa_owner*, 2 * max_burst> passing; ///< SAs whose owner may have to be another
 };
 
 /// One burst's surroundings.  `routes` is the same table for the whole burst.
@@ -99,8 +101,11 @@ struct stage {
     creation_budget& budget;
     burst_scratch& scratch;
     moment now;
-    packet_list lost{};    ///< released at the end of the burst
-    packet_list created{}; ///< ICMP errors, sent at the end of the burst
+    unsigned self = 0;               ///< the worker
+    handover_sink* others = nullptr; ///< nullptr: there are none
+    unsigned passing = 0;            ///< how many of scratch.passing are set
+    packet_list lost{};              ///< released at the end of the burst
+    packet_list created{};           ///< ICMP errors, sent at the end of the burst
 
     /// Ends a packet.  It stays whole until the burst is over.
     void drop(packet& p, drop_reason why) noexcept {
@@ -108,6 +113,23 @@ struct stage {
         counters.dropped[p.drop].add(1);
         lost.push(p);
     }
+
+    /// Who is to work on an SA: `self`, another worker, or sa_owner::moved.  Claims an SA that has
+    /// no owner.
+    [[nodiscard]] unsigned owner_of(sa_owner& o) noexcept {
+        if (o.is(self)) [[likely]]
+            return self;
+        const unsigned who = o.claim(self);
+        if (who == self) scratch.passing[passing++] = &o;
+        return who;
+    }
+    /// When nothing of the burst touches its SAs any more.
+    void pass_on_owners() noexcept {
+        for (unsigned i = 0; i < passing; ++i)
+            scratch.passing[i]->pass_on();
+    }
+    /// Leaves the rest to another worker.  Where that one has no room the packet is dropped.
+    void hand_over(packet& p, unsigned to, handover_phase phase, const sa_name& sa = {}) noexcept;
 
     /// An empty packet of our own, counted as created; nullptr (counted) where there is none to
     /// be had.

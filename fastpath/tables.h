@@ -16,6 +16,7 @@
 #include "fastpath/lookup_table.h"
 #include "fastpath/retired.h"
 #include "fastpath/sa.h"
+#include "fastpath/sa_directory.h"
 #include "lib/ipsec/policy.h"
 
 namespace esplane::fastpath {
@@ -57,6 +58,8 @@ class tables {
     /// Those for the traffic of one interface; nullptr where it has none.  if_id   not 0
     [[nodiscard]] const spd* policies(ipsec::policy_direction d,
                                       std::uint32_t if_id) const noexcept;
+    /// SAs that packets under way between workers name.
+    [[nodiscard]] const sa_directory& outbound() const noexcept { return outbound_; }
     /// Whether UDP to this port of the machine carries ESP for some SA.
     [[nodiscard]] bool is_encap_port(wire::be16 port) const noexcept {
         const std::uint16_t n = port.host();
@@ -76,9 +79,14 @@ class tables {
     /// nullptr: none.
     void set_filter(std::unique_ptr<packet_filter> f);
     void close(bool closed) noexcept { closed_.store(closed, std::memory_order_release); }
-    void publish(std::unique_ptr<const fib> f);
+    /// Puts a forwarding table in the place of the one before.
+    void publish(std::unique_ptr<fib> f);
+    /// Changes the one there is: see fib::apply.
+    void apply(const control::network_change& change, const control::network& now,
+               const fib_bindings& bindings);
     void set_encap_port(wire::be16 port, bool on) noexcept;
     [[nodiscard]] lookup_table<sa_in>& inbound() noexcept { return inbound_; }
+    [[nodiscard]] sa_directory& outbound() noexcept { return outbound_; }
     /// Puts in and takes out a policy for the traffic of an interface, or, 0, of none.  The entry
     /// stays the caller's, and readable until the workers were quiescent.
     template <std::size_t Words>
@@ -105,8 +113,9 @@ class tables {
     [[nodiscard]] interface_policies* find(std::uint32_t if_id) const noexcept;
 
     retired graveyard_;
-    std::atomic<const fib*> routes_;
+    std::atomic<fib*> routes_;
     lookup_table<sa_in> inbound_;
+    sa_directory outbound_;
     spd_set policies_; ///< of no interface
     lookup_table<interface_policies> interfaces_;
     std::atomic<bool> closed_{false};

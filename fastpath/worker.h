@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The loop on a pinned CPU: receive from every port, run the pipeline, send, be quiescent.
+// The loop on a pinned CPU: take over what other workers began, receive from every port, run the
+// pipeline, send, hand over, be quiescent.
 //
 // A worker without a thread (never started) is driven by run_once(): tests, benchmarks and the
 // offline engine do that.  With a thread it polls while there is traffic and sleeps on its ports'
@@ -9,12 +10,15 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <poll.h>
 #include <span>
 #include <thread>
 #include <vector>
 
+#include "fastpath/handover.h"
 #include "fastpath/pipeline.h"
+#include "fastpath/quiescence.h"
 
 namespace esplane::fastpath {
 
@@ -29,9 +33,11 @@ struct worker_options {
 class worker {
   public:
     /// All but the options outlive the worker.  Errors: ENOTSUP (crypto::engine), EMFILE.
+    /// mesh   the way to the other workers; nullptr: there are none
     [[nodiscard]] static result<std::unique_ptr<worker>> make(tables& shared, buffer_pool& buffers,
                                                               std::span<port* const> ports,
-                                                              worker_options options);
+                                                              worker_options options,
+                                                              handover_mesh* mesh = nullptr);
     ~worker();
     worker(const worker&) = delete;
     worker& operator=(const worker&) = delete;
@@ -51,16 +57,20 @@ class worker {
 
   private:
     worker(tables& shared, buffer_pool& buffers, std::span<port* const> ports,
-           worker_options options, std::unique_ptr<crypto::engine> engine, int wake);
+           worker_options options, handover_mesh* mesh, std::unique_ptr<crypto::engine> engine,
+           int wake);
     /// Whether a port has a lane for this worker.
     [[nodiscard]] bool serves(const port& p) const noexcept { return options_.index < p.lanes(); }
+    [[nodiscard]] std::size_t take_over(moment now) noexcept;
     void loop() noexcept;
-    void sleep() noexcept;
+    void sleep(reader& self) noexcept;
     void wake_control() noexcept;
 
     worker_options options_;
     std::unique_ptr<crypto::engine> crypto_;
     std::vector<port*> ports_;
+    handover_mesh* mesh_;          ///< nullptr where this is the only worker
+    std::optional<outbox> outbox_; ///< where mesh_ is
     pipeline pipeline_;
     std::array<packet, max_burst> burst_;
     std::vector<pollfd> waits_; ///< what a sleep waits on: wake_, then the ports

@@ -14,18 +14,20 @@ void kernel_random(std::span<std::uint8_t> into) {
     }
 }
 
-engine::engine(std::vector<fastpath::port*> ports)
+engine::engine(std::vector<fastpath::port*> ports, unsigned workers)
     : ports_(std::move(ports))
     , backend_(tables_, kernel_random)
-    , layer_(backend_, kernel_random) {}
+    , layer_(backend_, kernel_random)
+    , mesh_(workers) {}
 
 result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
                                              std::vector<fastpath::port*> ports,
                                              std::vector<fastpath::worker_options> workers) {
-    std::unique_ptr<engine> e(new engine(std::move(ports)));
+    std::unique_ptr<engine> e(
+        new engine(std::move(ports), static_cast<unsigned>(workers.size())));
     for (fastpath::worker_options options : workers) {
         options.index = static_cast<unsigned>(e->workers_.size());
-        auto worker = fastpath::worker::make(e->tables_, buffers, e->ports_, options);
+        auto worker = fastpath::worker::make(e->tables_, buffers, e->ports_, options, &e->mesh_);
         if (!worker) return tl::unexpected(worker.error());
         e->workers_.push_back(std::move(*worker));
     }
@@ -62,7 +64,7 @@ void engine::publish_network(const control::network& n) {
     std::vector<fastpath::port_binding> bindings;
     for (std::size_t i = 0; i < ports_.size(); ++i)
         bindings.push_back({ports_[i]->ifindex(), static_cast<std::uint8_t>(i)});
-    tables_.publish(fastpath::fib::build(n, bindings));
+    tables_.publish(fastpath::fib::build(n, {std::move(bindings), {}}));
 }
 
 void engine::set_filter(std::vector<fastpath::filter_rule> rules) {

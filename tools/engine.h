@@ -65,7 +65,7 @@ class engine {
     [[nodiscard]] std::vector<wanted_next_hop> deliver_events();
 
   private:
-    explicit engine(std::vector<fastpath::port*> ports);
+    engine(std::vector<fastpath::port*> ports, unsigned workers);
 
     std::vector<fastpath::port*> ports_;
     fastpath::tables tables_;
@@ -73,6 +73,7 @@ class engine {
     fastpath::user_backend backend_;
     control::layer layer_;
     std::unique_ptr<xfrm::server> server_;
+    fastpath::handover_mesh mesh_;
     std::vector<std::unique_ptr<fastpath::worker>> workers_; ///< first to go: they read the others
 };
 

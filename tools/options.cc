@@ -11,6 +11,7 @@
 #include <net/if.h>
 #include <toml++/toml.h>
 
+#include "fastpath/lane.h"
 #include "tools/version.h"
 
 namespace esplane::tools {
@@ -270,10 +271,10 @@ result<daemon_options> interpret(const stated& s) {
     if (!xfrm) return tl::unexpected(xfrm.error());
     o.serve_xfrm = *xfrm;
     o.workers = s.workers.value_or(1);
-    if (o.workers != 1)
+    if (o.workers == 0 || o.workers > fastpath::max_lanes)
         return fail(EINVAL,
-                    "--workers " + std::to_string(o.workers) +
-                        ": this version has one worker: use 1",
+                    "--workers " + std::to_string(o.workers) + ": choose 1 to " +
+                        std::to_string(fastpath::max_lanes),
                     "workers");
     if (s.cpus) {
         auto cpus = parse_cpus(*s.cpus);
@@ -405,7 +406,7 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
         ->option_text("DIR [" + std::string(default_run_dir) + "]");
     app.add_option("--xfrm", given.xfrm, "answer XFRM netlink clients at DIR/xfrm.sock")
         ->option_text("serve|off [serve]");
-    app.add_option("--workers", given.workers, "packet threads: 1 in this version")
+    app.add_option("--workers", given.workers, "packet threads, 1 to 64")
         ->option_text("N [1]");
     app.add_option("--cpus", given.cpus, "the CPU to pin each worker to")->option_text("LIST");
     std::vector<std::string> ports;

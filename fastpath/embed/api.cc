@@ -5,8 +5,6 @@
 #include <string>
 #include <utility>
 
-#include <urcu-qsbr.h>
-
 #include "fastpath/drop.h"
 #include "fastpath/embed/engine.h"
 #include "fastpath/embed/sized.h"
@@ -350,8 +348,8 @@ int esplane_worker_unregister(esplane_worker* worker) {
 
 int esplane_worker_quiescent(esplane_worker* worker) {
     int code = 0;
-    const seat* s = seat_of(worker, code);
-    if (s != nullptr && s->online) urcu_qsbr_quiescent_state();
+    seat* s = seat_of(worker, code);
+    if (s != nullptr && s->online) s->reader->quiescent();
     return code;
 }
 
@@ -360,7 +358,7 @@ int esplane_worker_offline(esplane_worker* worker) {
     seat* s = seat_of(worker, code);
     if (s == nullptr || !s->online) return code;
     s->online = false;
-    urcu_qsbr_thread_offline();
+    s->reader->offline();
     return 0;
 }
 
@@ -368,7 +366,7 @@ int esplane_worker_online(esplane_worker* worker) {
     int code = 0;
     seat* s = seat_of(worker, code);
     if (s == nullptr || s->online) return code;
-    urcu_qsbr_thread_online();
+    s->reader->online();
     s->online = true;
     return 0;
 }
@@ -408,6 +406,7 @@ int esplane_counters_get(esplane_engine* engine, esplane_counters* into) {
     c.received = sum.received.get();
     c.passed = sum.sent.get();
     c.for_machine = sum.punted.get();
+    c.handed_over = sum.handed_out.get();
     c.dropped = sum.dropped_total();
     c.encrypted = sum.encrypted.get();
     c.decrypted = sum.decrypted.get();

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <sys/random.h>
-#include <urcu-qsbr.h>
 
 #include "fastpath/embed/handle.h"
 #include "fastpath/filter.h"
@@ -264,7 +263,7 @@ result<seat*> engine::register_worker() {
     seat& s = **free;
     s.handle = workers.put(s);
     if (s.handle == nullptr) return fail(ENOBUFS, "the process has no handle left");
-    urcu_qsbr_register_thread();
+    s.reader.emplace();
     fastpath::enter_lane(s.run->index());
     s.online = true;
     s.thread.store(this_thread(), std::memory_order_release);
@@ -276,7 +275,7 @@ result<seat*> engine::register_worker() {
 void engine::unregister_worker(seat& s) noexcept {
     workers.erase(s.handle);
     fastpath::enter_lane(0);
-    urcu_qsbr_unregister_thread();
+    s.reader.reset();
     mine.taken = nullptr;
     s.thread.store(nullptr, std::memory_order_release);
 }

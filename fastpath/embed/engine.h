@@ -10,11 +10,13 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "fastpath/backend.h"
 #include "fastpath/embed/translate.h"
 #include "fastpath/embed/worker.h"
+#include "fastpath/quiescence.h"
 #include "fastpath/tables.h"
 #include "lib/control/layer.h"
 
@@ -40,7 +42,8 @@ struct seat {
     esplane_worker* handle = nullptr;
     std::size_t packet_size = 0;
     std::atomic<const void*> thread{nullptr}; ///< what this_thread() is to it; nullptr = nobody's
-    bool online = false;                      ///< the thread's own
+    std::optional<fastpath::reader> reader;   ///< the thread's own
+    bool online = false;                      ///< likewise
 };
 
 class engine final : private ipsec::listener {

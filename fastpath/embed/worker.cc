@@ -104,8 +104,15 @@ stage worker::begin(const packet_array& packets, moment now) noexcept {
     }
     counters_.received.add(packets.size());
     budget_.refill(now.monotonic_ns);
-    return stage{shared_, shared_.routes(), *crypto_, counters_, events_,
-                 nothing, budget_,          scratch_, now};
+    return stage{shared_, shared_.routes(), *crypto_, counters_, events_, nothing,
+                 budget_, scratch_,         now,      index_,    this};
+}
+
+/// The embedder brings it to the other worker.
+bool worker::push(unsigned to, packet& p) noexcept {
+    outcome_of(p).verdict = ESPLANE_OTHER_WORKER;
+    outcome_of(p).other = static_cast<std::uint8_t>(to);
+    return true;
 }
 
 void worker::inbound_burst(packet_array packets, moment now) noexcept {
@@ -118,7 +125,7 @@ void worker::inbound_burst(packet_array packets, moment now) noexcept {
         fastpath::filter_decrypted(s, clear, decrypted);
     }
     admit_all(s, clear);
-    finish(packets);
+    finish(s, packets);
 }
 
 /// `in` and `fwd`.
@@ -145,7 +152,7 @@ void worker::outbound_burst(packet_array packets, moment now, bool from_outside)
     for (packet* p : local)
         outcome_of(*p).verdict = ESPLANE_FOR_MACHINE;
     protect(s, to.protect.first(to.protect_count));
-    finish(packets);
+    finish(s, packets);
 }
 
 /// Parses; then `in` and `fwd` where they are asked for, and `out`.
@@ -171,6 +178,7 @@ void worker::direct_all(stage& s, std::size_t count, bool from_outside,
 
 void worker::protect(stage& s, std::span<fastpath::protect_item> items) noexcept {
     items = items.first(fastpath::filter_protected(s, items));
+    items = items.first(fastpath::keep_own(s, items));
     for (const auto& item : items)
         outcome_of(*item.p).sa = item.sa;
     packet_list leaving;
@@ -183,7 +191,8 @@ void worker::protect(stage& s, std::span<fastpath::protect_item> items) noexcept
 }
 
 /// Tells what became of each.  What was dropped stays as the embedder described it.
-void worker::finish(packet_array packets) noexcept {
+void worker::finish(stage& s, packet_array packets) noexcept {
+    s.pass_on_owners();
     unsigned passed = 0, local = 0;
     for (std::size_t i = 0; i < packets.size(); ++i) {
         const packet& p = packets_[i];
@@ -194,7 +203,7 @@ void worker::finish(packet_array packets) noexcept {
         to.reason = p.drop;
         to.spi = o.spi;
         to.mtu = 0;
-        to.worker = 0;
+        to.worker = o.other;
         to.local = (p.flags & packet_flag::for_machine) != 0 ? 1 : 0;
         if (p.drop != 0) {
             report_drop(i, to);
@@ -204,7 +213,8 @@ void worker::finish(packet_array packets) noexcept {
         to.length = p.length;
         to.headroom = p.headroom;
         to.tailroom = p.tailroom;
-        (o.verdict == ESPLANE_FOR_MACHINE ? local : passed) += 1;
+        if (o.verdict != ESPLANE_OTHER_WORKER)
+            (o.verdict == ESPLANE_FOR_MACHINE ? local : passed) += 1;
     }
     counters_.sent.add(passed);
     counters_.punted.add(local);

@@ -46,7 +46,7 @@ class packet_array {
     std::size_t count_;
 };
 
-class worker {
+class worker final : private fastpath::handover_sink {
   public:
     /// index   below fastpath::max_lanes.  Errors: ENOTSUP (crypto::engine).
     [[nodiscard]] static result<std::unique_ptr<worker>> make(fastpath::tables& shared,
@@ -66,11 +66,13 @@ class worker {
     /// What becomes of one packet of the burst, beside what its descriptor says.
     struct outcome {
         std::uint8_t verdict;
-        std::uint32_t spi; ///< host order
+        std::uint8_t other; ///< ESPLANE_OTHER_WORKER: which
+        std::uint32_t spi;  ///< host order
         const fastpath::sa_out* sa;
     };
 
     worker(fastpath::tables& shared, unsigned index, std::unique_ptr<crypto::engine> crypto);
+    [[nodiscard]] bool push(unsigned to, fastpath::packet& p) noexcept override;
     [[nodiscard]] fastpath::stage begin(const packet_array& packets, moment now) noexcept;
     void inbound_burst(packet_array packets, moment now) noexcept;
     void outbound_burst(packet_array packets, moment now, bool from_outside) noexcept;
@@ -78,7 +80,7 @@ class worker {
     void direct_all(fastpath::stage& s, std::size_t count, bool from_outside,
                     fastpath::verdicts& to) noexcept;
     void protect(fastpath::stage& s, std::span<fastpath::protect_item> items) noexcept;
-    void finish(packet_array packets) noexcept;
+    void finish(fastpath::stage& s, packet_array packets) noexcept;
     void report_drop(std::size_t i, esplane_packet& to) noexcept;
     [[nodiscard]] outcome& outcome_of(const fastpath::packet& p) noexcept {
         return outcomes_[static_cast<std::size_t>(&p - packets_.data())];

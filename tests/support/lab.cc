@@ -199,19 +199,26 @@ ipsec::algorithms make_algorithms(ipsec::suite run, std::uint32_t seed) {
     return a;
 }
 
-lab::lab(unsigned which, std::uint32_t frames)
+lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count)
     : site(which)
     , network(make_network(which))
-    , pool(*fastpath::buffer_pool::make(frames))
+    , pool(*fastpath::buffer_pool::make(frames, worker_count))
     , backend(tables, fixed_random(which))
-    , control(backend, fixed_random(which + 100)) {
-    ports[plain] = std::make_unique<fastpath::memory_port>("plain", *pool);
-    ports[secure] =
-        std::make_unique<fastpath::memory_port>("secure", *pool, true, fastpath::port_role::secure);
+    , control(backend, fixed_random(which + 100))
+    , mesh(worker_count) {
+    const auto add_port = [&](std::uint16_t index, const char* name, fastpath::port_role role) {
+        ports[index] =
+            std::make_unique<fastpath::memory_port>(name, *pool, true, role, worker_count);
+    };
+    add_port(plain, "plain", fastpath::port_role::plain);
+    add_port(secure, "secure", fastpath::port_role::secure);
     fastpath::port* const all[] = {ports[0].get(), ports[1].get()};
-    auto made = fastpath::worker::make(tables, *pool, all, {});
-    if (!made) throw std::runtime_error(made.error().text);
-    worker = std::move(*made);
+    for (unsigned i = 0; i < worker_count; ++i) {
+        auto made = fastpath::worker::make(tables, *pool, all, {.index = i}, &mesh);
+        if (!made) throw std::runtime_error(made.error().text);
+        workers.push_back(std::move(*made));
+    }
+    worker = workers.front().get();
     publish_network();
 }
 
@@ -234,6 +241,7 @@ void lab::add_sas(const tunnel_options& o) {
         s.id = sa_of(o, leaving);
         s.source = gateway_address(o.outer, from);
         s.reqid = o.reqid;
+        s.if_id = o.if_id;
         s.algs = make_algorithms(o.run, o.key_seed * 2 + from);
         s.flags = static_cast<std::uint8_t>(o.flags | (o.esn ? ipsec::sa_flag::esn : 0));
         s.extra_flags = o.extra_flags;
@@ -252,6 +260,7 @@ void lab::add_policies(const tunnel_options& o) {
             const unsigned from = dir == ipsec::policy_direction::out ? site : 3 - site;
             ipsec::policy p;
             p.dir = dir;
+            p.if_id = o.if_id;
             p.sel.fam = f;
             p.sel.source = site_network(f, from);
             p.sel.destination = site_network(f, 3 - from);
@@ -275,27 +284,35 @@ void lab::add_tunnel(const tunnel_options& o) {
     add_policies(o);
 }
 
-void lab::push(std::uint16_t port, const std::vector<frame>& ip_packets) {
+void lab::push(std::uint16_t port, const std::vector<frame>& ip_packets, unsigned lane) {
     for (const frame& f : ip_packets)
-        (void)ports[port]->inject(with_ethernet(f));
-    while (worker->run_once(clock) != 0) {
-    }
+        (void)ports[port]->inject(with_ethernet(f), lane);
+    run();
     poll_events();
+}
+
+void lab::run() {
+    for (std::size_t worked = 1; worked != 0;) {
+        worked = 0;
+        for (const auto& one : workers)
+            worked += one->run_once(clock);
+    }
 }
 
 void lab::advance(std::uint64_t ns) {
     const std::uint64_t before = clock.monotonic_ns / 1'000'000'000;
     clock.monotonic_ns += ns;
     clock.realtime_s += clock.monotonic_ns / 1'000'000'000 - before;
-    worker->run_once(clock);
+    for (const auto& one : workers)
+        one->run_once(clock);
     poll_events();
     control.tick(clock);
 }
 
 void lab::poll_events() {
-    fastpath::worker_event e;
-    while (worker->events().pop(e))
-        backend.deliver(e);
+    for (const auto& one : workers)
+        for (fastpath::worker_event e; one->events().pop(e);)
+            backend.deliver(e);
     control.tick(clock);
 }
 
@@ -314,7 +331,10 @@ std::vector<frame> lab::punted(std::uint16_t port) {
 }
 
 std::uint64_t lab::drops(fastpath::drop_reason r) const {
-    return worker->counters().dropped[static_cast<std::size_t>(r)].get();
+    std::uint64_t n = 0;
+    for (const auto& one : workers)
+        n += one->counters().dropped[static_cast<std::size_t>(r)].get();
+    return n;
 }
 
 } // namespace esplane::tests

@@ -32,6 +32,7 @@ struct tunnel_options {
     std::uint32_t replay_window = 32;
     std::uint32_t spi = 0x1000; ///< of the SA from site 1 to site 2; the other way: + 1
     std::uint32_t reqid = 1;
+    std::uint32_t if_id = 0;
     std::uint32_t key_seed = 1; ///< keys follow from it
     ipsec::lifetime_limits limits{};
     std::uint8_t flags = 0; ///< ipsec::sa_flag, beside esn
@@ -73,8 +74,8 @@ class lab {
     static constexpr std::uint16_t plain = 0;
     static constexpr std::uint16_t secure = 1;
 
-    /// site   1 or 2.  frames   in the buffer pool
-    explicit lab(unsigned site, std::uint32_t frames = 1024);
+    /// site   1 or 2.  frames   in the buffer pool.  workers   each has a lane of both ports
+    explicit lab(unsigned site, std::uint32_t frames = 1024, unsigned workers = 1);
     ~lab();
 
     /// Both SAs of a tunnel and the policies `out`, `in` and `fwd` for both families' site
@@ -87,8 +88,10 @@ class lab {
     /// Of the SA that leaves (or, false, enters) this site.
     [[nodiscard]] ipsec::sa_id sa_of(const tunnel_options& o, bool leaving) const;
 
-    /// One loop of the worker after injecting IP packets on a port.
-    void push(std::uint16_t port, const std::vector<frame>& ip_packets);
+    /// Loops of all workers after injecting IP packets on a lane of a port.
+    void push(std::uint16_t port, const std::vector<frame>& ip_packets, unsigned lane = 0);
+    /// A loop of each worker in turn, until none has anything to do.
+    void run();
     /// Loops without new packets, `ns` later, control's events delivered.
     void advance(std::uint64_t ns);
     /// IP packets that left by a port since the last call.
@@ -105,7 +108,9 @@ class lab {
     fastpath::user_backend backend;
     control::layer control;
     std::unique_ptr<fastpath::memory_port> ports[2];
-    std::unique_ptr<fastpath::worker> worker;
+    fastpath::handover_mesh mesh;
+    std::vector<std::unique_ptr<fastpath::worker>> workers;
+    fastpath::worker* worker; ///< the first
 
     /// After a change of `network`.
     void publish_network();

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/handover.h"
+
+#include <bit>
+#include <unistd.h>
+
+namespace esplane::fastpath {
+
+handover_mesh::handover_mesh(unsigned workers)
+    : workers_(workers)
+    , rings_(std::make_unique<handover_ring[]>(std::size_t{workers} * workers))
+    , beds_(std::make_unique<bed[]>(workers)) {}
+
+bool handover_mesh::lie_down(unsigned worker) noexcept {
+    beds_[worker].asleep.store(true, std::memory_order_seq_cst);
+    for (unsigned from = 0; from < workers_; ++from) {
+        if (ring(from, worker).empty()) continue;
+        get_up(worker);
+        return false;
+    }
+    return true;
+}
+
+void handover_mesh::ring_bell(unsigned worker) noexcept {
+    bed& b = beds_[worker];
+    if (!b.asleep.load(std::memory_order_seq_cst) || !b.asleep.exchange(false)) return;
+    const std::uint64_t one = 1;
+    (void)!::write(b.bell, &one, sizeof one);
+}
+
+void outbox::publish() noexcept {
+    for (; touched_ != 0; touched_ &= touched_ - 1) {
+        const auto to = static_cast<unsigned>(std::countr_zero(touched_));
+        mesh_.ring(self_, to).publish();
+        mesh_.ring_bell(to);
+    }
+}
+
+} // namespace esplane::fastpath
