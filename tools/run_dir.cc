@@ -49,8 +49,12 @@ result<guarded_device> device_from(const json& j, const std::string& path) {
         const auto at = j.find(key);
         return at != j.end() && at->is_number_unsigned() ? at->get<std::uint64_t>() : 0;
     };
-    const guarded_device d{text("name"), text("kind"), text("device"),
-                           static_cast<int>(number("ifindex")), number("network_namespace")};
+    const guarded_device d{text("name"),
+                           text("kind"),
+                           text("device"),
+                           static_cast<int>(number("ifindex")),
+                           number("network_namespace"),
+                           static_cast<std::uint32_t>(number("if_id"))};
     if (d.device.empty() || d.ifindex <= 0)
         return fail(EINVAL, path + ": not a list of devices: was it changed by hand?");
     return d;
@@ -114,12 +118,14 @@ result<void> write_guarded(const std::string& run_dir, const std::vector<guarded
         return {};
     }
     json list = json::array();
-    for (const guarded_device& d : devices)
+    for (const guarded_device& d : devices) {
         list.push_back({{"name", d.name},
                         {"kind", d.kind},
                         {"device", d.device},
                         {"ifindex", d.ifindex},
                         {"network_namespace", d.network_namespace}});
+        if (d.if_id != 0) list.back()["if_id"] = d.if_id;
+    }
     const std::string fresh = path + ".new";
     {
         std::ofstream file(fresh, std::ios::trunc);

@@ -35,13 +35,14 @@ class run_lock {
     unique_fd fd_;
 };
 
-/// A device that is guarded until it is released.
+/// A device that is guarded, or was made, until it is released.
 struct guarded_device {
     std::string name; ///< of the port
     std::string kind;
     std::string device;
     int ifindex = 0;
     std::uint64_t network_namespace = 0; ///< its inode: devices are numbered anew in each
+    std::uint32_t if_id = 0;             ///< not 0: the interface of a tunnel by route
 
     friend bool operator==(const guarded_device&, const guarded_device&) = default;
 };
