@@ -2,228 +2,592 @@
 #include "fastpath/fib.h"
 
 #include <algorithm>
-#include <atomic>
 #include <map>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "fastpath/prefix_map.h"
 
 namespace esplane::fastpath {
 
-namespace {
-
 using ipsec::family;
 
-constexpr std::uint32_t default_mtu = 1500;
-const port_identity nobody;
+namespace {
 
-using neighbour_map = std::map<std::pair<int, ipsec::address>, wire::mac_address>;
+/// Retired memory that is not waited for before a change is complete.
+constexpr std::size_t most_retired_blocks = 1 << 18;
 
-neighbour_map resolved_neighbours(const control::network& n) {
-    neighbour_map known;
-    for (const control::neighbour& one : n.neighbours)
-        if (one.resolved) known[{one.ifindex, one.ip}] = one.mac;
-    return known;
-}
-
-const control::link* find_link(const control::network& n, int ifindex) {
-    for (const control::link& l : n.links)
-        if (l.ifindex == ifindex) return &l;
-    return nullptr;
-}
-
-const port_binding* find_port(std::span<const port_binding> ports, int ifindex) {
-    for (const port_binding& p : ports)
-        if (p.ifindex == ifindex) return &p;
-    return nullptr;
-}
-
-bool is_host_route(const control::route& r) {
-    return r.prefix == ipsec::address_bits(r.destination.fam);
-}
-
-void resolve(adjacency& a, const neighbour_map& known, const ipsec::address& next_hop) {
-    const auto found = known.find({a.ifindex, next_hop});
-    if (found == known.end()) return;
-    a.kind = adjacency_kind::forward;
-    a.destination = found->second;
-}
-
-adjacency adjacency_of(const control::route& r, const control::network& n,
-                       std::span<const port_binding> ports, const neighbour_map& known) {
-    adjacency a;
-    a.ifindex = r.ifindex;
-    a.gateway = r.gateway;
-    if (r.kind == control::route_kind::local) {
-        a.kind = adjacency_kind::local;
-        return a;
-    }
-    if (r.kind != control::route_kind::unicast) {
-        a.kind = adjacency_kind::denied;
-        return a;
-    }
-    const port_binding* binding = find_port(ports, r.ifindex);
-    const control::link* link = find_link(n, r.ifindex);
-    if (binding == nullptr || link == nullptr) {
-        a.kind = adjacency_kind::foreign;
-        return a;
-    }
-    a.kind = adjacency_kind::unresolved;
-    a.port = binding->port;
-    a.mtu = link->mtu != 0 ? link->mtu : default_mtu;
-    if (r.mtu != 0) a.mtu = std::min(a.mtu, r.mtu);
-    a.source = link->mac;
-    if (!r.gateway.is_any())
-        resolve(a, known, r.gateway);
-    else if (is_host_route(r))
-        resolve(a, known, r.destination);
-    return a;
-}
-
-/// Never 0, which is an SA's that has looked up no route yet.
+/// Never 0, which is an SA's that has looked up no route yet.  Not that of another fib either.
 std::uint64_t next_generation() noexcept {
     static std::atomic<std::uint64_t> last{0};
     return last.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
+bool is_host(const ipsec::address& a, unsigned prefix) {
+    return prefix == ipsec::address_bits(a.fam);
+}
+
+path path_of(const control::route& r, std::uint16_t vrf) {
+    path p;
+    p.vrf = vrf;
+    if (r.kind == control::route_kind::local) {
+        p.kind = path_kind::local;
+        return p;
+    }
+    if (r.kind != control::route_kind::unicast) {
+        p.kind = path_kind::denied;
+        return p;
+    }
+    p.kind = path_kind::unicast;
+    p.mtu = r.mtu;
+    p.hops.push_back({r.ifindex, r.gateway, r.more.empty() ? std::uint8_t{1} : r.weight});
+    p.hops.insert(p.hops.end(), r.more.begin(), r.more.end());
+    for (control::hop& h : p.hops) {
+        if (!h.gateway.is_any()) continue;
+        h.gateway = {};                                                  // "any" in one form
+        if (is_host(r.destination, r.prefix)) h.gateway = r.destination; // its own neighbour
+    }
+    return p;
+}
+
 } // namespace
+
+/// Control's side: routes by prefix, neighbours, VRFs, and what is put out of use.
+class fib::ledger {
+  public:
+    /// What workers may still read.
+    struct garbage {
+        std::vector<lpm_memory::block> blocks;
+        next_hops::garbage paths;
+        std::vector<std::unique_ptr<vrf_tables>> tables;
+        std::vector<std::unique_ptr<const interface_table>> interfaces;
+    };
+
+    explicit ledger(fib& owner)
+        : owner_(owner) {
+        use(std::make_unique<interface_table>());
+        (void)take_vrf(0);
+    }
+
+    void change_interfaces(const control::network& now, const fib_bindings& bindings);
+    void use(std::unique_ptr<const interface_table> fresh);
+    void change_neighbour(const control::network_change::neighbour_change& c);
+    void begin_afresh();
+    void end_afresh();
+    /// Between the two: lookups find what was there before.
+    [[nodiscard]] bool is_loading() const { return loading_; }
+    void change_route(const control::network_change::route_change& c);
+    void set_route(std::uint16_t index, const ipsec::address& to, unsigned length,
+                   std::optional<std::uint32_t> number);
+    [[nodiscard]] std::size_t retired_blocks() const { return retired.size(); }
+    [[nodiscard]] garbage take_garbage();
+    void recycle(garbage& g);
+    [[nodiscard]] fib_usage usage() const;
+    [[nodiscard]] std::uint16_t index_of(std::uint32_t table) const;
+
+    // In this order: tables give their memory back.
+    lpm_memory memory;
+    std::vector<lpm_memory::block> retired;
+    next_hops paths;
+
+  private:
+    struct vrf {
+        vrf(lpm_memory& nodes, std::vector<lpm_memory::block>& old)
+            : tables(std::make_unique<vrf_tables>(nodes, old)) {}
+        template <unsigned Bytes>
+        [[nodiscard]] auto& routes() {
+            if constexpr (Bytes == 4)
+                return v4;
+            else
+                return v6;
+        }
+        std::unique_ptr<vrf_tables> tables;
+        prefix_map<4> v4; ///< to numbers of paths
+        prefix_map<16> v6;
+    };
+    using vrf_set = std::vector<std::unique_ptr<vrf>>; ///< by index; may have holes
+
+    /// One whose MAC address is known.
+    struct neighbour {
+        /// Where it is a host route: VRF and number of the path.
+        std::vector<std::pair<std::uint16_t, std::uint32_t>> installed;
+    };
+    using neighbour_key = std::tuple<family, ipsec::address, int>; ///< the last: ifindex
+
+    [[nodiscard]] std::optional<std::uint16_t> take_index(std::uint32_t table);
+    [[nodiscard]] vrf* find_vrf(std::uint16_t index);
+    [[nodiscard]] vrf* take_vrf(std::uint16_t index);
+    void publish(std::uint16_t index);
+    void drop(std::unique_ptr<vrf> v);
+    void drop_idle_vrfs(const control::network& now);
+
+    template <unsigned Bytes>
+    void set_route(std::uint16_t index, const ipsec::address& to, unsigned length,
+                   std::optional<std::uint32_t> number);
+    void refuse(std::uint32_t number);
+
+    template <unsigned Bytes>
+    [[nodiscard]] std::optional<path> path_to(std::uint16_t index, const neighbour_key& key);
+    void reconsider(std::uint16_t index, const ipsec::address& prefix, unsigned length);
+    void reconsider_all();
+    void uninstall(std::uint16_t index, const neighbour_key& key, neighbour& n);
+    template <unsigned Bytes>
+    void uncover(std::uint16_t index, const ipsec::address& host);
+    void install(std::uint16_t index, const neighbour_key& key, neighbour& n, const path& p);
+
+    fib& owner_; ///< not after it is gone: recycle() alone comes so late
+    std::unique_ptr<const interface_table> interfaces_;
+    vrf_set current_;
+    vrf_set loaded_; ///< what will take its place
+    bool loading_ = false;
+    std::map<std::uint32_t, std::uint16_t> index_by_table_; ///< of VRFs
+    std::uint16_t last_index_ = 0;
+    std::map<neighbour_key, neighbour> neighbours_;
+    std::vector<std::unique_ptr<vrf_tables>> old_tables_;
+    std::vector<std::unique_ptr<const interface_table>> old_interfaces_;
+    std::uint64_t refused_ = 0;
+};
+
+// --- VRFs
+// -----------------------------------------------------------------------------------------
+
+std::optional<std::uint16_t> fib::ledger::take_index(std::uint32_t table) {
+    if (table == 0) return std::uint16_t{0};
+    if (const auto known = index_by_table_.find(table); known != index_by_table_.end())
+        return known->second;
+    if (index_by_table_.size() == most_vrfs) return {};
+    const auto taken = [&](std::uint16_t i) {
+        return std::any_of(index_by_table_.begin(), index_by_table_.end(),
+                           [&](const auto& one) { return one.second == i; });
+    };
+    do // not at once the one that was given up last
+        last_index_ = static_cast<std::uint16_t>(last_index_ % most_vrfs + 1);
+    while (taken(last_index_));
+    index_by_table_[table] = last_index_;
+    return last_index_;
+}
+
+std::uint16_t fib::ledger::index_of(std::uint32_t table) const {
+    const auto known = index_by_table_.find(table);
+    return known == index_by_table_.end() ? std::uint16_t{0} : known->second;
+}
+
+fib::ledger::vrf* fib::ledger::find_vrf(std::uint16_t index) {
+    vrf_set& set = loading_ ? loaded_ : current_;
+    return index < set.size() ? set[index].get() : nullptr;
+}
+
+/// Made where it is not there; nullptr where there is no memory.
+fib::ledger::vrf* fib::ledger::take_vrf(std::uint16_t index) {
+    if (vrf* known = find_vrf(index)) return known;
+    if (!memory.has_room(vrf_tables::lines)) return nullptr;
+    vrf_set& set = loading_ ? loaded_ : current_;
+    if (index >= set.size()) set.resize(index + 1u);
+    set[index] = std::make_unique<vrf>(memory, retired);
+    if (!loading_) publish(index);
+    return set[index].get();
+}
+
+void fib::ledger::publish(std::uint16_t index) {
+    const vrf_tables* tables = nullptr;
+    if (index < current_.size() && current_[index] != nullptr) {
+        current_[index]->tables->v4.publish();
+        current_[index]->tables->v6.publish();
+        tables = current_[index]->tables.get();
+    }
+    owner_.vrfs_[index].store(tables, std::memory_order_release);
+}
+
+void fib::ledger::drop(std::unique_ptr<vrf> v) {
+    if (v == nullptr) return;
+    const auto release = [&](std::uint32_t number) { paths.release(number); };
+    v->v4.for_each_value(release);
+    v->v6.for_each_value(release);
+    old_tables_.push_back(std::move(v->tables));
+}
+
+/// VRFs that no link belongs to and no route is in.
+void fib::ledger::drop_idle_vrfs(const control::network& now) {
+    std::erase_if(index_by_table_, [&](const auto& one) {
+        const auto [table, index] = one;
+        const auto belongs = [table = table](const auto& l) { return l.vrf == table; };
+        if (std::any_of(now.links.begin(), now.links.end(), belongs)) return false;
+        if (loading_) return false;
+        if (vrf* v = find_vrf(index)) {
+            if (v->v4.size() + v->v6.size() != 0) return false;
+            drop(std::move(current_[index]));
+            publish(index);
+        }
+        return true;
+    });
+}
+
+// --- interfaces
+// -----------------------------------------------------------------------------------
+
+void fib::ledger::change_interfaces(const control::network& now, const fib_bindings& bindings) {
+    const auto vrf_of = [&](std::uint32_t table) { return take_index(table).value_or(0); };
+    use(std::make_unique<interface_table>(now, bindings.ports, bindings.tunnels, *interfaces_,
+                                          vrf_of));
+    drop_idle_vrfs(now);
+    if (!loading_) reconsider_all();
+}
+
+void fib::ledger::use(std::unique_ptr<const interface_table> fresh) {
+    owner_.interfaces_.store(fresh.get(), std::memory_order_release);
+    owner_.has_vrfs_.store(fresh->has_vrfs(), std::memory_order_release);
+    paths.use(*fresh);
+    old_interfaces_.push_back(std::exchange(interfaces_, std::move(fresh)));
+}
+
+// --- routes
+// ---------------------------------------------------------------------------------------
+
+void fib::ledger::begin_afresh() {
+    loading_ = true;
+    for (auto& v : loaded_)
+        drop(std::move(v));
+    loaded_.clear();
+    (void)take_vrf(0);
+}
+
+/// What was loaded takes the place of what was there.
+void fib::ledger::end_afresh() {
+    loading_ = false;
+    current_.swap(loaded_);
+    for (auto& [key, n] : neighbours_)
+        for (const auto& [index, number] : std::exchange(n.installed, {}))
+            paths.release(number);
+    reconsider_all();
+    for (std::size_t i = 0; i < std::max(current_.size(), loaded_.size()); ++i)
+        publish(static_cast<std::uint16_t>(i));
+    for (auto& v : loaded_)
+        drop(std::move(v));
+    loaded_.clear();
+}
+
+void fib::ledger::change_route(const control::network_change::route_change& c) {
+    const control::route& r = c.what;
+    const auto index = c.gone ? index_of(r.vrf) : take_index(r.vrf);
+    if (!index || (c.gone && r.vrf != 0 && *index == 0)) {
+        refused_ += !c.gone;
+        return;
+    }
+    std::optional<std::uint32_t> number;
+    if (!c.gone) {
+        number = paths.take(path_of(r, *index));
+        if (!number) {
+            ++refused_;
+            return;
+        }
+    }
+    set_route(*index, r.destination, r.prefix, number);
+}
+
+/// number   nothing: the route is gone.  Takes over the caller's share of the
+/// path.
+void fib::ledger::set_route(std::uint16_t index, const ipsec::address& to, unsigned length,
+                            std::optional<std::uint32_t> number) {
+    if (to.fam == family::ipv4)
+        set_route<4>(index, to, length, number);
+    else
+        set_route<16>(index, to, length, number);
+}
+
+template <unsigned Bytes>
+void fib::ledger::set_route(std::uint16_t index, const ipsec::address& to, unsigned length,
+                            std::optional<std::uint32_t> number) {
+    vrf* v = number ? take_vrf(index) : find_vrf(index);
+    if (v == nullptr) {
+        if (number) refuse(*number);
+        return;
+    }
+    const std::uint8_t* bytes = to.bytes.data();
+    auto& routes = v->template routes<Bytes>();
+    const auto before = routes.find(bytes, length);
+    if (!number && !before) return;
+    if (number == before) {
+        paths.release(*number);
+        return;
+    }
+    typename prefix_map<Bytes>::covering leads{length, 0};
+    if (number)
+        leads.value = *number;
+    else
+        leads = routes.cover(bytes, length).value_or(decltype(leads){0, next_hops::missing});
+    if (!v->tables->template of<Bytes>().assign(bytes, length, leads.length, leads.value)) {
+        if (number) refuse(*number);
+        return;
+    }
+    if (number)
+        routes.set(bytes, length, *number);
+    else
+        routes.erase(bytes, length);
+    if (before) paths.release(*before);
+    if (!loading_) reconsider(index, to, length);
+}
+
+void fib::ledger::refuse(std::uint32_t number) {
+    paths.release(number);
+    ++refused_;
+}
+
+// --- neighbours
+// -----------------------------------------------------------------------------------
+
+void fib::ledger::change_neighbour(const control::network_change::neighbour_change& c) {
+    const control::neighbour& what = c.what;
+    const neighbour_key key{what.ip.fam, what.ip, what.ifindex};
+    if (what.resolved && !c.gone) {
+        paths.set_neighbour(what.ifindex, what.ip, what.mac);
+        neighbours_.try_emplace(key);
+        if (loading_) return;
+        for (const std::uint16_t index : paths.vrfs_on_link(what.ifindex))
+            reconsider(index, what.ip, ipsec::address_bits(what.ip.fam));
+        return;
+    }
+    const auto known = neighbours_.find(key);
+    if (known == neighbours_.end()) return;
+    while (!known->second.installed.empty())
+        uninstall(known->second.installed.back().first, key, known->second);
+    neighbours_.erase(known);
+    paths.set_neighbour(what.ifindex, what.ip, {});
+}
+
+/// The path of a neighbour as a host route of its own: where its address is routed onto the link it
+/// was seen on, and no host route says otherwise.
+template <unsigned Bytes>
+std::optional<path> fib::ledger::path_to(std::uint16_t index, const neighbour_key& key) {
+    const auto& [fam, ip, ifindex] = key;
+    const vrf* v = find_vrf(index);
+    if (v == nullptr) return {};
+    const auto& routes = const_cast<vrf*>(v)->template routes<Bytes>();
+    if (routes.find(ip.bytes.data(), Bytes * 8)) return {};
+    const auto cover = routes.cover(ip.bytes.data(), Bytes * 8);
+    if (!cover) return {};
+    path p = paths.at(cover->value);
+    if (p.kind != path_kind::unicast || p.hops.size() != 1 || p.hops[0].ifindex != ifindex ||
+        !p.hops[0].gateway.is_any() || interfaces_->find(ifindex) == interface_table::none)
+        return {};
+    p.hops[0].gateway = ip;
+    return p;
+}
+
+/// After a change of routes in `prefix` or of neighbours: who of them is a host route now.
+void fib::ledger::reconsider(std::uint16_t index, const ipsec::address& prefix, unsigned length) {
+    const ipsec::address from = ipsec::masked(prefix, length);
+    const auto first = neighbours_.lower_bound({prefix.fam, from, 0});
+    const auto each = [&](auto take) {
+        for (auto one = first; one != neighbours_.end(); ++one) {
+            const auto& [fam, ip, ifindex] = one->first;
+            if (fam != prefix.fam ||
+                !ipsec::prefix_equal(ip.bytes.data(), from.bytes.data(), length))
+                return;
+            const auto p = fam == family::ipv4 ? path_to<4>(index, one->first)
+                                               : path_to<16>(index, one->first);
+            take(one->first, one->second, p);
+        }
+    };
+    // Those on other links first: they must not take away what the right one put there.
+    each([&](const auto& key, neighbour& n, const auto& p) {
+        if (!p) uninstall(index, key, n);
+    });
+    each([&](const auto& key, neighbour& n, const auto& p) {
+        if (p) install(index, key, n, *p);
+    });
+}
+
+void fib::ledger::reconsider_all() {
+    if (neighbours_.empty()) return;
+    for (std::size_t i = 0; i < current_.size(); ++i)
+        for (const ipsec::address& all : {ipsec::address::v4({}), ipsec::address::v6({})})
+            reconsider(static_cast<std::uint16_t>(i), all, 0);
+}
+
+void fib::ledger::uninstall(std::uint16_t index, const neighbour_key& key, neighbour& n) {
+    const auto at = std::find_if(n.installed.begin(), n.installed.end(),
+                                 [&](const auto& one) { return one.first == index; });
+    if (at == n.installed.end()) return;
+    paths.release(at->second);
+    n.installed.erase(at);
+    const auto& [fam, ip, ifindex] = key;
+    if (fam == family::ipv4)
+        uncover<4>(index, ip);
+    else
+        uncover<16>(index, ip);
+}
+
+/// Leads to what a host route or else the next shorter one says.
+template <unsigned Bytes>
+void fib::ledger::uncover(std::uint16_t index, const ipsec::address& host) {
+    vrf* v = find_vrf(index);
+    if (v == nullptr) return;
+    const std::uint8_t* bytes = host.bytes.data();
+    const auto& routes = v->template routes<Bytes>();
+    if (routes.find(bytes, Bytes * 8)) return;
+    const auto below = routes.cover(bytes, Bytes * 8)
+                           .value_or(typename prefix_map<Bytes>::covering{0, next_hops::missing});
+    if (!v->tables->template of<Bytes>().assign(bytes, Bytes * 8, below.length, below.value))
+        ++refused_;
+}
+
+void fib::ledger::install(std::uint16_t index, const neighbour_key& key, neighbour& n,
+                          const path& p) {
+    const auto number = paths.take(p);
+    const auto at = std::find_if(n.installed.begin(), n.installed.end(),
+                                 [&](const auto& one) { return one.first == index; });
+    const bool there = at != n.installed.end();
+    if (!number || (there && at->second == *number)) {
+        if (number) paths.release(*number);
+        return;
+    }
+    const auto& [fam, ip, ifindex] = key;
+    vrf_tables& tables = *find_vrf(index)->tables;
+    const unsigned bits = ipsec::address_bits(fam);
+    const bool done = fam == family::ipv4 ? tables.v4.assign(ip.bytes.data(), bits, bits, *number)
+                                          : tables.v6.assign(ip.bytes.data(), bits, bits, *number);
+    if (!done) {
+        refuse(*number);
+        return;
+    }
+    if (there)
+        paths.release(std::exchange(at->second, *number));
+    else
+        n.installed.emplace_back(index, *number);
+}
+
+// --- the rest
+// -------------------------------------------------------------------------------------
+
+fib::ledger::garbage fib::ledger::take_garbage() {
+    return {std::exchange(retired, {}), paths.take_garbage(), std::exchange(old_tables_, {}),
+            std::exchange(old_interfaces_, {})};
+}
+
+void fib::ledger::recycle(garbage& g) {
+    for (const lpm_memory::block b : g.blocks)
+        memory.release(b);
+    paths.recycle(g.paths);
+    g.tables.clear();
+}
+
+fib_usage fib::ledger::usage() const {
+    fib_usage u;
+    for (const auto& v : current_) {
+        if (v == nullptr) continue;
+        u.routes_v4 += v->v4.size();
+        u.routes_v6 += v->v6.size();
+    }
+    u.next_hops = paths.size();
+    u.neighbours = neighbours_.size();
+    u.vrfs = index_by_table_.size();
+    u.bytes = memory.used_bytes();
+    u.refused = refused_;
+    return u;
+}
 
 fib::fib()
     : generation_(next_generation())
-    , nodes_(2)
-    , adjacencies_(1) {}
+    , vrfs_(new std::atomic<const vrf_tables*>[most_vrfs + 1u])
+    , ledger_(std::make_shared<ledger>(*this)) {
+    next_hops_ = &ledger_->paths;
+}
 
-std::unique_ptr<const fib> fib::build(const control::network& n,
-                                      std::span<const port_binding> ports) {
-    std::unique_ptr<fib> f(new fib);
-    f->addresses_ = n.addresses;
-    for (const port_binding& b : ports) {
-        if (f->identities_.size() <= b.port) f->identities_.resize(b.port + 1u);
-        port_identity& who = f->identities_[b.port];
-        if (const control::link* l = find_link(n, b.ifindex)) who.mac = l->mac;
-        for (const control::interface_address& a : n.addresses)
-            if (a.ifindex == b.ifindex) who.addresses.push_back(a);
-    }
-    f->insert_routes(n, ports);
+fib::~fib() = default;
+
+std::unique_ptr<fib> fib::build(const control::network& n, std::span<const port_binding> ports) {
+    return build(n, fib_bindings{{ports.begin(), ports.end()}, {}});
+}
+
+std::unique_ptr<fib> fib::build(const control::network& n, const fib_bindings& bindings) {
+    auto f = std::make_unique<fib>();
+    f->load(n, bindings);
     return f;
 }
 
-/// Ascending by prefix, so that a longer one lands on top; host routes after the neighbours, so
-/// that a route to a host beats the neighbour entry of its address.
-void fib::insert_routes(const control::network& n, std::span<const port_binding> ports) {
-    const neighbour_map known = resolved_neighbours(n);
-    std::vector<const control::route*> order;
-    order.reserve(n.routes.size());
+void fib::load(const control::network& n, const fib_bindings& bindings) {
+    control::network_change all;
+    all.interfaces = all.routes_afresh = true;
+    for (const control::neighbour& one : n.neighbours)
+        all.neighbours.push_back({one, false});
     for (auto r = n.routes.rbegin(); r != n.routes.rend(); ++r) // the first of equals comes last
-        order.push_back(&*r);
-    std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-        return std::pair(is_host_route(*a), a->prefix) < std::pair(is_host_route(*b), b->prefix);
-    });
-    bool neighbours_done = false;
-    for (const control::route* r : order) {
-        if (is_host_route(*r) && !neighbours_done) {
-            insert_neighbours(n, ports);
-            neighbours_done = true;
-        }
-        insert(r->destination, r->prefix, add(adjacency_of(*r, n, ports, known)));
-    }
-    if (!neighbours_done) insert_neighbours(n, ports);
+        all.routes.push_back({*r, false});
+    retired unseen; // nobody reads it yet
+    apply(all, n, bindings, unseen);
 }
 
-/// A neighbour counts where its address is routed on the link it was seen on.
-void fib::insert_neighbours(const control::network& n, std::span<const port_binding> ports) {
-    for (const control::neighbour& one : n.neighbours) {
-        if (!one.resolved || find_port(ports, one.ifindex) == nullptr) continue;
-        adjacency a = lookup(one.ip);
-        if (a.kind != adjacency_kind::unresolved || a.ifindex != one.ifindex || !a.gateway.is_any())
-            continue;
-        a.kind = adjacency_kind::forward;
-        a.destination = one.mac;
-        insert(one.ip, ipsec::address_bits(one.ip.fam), add(a));
-    }
-}
-
-std::unique_ptr<const fib> fib::everywhere(std::uint8_t port, std::uint32_t mtu,
-                                           std::span<const ipsec::address> locals) {
-    std::unique_ptr<fib> f(new fib);
-    f->identities_.resize(port + 1u);
-    adjacency out;
-    out.kind = adjacency_kind::bare;
-    out.port = port;
-    out.mtu = mtu;
-    const std::uint32_t any = f->add(out);
-    f->insert(ipsec::address::v4({}), 0, any);
-    f->insert(ipsec::address::v6({}), 0, any);
-    adjacency here;
-    here.kind = adjacency_kind::local;
-    const std::uint32_t local = f->add(here);
+std::unique_ptr<fib> fib::everywhere(std::uint8_t port, std::uint32_t mtu,
+                                     std::span<const ipsec::address> locals) {
+    auto f = std::make_unique<fib>();
+    ledger& l = *f->ledger_;
+    l.use(std::make_unique<interface_table>(port, mtu));
+    const auto lead = [&](const ipsec::address& to, unsigned length, const path& p) {
+        l.set_route(0, to, length, l.paths.take(p));
+    };
+    const path out{path_kind::bare, 0, mtu, {{port, {}, 1}}};
+    lead(ipsec::address::v4({}), 0, out);
+    lead(ipsec::address::v6({}), 0, out);
     for (const ipsec::address& a : locals)
-        f->insert(a, ipsec::address_bits(a.fam), local);
+        lead(a, ipsec::address_bits(a.fam), {path_kind::local, 0, 0, {}});
     return f;
 }
 
-std::uint32_t fib::add(const adjacency& a) {
-    adjacencies_.push_back(a);
-    return static_cast<std::uint32_t>(adjacencies_.size() - 1);
-}
-
-void fib::insert(const ipsec::address& destination, unsigned prefix,
-                 std::uint32_t adjacency_index) {
-    std::size_t at = destination.fam == family::ipv4 ? 0 : 1;
-    unsigned level = 0;
-    for (; prefix > (level + 1) * 8; ++level) {
-        const std::uint32_t slot = nodes_[at].entry[destination.bytes[level]];
-        if ((slot & node_bit) != 0) {
-            at = slot & ~node_bit;
-            continue;
-        }
-        const auto child = static_cast<std::uint32_t>(nodes_.size());
-        nodes_.emplace_back();
-        nodes_[child].entry.fill(slot);
-        nodes_[at].entry[destination.bytes[level]] = child | node_bit;
-        at = child;
+void fib::apply(const control::network_change& change, const control::network& now,
+                const fib_bindings& bindings, retired& graveyard) {
+    if (change.interfaces) ledger_->change_interfaces(now, bindings);
+    for (const auto& n : change.neighbours)
+        ledger_->change_neighbour(n);
+    if (change.routes_afresh) ledger_->begin_afresh();
+    for (const auto& r : change.routes) {
+        ledger_->change_route(r);
+        if (ledger_->retired_blocks() < most_retired_blocks) continue;
+        hand_over(graveyard);
+        graveyard.reclaim();
     }
-    const unsigned rest = prefix - level * 8; // 0..8 bits decide within this node
-    const unsigned first = rest == 0 ? 0 : destination.bytes[level] & (0xff00u >> rest) & 0xffu;
-    for (unsigned i = 0; i < (256u >> rest); ++i)
-        fill(nodes_[at].entry[first + i], adjacency_index);
+    if (ledger_->is_loading() && !change.continues) ledger_->end_afresh();
+    hand_over(graveyard);
 }
 
-/// Sets a slot, or everything below it.
-void fib::fill(std::uint32_t& slot, std::uint32_t adjacency_index) {
-    if ((slot & node_bit) == 0) {
-        slot = adjacency_index;
-        return;
+/// After this a result that is kept counts no more, and then what it may point to is retired.
+void fib::hand_over(retired& graveyard) {
+    generation_.store(next_generation(), std::memory_order_release);
+    auto old = std::make_shared<ledger::garbage>(ledger_->take_garbage());
+    graveyard.add([owner = ledger_, old] { owner->recycle(*old); });
+}
+
+fib_usage fib::usage() const {
+    return ledger_->usage();
+}
+
+std::uint16_t fib::vrf_of(std::uint32_t table) const {
+    return ledger_->index_of(table);
+}
+
+const adjacency& fib::lookup(const ipsec::address& destination, std::uint16_t vrf,
+                             std::uint32_t flow_hash) const noexcept {
+    return destination.fam == family::ipv4 ? lookup_v4(vrf, destination.as_v4(), flow_hash)
+                                           : lookup_v6(vrf, destination.bytes.data(), flow_hash);
+}
+
+template <unsigned Bytes>
+void fib::find_burst(std::uint16_t vrf, std::span<const std::uint8_t* const> destinations,
+                     route_target* targets) const noexcept {
+    std::array<std::uint32_t, lpm_table<Bytes>::max_burst> numbers;
+    const vrf_tables& main = *tables_of(0);
+    const vrf_tables* own = vrf != 0 ? tables_of(vrf) : nullptr;
+    const auto& table = (own != nullptr ? *own : main).of<Bytes>();
+    table.find(destinations, numbers.data());
+    for (std::size_t i = 0; i < destinations.size(); ++i) {
+        if (own != nullptr && numbers[i] == next_hops::missing)
+            numbers[i] = main.of<Bytes>().find(destinations[i]);
+        targets[i] = (*next_hops_)[numbers[i]];
     }
-    for (std::uint32_t& below : nodes_[slot & ~node_bit].entry)
-        fill(below, adjacency_index);
 }
 
-const adjacency& fib::lookup(const ipsec::address& destination) const noexcept {
-    return destination.fam == family::ipv4 ? lookup_v4(destination.as_v4())
-                                           : lookup_v6(destination.bytes.data());
-}
-
-const port_identity& fib::identity(std::uint16_t port) const noexcept {
-    return port < identities_.size() ? identities_[port] : nobody;
-}
-
-const ipsec::address* fib::source_for(std::uint16_t port,
-                                      const ipsec::address& peer) const noexcept {
-    const auto usable = [&](const control::interface_address& a) {
-        const bool link_local = a.local.fam == family::ipv6 && a.local.bytes[0] == 0xfe &&
-                                (a.local.bytes[1] & 0xc0) == 0x80;
-        const bool loopback = a.local.fam == family::ipv4 ? a.local.bytes[0] == 127
-                                                          : a.prefix == 128 && a.ifindex == 1;
-        return a.local.fam == peer.fam && !link_local && !loopback;
-    };
-    const ipsec::address* found = nullptr;
-    for (const control::interface_address& a : identity(port).addresses) {
-        if (!usable(a)) continue;
-        if (ipsec::prefix_equal(a.local.bytes.data(), peer.bytes.data(), a.prefix)) return &a.local;
-        if (found == nullptr) found = &a.local;
-    }
-    if (found != nullptr) return found;
-    for (const control::interface_address& a : addresses_)
-        if (usable(a)) return &a.local;
-    return nullptr;
-}
+template void fib::find_burst<4>(std::uint16_t, std::span<const std::uint8_t* const>,
+                                 route_target*) const noexcept;
+template void fib::find_burst<16>(std::uint16_t, std::span<const std::uint8_t* const>,
+                                  route_target*) const noexcept;
 
 } // namespace esplane::fastpath

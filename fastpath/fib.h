@@ -1,113 +1,185 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The forwarding table: longest prefix match to an adjacency (where a packet leaves, and with which
-// Ethernet header).
+// The forwarding table: longest prefix match to an adjacency, in each VRF.
 //
-// Immutable: control builds a new one from control::network when something changed and publishes
-// it.  A trie of 256-way nodes: at most 4 steps for IPv4, 16 for IPv6, usually 1 and 8.  Known
-// neighbours are host routes in it, so one lookup finds the MAC address too.
+//   vrf --> lpm_table --> number --> next_hops --> adjacency --> interface_table
+//
+// Changed in place while workers look things up; a lookup finds the state before a change or after
+// it.  Known neighbours on a link are host routes, so one lookup finds the MAC address too.  What a
+// lookup returns is valid until the worker is quiescent.
+//
+// Threads: apply() and usage() by control, the rest by workers.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "fastpath/adjacency.h"
+#include "fastpath/interfaces.h"
+#include "fastpath/lpm.h"
+#include "fastpath/next_hops.h"
+#include "fastpath/retired.h"
 #include "lib/control/network.h"
 #include "lib/ipsec/address.h"
 
 namespace esplane::fastpath {
 
-/// What is done with a packet whose destination matched.
-enum class adjacency_kind : std::uint8_t {
-    missing,    ///< no route
-    forward,    ///< MAC addresses are known
-    unresolved, ///< they are not yet
-    local,      ///< an address of the machine
-    denied,     ///< blackhole, unreachable, prohibit, broadcast
-    foreign,    ///< leaves by a device that is no port of ours
-    bare,       ///< a port without Ethernet: the IP packet itself is the frame
+/// Which devices are the path's.
+struct fib_bindings {
+    std::vector<port_binding> ports;
+    std::vector<tunnel_binding> tunnels;
 };
 
-struct adjacency {
-    adjacency_kind kind = adjacency_kind::missing;
-    std::uint8_t port = 0;
-    std::uint32_t mtu = 0; ///< bytes from the IP header on
-    wire::mac_address destination{};
-    wire::mac_address source{};
-    int ifindex = 0;
-    ipsec::address gateway; ///< any = the packet's own destination
-};
-
-/// Which device is which port.
-struct port_binding {
-    int ifindex = 0;
-    std::uint8_t port = 0;
-};
-
-/// What the path knows of a port's machine side.
-struct port_identity {
-    wire::mac_address mac{};
-    std::vector<control::interface_address> addresses;
+/// What a fib holds.
+struct fib_usage {
+    std::size_t routes_v4 = 0;
+    std::size_t routes_v6 = 0;
+    std::size_t next_hops = 0;
+    std::size_t neighbours = 0;
+    std::size_t vrfs = 0;
+    std::size_t bytes = 0;     ///< of the nodes that lookups read
+    std::uint64_t refused = 0; ///< routes for which there was no room
 };
 
 class fib {
   public:
+    /// VRFs there may be, without the main one.
+    static constexpr std::uint16_t most_vrfs = 4095;
+
+    /// Without routes.
+    fib();
+    ~fib();
+    fib(const fib&) = delete;
+    fib& operator=(const fib&) = delete;
+
     /// From what the kernel says.
-    [[nodiscard]] static std::unique_ptr<const fib> build(const control::network& n,
-                                                          std::span<const port_binding> ports);
+    [[nodiscard]] static std::unique_ptr<fib> build(const control::network& n,
+                                                    std::span<const port_binding> ports);
+    [[nodiscard]] static std::unique_ptr<fib> build(const control::network& n,
+                                                    const fib_bindings& bindings);
     /// Everything leaves as a bare IP packet by `port`, except to `locals`, which is the machine:
     /// for captures, without a network.
-    [[nodiscard]] static std::unique_ptr<const fib>
-    everywhere(std::uint8_t port, std::uint32_t mtu, std::span<const ipsec::address> locals);
+    [[nodiscard]] static std::unique_ptr<fib> everywhere(std::uint8_t port, std::uint32_t mtu,
+                                                         std::span<const ipsec::address> locals);
 
-    [[nodiscard]] const adjacency& lookup_v4(wire::be32 destination) const noexcept {
-        std::uint32_t bytes = destination.network();
-        std::uint32_t slot = nodes_[0].entry[bytes & 0xff];
-        while ((slot & node_bit) != 0) {
-            bytes >>= 8;
-            slot = nodes_[slot & ~node_bit].entry[bytes & 0xff];
-        }
-        return adjacencies_[slot];
+    /// Where packets to `destination` leave.  What VRF `vrf` (0 = main) has no route for goes by
+    /// main's, as in the kernel.
+    ///
+    /// flow_hash   chooses among hops of equal cost: flow_hash_of(), or what stays with an SA
+    [[nodiscard]] const adjacency& lookup_v4(std::uint16_t vrf, wire::be32 destination,
+                                             std::uint32_t flow_hash) const noexcept {
+        return find<4>(vrf, reinterpret_cast<const std::uint8_t*>(&destination)).choose(flow_hash);
     }
     /// `destination` is 16 bytes.
-    [[nodiscard]] const adjacency& lookup_v6(const std::uint8_t* destination) const noexcept {
-        std::uint32_t slot = nodes_[1].entry[*destination];
-        while ((slot & node_bit) != 0)
-            slot = nodes_[slot & ~node_bit].entry[*++destination];
-        return adjacencies_[slot];
+    [[nodiscard]] const adjacency& lookup_v6(std::uint16_t vrf, const std::uint8_t* destination,
+                                             std::uint32_t flow_hash) const noexcept {
+        return find<16>(vrf, destination).choose(flow_hash);
     }
-    [[nodiscard]] const adjacency& lookup(const ipsec::address& destination) const noexcept;
+    [[nodiscard]] const adjacency& lookup(const ipsec::address& destination, std::uint16_t vrf = 0,
+                                          std::uint32_t flow_hash = 0) const noexcept;
+    /// Of a burst in one VRF, fetched ahead level by level.  Destinations (network order) and
+    /// targets: at most lpm_table::max_burst, as many of the one as of the other.
+    void find_v4(std::uint16_t vrf, std::span<const std::uint8_t* const> destinations,
+                 route_target* targets) const noexcept {
+        find_burst<4>(vrf, destinations, targets);
+    }
+    void find_v6(std::uint16_t vrf, std::span<const std::uint8_t* const> destinations,
+                 route_target* targets) const noexcept {
+        find_burst<16>(vrf, destinations, targets);
+    }
+    template <unsigned Bytes>
+    [[nodiscard]] route_target find(std::uint16_t vrf,
+                                    const std::uint8_t* destination) const noexcept;
 
-    /// Different for every table there ever was; never 0.
-    [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
+    /// Moves with every change after which a lookup may find something else; never 0.  Read before
+    /// the lookup whose result is kept with it.
+    [[nodiscard]] std::uint64_t generation() const noexcept {
+        return generation_.load(std::memory_order_acquire);
+    }
+    /// The same, and another for each VRF.
+    [[nodiscard]] std::uint64_t generation_in(std::uint16_t vrf) const noexcept {
+        return generation() * (most_vrfs + 1u) + vrf;
+    }
 
-    /// Of the port with that index; an empty one where nothing is known.
-    [[nodiscard]] const port_identity& identity(std::uint16_t port) const noexcept;
-    /// An address of the machine to speak from towards `peer` on `port`: one whose prefix covers
-    /// it, else any of the port, else any of the machine.  nullptr where there is none.
-    [[nodiscard]] const ipsec::address* source_for(std::uint16_t port,
-                                                   const ipsec::address& peer) const noexcept;
+    [[nodiscard]] const interface_table& interfaces() const noexcept {
+        return *interfaces_.load(std::memory_order_acquire);
+    }
+    /// An empty one where there is none of that index.
+    [[nodiscard]] const fastpath::interface& interface(std::uint16_t index) const noexcept {
+        return interfaces()[index];
+    }
+    /// The VRF that packets are looked up in which come in by an interface.
+    [[nodiscard]] std::uint16_t vrf_at(std::uint16_t interface) const noexcept {
+        if (!has_vrfs_.load(std::memory_order_relaxed)) [[likely]]
+            return 0;
+        return interfaces()[interface].vrf;
+    }
+    [[nodiscard]] const ipsec::address* source_for(std::uint16_t interface,
+                                                   const ipsec::address& peer) const noexcept {
+        return interfaces().source_for(interface, peer);
+    }
+
+    /// Takes in a change.  What it puts out of use goes to `graveyard`.
+    ///
+    /// now   after the change; of it links and addresses are read, where they changed
+    void apply(const control::network_change& change, const control::network& now,
+               const fib_bindings& bindings, retired& graveyard);
+
+    [[nodiscard]] fib_usage usage() const;
+    /// Index of the VRF with that table; 0 where there is none.
+    [[nodiscard]] std::uint16_t vrf_of(std::uint32_t table) const;
 
   private:
-    struct node {
-        std::array<std::uint32_t, 256> entry{}; ///< child | node_bit, or index of an adjacency
+    struct vrf_tables {
+        vrf_tables(lpm_memory& memory, std::vector<lpm_memory::block>& retired)
+            : v4(memory, retired, next_hops::missing)
+            , v6(memory, retired, next_hops::missing) {}
+        template <unsigned Bytes>
+        [[nodiscard]] auto& of() noexcept {
+            if constexpr (Bytes == 4)
+                return v4;
+            else
+                return v6;
+        }
+        template <unsigned Bytes>
+        [[nodiscard]] const auto& of() const noexcept {
+            return const_cast<vrf_tables*>(this)->of<Bytes>();
+        }
+        static constexpr std::size_t lines = 32; ///< of memory for an empty one
+        lpm_table<4> v4;
+        lpm_table<16> v6;
     };
-    static constexpr std::uint32_t node_bit = 0x80000000;
+    class ledger;
 
-    fib();
-    std::uint32_t add(const adjacency& a);
-    void insert(const ipsec::address& destination, unsigned prefix, std::uint32_t adjacency_index);
-    void fill(std::uint32_t& slot, std::uint32_t adjacency_index);
-    void insert_routes(const control::network& n, std::span<const port_binding> ports);
-    void insert_neighbours(const control::network& n, std::span<const port_binding> ports);
+    void load(const control::network& n, const fib_bindings& bindings);
+    void hand_over(retired& graveyard);
 
-    std::uint64_t generation_;
-    std::vector<node> nodes_;            ///< 0: root of IPv4; 1: root of IPv6
-    std::vector<adjacency> adjacencies_; ///< 0: missing
-    std::vector<port_identity> identities_;
-    std::vector<control::interface_address> addresses_;
+    template <unsigned Bytes>
+    void find_burst(std::uint16_t vrf, std::span<const std::uint8_t* const> destinations,
+                    route_target* targets) const noexcept;
+    [[nodiscard]] const vrf_tables* tables_of(std::uint16_t vrf) const noexcept {
+        return vrfs_[vrf].load(std::memory_order_acquire);
+    }
+
+    std::atomic<std::uint64_t> generation_;
+    std::atomic<const interface_table*> interfaces_;
+    std::atomic<bool> has_vrfs_{false}; ///< an interface belongs to one
+    const next_hops* next_hops_;
+    std::unique_ptr<std::atomic<const vrf_tables*>[]> vrfs_; ///< the first is always there
+    std::shared_ptr<ledger> ledger_; ///< what control knows; outlives what is retired
 };
+
+template <unsigned Bytes>
+route_target fib::find(std::uint16_t vrf, const std::uint8_t* destination) const noexcept {
+    std::uint32_t number = next_hops::missing;
+    if (vrf != 0) [[unlikely]]
+        if (const vrf_tables* own = tables_of(vrf)) number = own->of<Bytes>().find(destination);
+    if (number == next_hops::missing) number = tables_of(0)->of<Bytes>().find(destination);
+    return (*next_hops_)[number];
+}
 
 } // namespace esplane::fastpath

@@ -11,6 +11,7 @@ bool hold_queue::add(stage& s, const packet& p) noexcept {
     h.p = p;
     h.next_hop = next_hop_of(p);
     h.ifindex = p.next->ifindex;
+    h.vrf = p.next->vrf;
     h.since_ns = h.asked_ns = s.now.monotonic_ns;
     const unsigned others = waiting_with(h, count_);
     if (others == per_next_hop) return false;
@@ -35,6 +36,18 @@ void hold_queue::ask(stage& s, held& h) noexcept {
     if (s.events.push(e)) h.asked_ns = s.now.monotonic_ns;
 }
 
+/// Routes may have changed since it came: looked up anew.  Among several hops it stays with its
+/// own.
+const adjacency& hold_queue::route_of(const stage& s, const held& h) noexcept {
+    const packet& p = h.p;
+    const route_target to =
+        p.family == ipsec::family::ipv4
+            ? s.routes.find<4>(h.vrf, reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination))
+            : s.routes.find<16>(h.vrf, p.ipv6().destination.data());
+    if (!to.is_group()) return to.only();
+    return to.group().choose_by(h.ifindex, h.next_hop);
+}
+
 namespace {
 
 /// Policies may have come while a packet waited: what is in clear is held against them again.
@@ -52,9 +65,7 @@ void hold_queue::retry(stage& s, packet_list& ready) noexcept {
     for (unsigned i = 0; i < count_; ++i) {
         held& h = items_[i];
         packet& p = h.p;
-        // Routes may have changed since: the adjacency is looked up anew.
-        p.next = p.family == ipsec::family::ipv4 ? &s.routes.lookup_v4(p.ipv4().destination)
-                                                 : &s.routes.lookup_v6(p.ipv6().destination.data());
+        p.next = &route_of(s, h);
         const bool waits = p.next->kind == adjacency_kind::unresolved;
         if (waits && s.now.monotonic_ns - h.since_ns < hold_ns) {
             const bool due = s.now.monotonic_ns - h.asked_ns >= ask_ns;

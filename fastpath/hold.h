@@ -36,10 +36,12 @@ class hold_queue {
         packet p;
         ipsec::address next_hop;
         int ifindex = 0;
+        std::uint16_t vrf = 0; ///< where its route was found
         std::uint64_t since_ns = 0;
         std::uint64_t asked_ns = 0;
     };
     static void ask(stage& s, held& h) noexcept;
+    [[nodiscard]] static const adjacency& route_of(const stage& s, const held& h) noexcept;
     /// How many of the first `among` wait for the same next hop.
     [[nodiscard]] unsigned waiting_with(const held& h, unsigned among) const noexcept;
 

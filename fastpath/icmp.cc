@@ -87,10 +87,11 @@ void write_error(packet& e, const packet& about, const ipsec::address& from, icm
 
 void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
     if (!may_answer(about)) return;
-    const ipsec::address* from = s.routes.source_for(about.port, source_of(about));
+    const ipsec::address* from = s.routes.source_for(about.interface, source_of(about));
     packet* e = s.make_packet();
     if (e == nullptr) return;
     e->port = about.port;
+    e->interface = about.interface;
     e->flags = packet_flag::created;
     if (from == nullptr) {
         s.drop(*e, drop_reason::icmp_no_source);
@@ -109,7 +110,7 @@ void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
     const bool covered =
         out != nullptr && (out->action == ipsec::policy_action::block || out->protects);
     // An error quotes clear text: it goes back only where that came from.
-    const bool returns = e->next->port == about.port && about.inbound_sa == nullptr;
+    const bool returns = e->next->interface == about.interface && about.inbound_sa == nullptr;
     if (covered || !returns)
         s.drop(*e, drop_reason::icmp_protected);
     else

@@ -212,7 +212,7 @@ bool is_for_another(const stage& s, const packet& frame) noexcept {
     if (frame.length < sizeof(wire::ethernet_header)) return false;
     const auto& e = *reinterpret_cast<const wire::ethernet_header*>(frame.data);
     if ((e.destination[0] & 1) != 0 || is_vlan_tag(e.type.host())) return false;
-    const wire::mac_address& own = s.routes.identity(frame.port).mac;
+    const wire::mac_address& own = s.routes.interface(frame.port).mac;
     return own != wire::mac_address{} && e.destination != own;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/next_hop.h"
 
+#include <cstring>
+
 #include "fastpath/icmp.h"
 #include "lib/wire/checksum.h"
 
@@ -25,9 +27,24 @@ void refuse_last_hop(stage& s, packet& p) noexcept {
     s.drop(p, drop_reason::ttl_exceeded);
 }
 
+void write_tagged(packet& p, const wire::mac_address& to, const wire::mac_address& from,
+                  const vlan_tags& tags) noexcept {
+    const wire::be16 type = ethertype_of(p);
+    p.pull(-static_cast<int>(sizeof(wire::ethernet_header) + tags.length));
+    std::uint8_t* at = p.data;
+    wire::store(at, to);
+    wire::store(at += to.size(), from);
+    std::memcpy(at += from.size(), tags.bytes.data(), tags.length);
+    wire::store(at + tags.length, type);
+}
+
 bool check_route(stage& s, packet& p) noexcept {
     if (const drop_reason why = refusal(*p.next); why != drop_reason::none) {
         s.drop(p, why);
+        return false;
+    }
+    if (p.headroom < ethernet_length(*p.next)) {
+        s.drop(p, drop_reason::no_room);
         return false;
     }
     if (p.length <= p.next->mtu) return true;
@@ -41,8 +58,8 @@ bool check_route(stage& s, packet& p) noexcept {
 }
 
 void address_host_frame(packet& p, const fib& routes) noexcept {
-    const wire::mac_address& own = routes.identity(p.port).mac;
-    write_ethernet(p, own, own);
+    const interface& own = routes.interface(p.interface);
+    write_ethernet(p, own.mac, own.mac, own.tags);
 }
 
 ipsec::address next_hop_of(const packet& p) noexcept {

@@ -45,31 +45,53 @@ void refuse_last_hop(stage& s, packet& p) noexcept;
     return refusal_of(route);
 }
 
-/// False: the packet's route leads nowhere, or does not take its size; it is dropped.
+/// False: the packet's route leads nowhere, or does not take its size, or there is no room for its
+/// Ethernet header; it is dropped.
 [[nodiscard]] bool check_route(stage& s, packet& p) noexcept;
 
-/// Puts an Ethernet header in front.  The caller has checked the headroom.
-inline void write_ethernet(packet& p, const wire::mac_address& to,
-                           const wire::mac_address& from) noexcept {
+[[nodiscard]] inline wire::be16 ethertype_of(const packet& p) noexcept {
+    return wire::be16(p.family == ipsec::family::ipv4 ? wire::ethertype_ipv4
+                                                      : wire::ethertype_ipv6);
+}
+
+/// As write_ethernet(), where there are tags.
+void write_tagged(packet& p, const wire::mac_address& to, const wire::mac_address& from,
+                  const vlan_tags& tags) noexcept;
+
+/// Bytes of the Ethernet header and tags with which packets leave.
+[[nodiscard]] inline unsigned ethernet_length(const adjacency& next) noexcept {
+    if (next.kind == adjacency_kind::bare) return 0;
+    return static_cast<unsigned>(sizeof(wire::ethernet_header)) + next.tags.length;
+}
+
+/// Puts an Ethernet header and VLAN tags in front.  The caller has checked the headroom.
+inline void write_ethernet(packet& p, const wire::mac_address& to, const wire::mac_address& from,
+                           const vlan_tags& tags) noexcept {
+    if (tags.length != 0) [[unlikely]] {
+        write_tagged(p, to, from, tags);
+        return;
+    }
     p.pull(-static_cast<int>(sizeof(wire::ethernet_header)));
     auto& frame = *reinterpret_cast<wire::ethernet_header*>(p.data);
     frame.destination = to;
     frame.source = from;
-    frame.type.set(p.family == ipsec::family::ipv4 ? wire::ethertype_ipv4 : wire::ethertype_ipv6);
+    frame.type = ethertype_of(p);
 }
 
-/// Writes the Ethernet header and moves `p` to the port it leaves by.  False: the next hop has no
-/// MAC address yet; nothing has changed.
+/// Writes the Ethernet header and moves `p` to the port and interface it leaves by.  False: the
+/// next hop has no MAC address yet; nothing has changed.
 [[nodiscard]] inline bool address_frame(packet& p) noexcept {
     const adjacency& next = *p.next;
     if (next.kind == adjacency_kind::unresolved) return false;
     p.port = next.port;
-    if (next.kind != adjacency_kind::bare) write_ethernet(p, next.destination, next.source);
+    p.interface = next.interface;
+    if (next.kind != adjacency_kind::bare)
+        write_ethernet(p, next.destination, next.source, next.tags);
     return true;
 }
 
 /// Puts an Ethernet header before a packet that came out of an SA and is for the machine, as if the
-/// port it came in on had received it.
+/// interface it came in on had received it.
 void address_host_frame(packet& p, const fib& routes) noexcept;
 
 /// The address whose MAC `p` waits for.

@@ -2,6 +2,7 @@
 #include "fastpath/parse.h"
 
 #include <algorithm>
+#include <nmmintrin.h>
 
 #include "lib/wire/checksum.h"
 
@@ -12,6 +13,8 @@ namespace {
 using ipsec::family;
 
 constexpr unsigned max_extension_headers = 8;
+constexpr unsigned max_tags = 4; ///< of a frame, those of priority alone among them
+constexpr std::uint16_t vid_mask = 0x0fff;
 constexpr std::size_t checksum_at_tcp = 16;
 constexpr std::size_t checksum_at_udp = 6;
 
@@ -136,7 +139,8 @@ bool must_stay_v6(const packet& p, const std::uint8_t* source,
     return passes_through(p) && (is_confined_v6(source) || is_confined_v6(destination));
 }
 
-drop_reason parse_ipv4(packet& p, const fib& routes, bool checksums) noexcept {
+/// What must be right before the destination may be looked up.
+drop_reason open_ipv4(packet& p) noexcept {
     if (p.length < sizeof(wire::ipv4_header)) return drop_reason::ip_malformed;
     const wire::ipv4_header& ip = p.ipv4();
     const unsigned header = (ip.version_ihl & 0x0f) * 4u;
@@ -148,10 +152,14 @@ drop_reason parse_ipv4(packet& p, const fib& routes, bool checksums) noexcept {
     p.protocol = ip.protocol;
     p.tos = ip.tos;
     p.l4_offset = static_cast<std::uint16_t>(header);
-    p.next = &routes.lookup_v4(ip.destination);
+    return drop_reason::none;
+}
+
+/// The rest, once p.next is known.
+drop_reason parse_ipv4(packet& p, bool checksums) noexcept {
     const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
     if (must_stay_v4(p, addresses, addresses + 4)) return drop_reason::ip_scope;
-    const std::uint16_t fragment = ip.fragment.host();
+    const std::uint16_t fragment = p.ipv4().fragment.host();
     if ((fragment & wire::ipv4_df) != 0) p.flags |= packet_flag::dont_fragment;
     if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) return drop_reason::fragment;
     return parse_l4<4>(p, addresses, checksums);
@@ -182,7 +190,7 @@ drop_reason find_upper_layer(packet& p) noexcept {
     return drop_reason::ip_malformed;
 }
 
-drop_reason parse_ipv6(packet& p, const fib& routes, bool checksums) noexcept {
+drop_reason open_ipv6(packet& p) noexcept {
     if (p.length < sizeof(wire::ipv6_header)) return drop_reason::ip_malformed;
     const wire::ipv6_header& ip = p.ipv6();
     const unsigned total = sizeof ip + ip.payload_length.host();
@@ -191,36 +199,139 @@ drop_reason parse_ipv6(packet& p, const fib& routes, bool checksums) noexcept {
     p.family = family::ipv6;
     p.tos = static_cast<std::uint8_t>(ip.version_class_flow.host() >> 20);
     p.flags |= packet_flag::dont_fragment;
-    p.next = &routes.lookup_v6(ip.destination.data());
+    return drop_reason::none;
+}
+
+drop_reason parse_ipv6(packet& p, bool checksums) noexcept {
+    const wire::ipv6_header& ip = p.ipv6();
     if (must_stay_v6(p, ip.source.data(), ip.destination.data())) return drop_reason::ip_scope;
     if (const drop_reason why = find_upper_layer(p); why != drop_reason::none) return why;
     return parse_l4<16>(p, ip.source.data(), checksums);
 }
 
-/// The IP packet behind an Ethernet header.
-drop_reason strip_ethernet(packet& p) noexcept {
-    if (p.length < sizeof(wire::ethernet_header) + 1) return drop_reason::frame_malformed;
-    const auto type = wire::load<wire::be16>(p.data + offsetof(wire::ethernet_header, type)).host();
-    if (type != wire::ethertype_ipv4 && type != wire::ethertype_ipv6)
-        return drop_reason::frame_not_ip;
-    p.pull(sizeof(wire::ethernet_header));
-    p.l2_length = sizeof(wire::ethernet_header);
-    return drop_reason::none;
-}
-
-} // namespace
-
-drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept {
+drop_reason open_ip(packet& p) noexcept {
     p.flags &= packet_flag::created;
     p.source_port = p.destination_port = {};
     if (p.length == 0) return drop_reason::ip_malformed;
     const unsigned version = p.data[0] >> 4;
-    const drop_reason why = version == 4   ? parse_ipv4(p, routes, checksums)
-                            : version == 6 ? parse_ipv6(p, routes, checksums)
-                                           : drop_reason::ip_malformed;
-    if (why == drop_reason::none && p.next->kind == adjacency_kind::local)
-        p.flags |= packet_flag::for_machine;
-    return why;
+    return version == 4 ? open_ipv4(p) : version == 6 ? open_ipv6(p) : drop_reason::ip_malformed;
+}
+
+const std::uint8_t* destination_of(const packet& p) noexcept {
+    return p.data + (p.family == family::ipv4 ? offsetof(wire::ipv4_header, destination)
+                                              : offsetof(wire::ipv6_header, destination));
+}
+
+/// The rest of a packet that open_ip() took, by what its destination leads to.
+drop_reason parse_routed(packet& p, route_target to, bool checksums) noexcept {
+    p.next = &to.choose(0);
+    const drop_reason why =
+        p.family == family::ipv4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
+    if (why != drop_reason::none) return why;
+    if (to.is_group()) [[unlikely]]
+        p.next = &to.choose(flow_hash_of(p));
+    if (p.next->kind == adjacency_kind::local) p.flags |= packet_flag::for_machine;
+    return drop_reason::none;
+}
+
+bool is_ip(std::uint16_t type) noexcept {
+    return type == wire::ethertype_ipv4 || type == wire::ethertype_ipv6;
+}
+
+/// The IP packet behind `l2` bytes of Ethernet.
+void strip(packet& p, std::uint32_t l2) noexcept {
+    p.pull(static_cast<int>(l2));
+    p.l2_length = static_cast<std::uint8_t>(l2);
+}
+
+/// The IP packet behind tags, and the interface they name.  A tag of VID 0 carries a priority
+/// alone.
+drop_reason strip_tags(packet& p, const fib& routes, std::uint16_t type) noexcept {
+    vlan_tags tags;
+    std::uint32_t at = sizeof(wire::ethernet_header);
+    for (unsigned n = 0; type == wire::ethertype_8021q || type == wire::ethertype_8021ad; ++n) {
+        if (n == max_tags || p.length < at + vlan_tags::tag_bytes + 1)
+            return drop_reason::frame_malformed;
+        const std::uint8_t* const tag = p.data + at - 2; // TPID, TCI; the type follows
+        if ((wire::load<wire::be16>(tag + 2).host() & vid_mask) != 0 && !tags.push(tag))
+            return drop_reason::vlan_unknown;
+        at += vlan_tags::tag_bytes;
+        type = wire::load<wire::be16>(p.data + at - 2).host();
+    }
+    if (!is_ip(type)) return drop_reason::frame_not_ip;
+    if (tags.length != 0) {
+        p.interface = routes.interfaces().find(p.port, tags);
+        if (p.interface == interface_table::none) return drop_reason::vlan_unknown;
+    }
+    strip(p, at);
+    return drop_reason::none;
+}
+
+/// The IP packet behind an Ethernet header.
+drop_reason strip_ethernet(packet& p, const fib& routes) noexcept {
+    if (p.length < sizeof(wire::ethernet_header) + 1) return drop_reason::frame_malformed;
+    const auto type = wire::load<wire::be16>(p.data + offsetof(wire::ethernet_header, type)).host();
+    if (!is_ip(type)) [[unlikely]]
+        return strip_tags(p, routes, type);
+    strip(p, sizeof(wire::ethernet_header));
+    return drop_reason::none;
+}
+
+/// Packets whose destinations are to be looked up together, in order.
+struct lookups {
+    struct table {
+        family fam;
+        std::uint16_t vrf;
+        friend bool operator==(const table&, const table&) = default;
+    };
+    std::array<packet*, max_burst> packets;
+    std::array<const std::uint8_t*, max_burst> destinations;
+    std::array<table, max_burst> tables;
+    std::array<route_target, max_burst> targets;
+    unsigned count = 0;
+
+    void add(packet& p, std::uint16_t vrf) noexcept {
+        packets[count] = &p;
+        destinations[count] = destination_of(p);
+        tables[count++] = {p.family, vrf};
+    }
+    /// Nearly always one run takes all.
+    void resolve(const fib& routes) noexcept {
+        for (unsigned from = 0, to; from < count; from = to) {
+            to = from + 1;
+            while (to < count && tables[to] == tables[from])
+                ++to;
+            const std::span run(&destinations[from], to - from);
+            if (tables[from].fam == family::ipv4)
+                routes.find_v4(tables[from].vrf, run, &targets[from]);
+            else
+                routes.find_v6(tables[from].vrf, run, &targets[from]);
+        }
+    }
+};
+
+} // namespace
+
+drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept {
+    if (const drop_reason why = open_ip(p); why != drop_reason::none) return why;
+    const std::uint16_t vrf = routes.vrf_at(p.interface);
+    const route_target to = p.family == family::ipv4 ? routes.find<4>(vrf, destination_of(p))
+                                                     : routes.find<16>(vrf, destination_of(p));
+    return parse_routed(p, to, checksums);
+}
+
+std::uint32_t flow_hash_of(const packet& p) noexcept {
+    const bool v4 = p.family == family::ipv4;
+    const std::uint8_t* at =
+        p.data + (v4 ? offsetof(wire::ipv4_header, source) : offsetof(wire::ipv6_header, source));
+    std::uint64_t h = p.protocol;
+    for (unsigned i = 0; i < (v4 ? 8u : 32u); i += 8)
+        h = _mm_crc32_u64(h, wire::load<std::uint64_t>(at + i));
+    std::uint32_t upper = p.source_port.network() | std::uint32_t{p.destination_port.network()}
+                                                        << 16;
+    if (p.protocol == wire::proto_esp && p.length >= p.l4_offset + sizeof upper)
+        upper = wire::load<std::uint32_t>(p.data + p.l4_offset); // the SPI
+    return spread_hash(_mm_crc32_u32(static_cast<std::uint32_t>(h), upper));
 }
 
 drop_reason read_ports(packet& p) noexcept {
@@ -235,14 +346,28 @@ bool is_esp_in_udp(const packet& p, const tables& shared) noexcept {
     return spi != wire::be32();
 }
 
+// 1. Strip the frame and check the IP header.
+// 2. Look up all destinations.
+// 3. Check what depends on the route, read the ports, sort.
 void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,
            packet_list& clear) noexcept {
     for (packet& p : frames)
         __builtin_prefetch(p.data);
+    lookups whole;
     for (packet& p : frames) {
-        drop_reason why = ethernet ? strip_ethernet(p) : drop_reason::none;
-        if (why == drop_reason::none) why = parse_ip(p, s.routes, true);
-        if (why != drop_reason::none) {
+        p.interface = p.port;
+        drop_reason why = ethernet ? strip_ethernet(p, s.routes) : drop_reason::none;
+        if (why == drop_reason::none) why = open_ip(p);
+        if (why == drop_reason::none)
+            whole.add(p, s.routes.vrf_at(p.interface));
+        else
+            s.drop(p, why);
+    }
+    whole.resolve(s.routes);
+    for (unsigned i = 0; i < whole.count; ++i) {
+        packet& p = *whole.packets[i];
+        if (const drop_reason why = parse_routed(p, whole.targets[i], true);
+            why != drop_reason::none) {
             s.drop(p, why);
             continue;
         }

@@ -3,7 +3,8 @@
 // From a received frame to an IP packet with its flow known.
 //
 // Checks every length before it believes it.  Completes the upper-layer checksums that a virtual
-// device left unfinished.  Does not: reassemble, follow source routes.
+// device left unfinished.  Takes off VLAN tags: with its port they name the interface a packet came
+// in by.  Does not: reassemble, follow source routes.
 #pragma once
 
 #include "fastpath/stage.h"
@@ -11,10 +12,10 @@
 
 namespace esplane::fastpath {
 
-/// Parses the IP packet at p.data.  One that is neither for the machine nor made by it must have
-/// addresses that may be forwarded.  Sets length (trimmed to what the IP header says), family,
-/// protocol, tos, flags, l4_offset, ports, next.  Anything but none: the packet is to be dropped
-/// for that reason; nothing of the buffer has changed.
+/// Parses the IP packet at p.data, which came in by p.interface.  One that is neither for the
+/// machine nor made by it must have addresses that may be forwarded.  Sets length (trimmed to what
+/// the IP header says), family, protocol, tos, flags, l4_offset, ports, next.  Anything but none:
+/// the packet is to be dropped for that reason; nothing of the buffer has changed.
 ///
 /// checksums   whether a virtual device may have left the upper-layer checksum to us
 [[nodiscard]] drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept;
@@ -35,6 +36,10 @@ namespace esplane::fastpath {
     return f;
 }
 
+/// Of a parsed packet's addresses, protocol and ports, or the SPI: what chooses among hops of equal
+/// cost.
+[[nodiscard]] std::uint32_t flow_hash_of(const packet& p) noexcept;
+
 /// Sets the ports, or what ipsec::flow has in their place, of a packet whose family, protocol and
 /// l4_offset are known.  Anything but none: there are not enough bytes for them.
 [[nodiscard]] drop_reason read_ports(packet& p) noexcept;
@@ -43,7 +48,7 @@ namespace esplane::fastpath {
 /// carries it, not a keepalive, no non-ESP marker.
 [[nodiscard]] bool is_esp_in_udp(const packet& p, const tables& shared) noexcept;
 
-/// Sorts frames: ESP for the machine to `esp`, everything else that is IP to `clear`.
+/// Sorts frames of one port: ESP for the machine to `esp`, everything else that is IP to `clear`.
 ///
 /// ethernet   whether frames of this burst begin with an Ethernet header
 void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,

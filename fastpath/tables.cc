@@ -9,7 +9,7 @@ tables::interface_policies::interface_policies(std::uint32_t id, retired& gravey
     , by_direction{spd(graveyard), spd(graveyard), spd(graveyard)} {}
 
 tables::tables()
-    : routes_(fib::build({}, {}).release())
+    : routes_(new fib)
     , inbound_(graveyard_)
     , policies_{spd(graveyard_), spd(graveyard_), spd(graveyard_)}
     , interfaces_(graveyard_) {}
@@ -19,9 +19,15 @@ tables::~tables() {
     delete routes_.load(std::memory_order_relaxed);
 }
 
-void tables::publish(std::unique_ptr<const fib> f) {
+void tables::publish(std::unique_ptr<fib> f) {
     const fib* before = routes_.exchange(f.release(), std::memory_order_acq_rel);
     graveyard_.add([before] { delete before; });
+    graveyard_.reclaim();
+}
+
+void tables::apply(const control::network_change& change, const control::network& now,
+                   const fib_bindings& bindings) {
+    routes_.load(std::memory_order_relaxed)->apply(change, now, bindings, graveyard_);
     graveyard_.reclaim();
 }
 

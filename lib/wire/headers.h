@@ -14,6 +14,8 @@ namespace esplane::wire {
 inline constexpr std::uint16_t ethertype_ipv4 = 0x0800;
 inline constexpr std::uint16_t ethertype_ipv6 = 0x86dd;
 inline constexpr std::uint16_t ethertype_arp = 0x0806;
+inline constexpr std::uint16_t ethertype_8021q = 0x8100;
+inline constexpr std::uint16_t ethertype_8021ad = 0x88a8;
 
 inline constexpr std::uint8_t proto_hopopts = 0;
 inline constexpr std::uint8_t proto_icmp = 1;
