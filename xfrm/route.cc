@@ -17,8 +17,6 @@
 namespace esplane::xfrm {
 namespace {
 
-/// A burst of some 50,000 messages finds room.
-constexpr int event_buffer_bytes = 64 << 20;
 constexpr int query_buffer_bytes = 1 << 20;
 /// Datagrams a poll takes in.
 constexpr int events_a_poll = 4096;
@@ -108,8 +106,8 @@ route_monitor::route_monitor(route_socket events, route_socket queries, route_so
 
 route_monitor::~route_monitor() = default;
 
-result<std::unique_ptr<route_monitor>> route_monitor::open() {
-    auto events = route_socket::open(event_buffer_bytes);
+result<std::unique_ptr<route_monitor>> route_monitor::open(int event_bytes) {
+    auto events = route_socket::open(event_bytes);
     auto queries = route_socket::open(query_buffer_bytes);
     auto routes = route_socket::open(query_buffer_bytes);
     for (const auto* socket : {&events, &queries, &routes})

@@ -45,7 +45,9 @@ namespace esplane::xfrm {
 class route_monitor {
   public:
     /// Subscribes and reads all but the routes.
-    [[nodiscard]] static result<std::unique_ptr<route_monitor>> open();
+    ///
+    /// event_bytes   what the kernel may queue while nobody polls; some 50,000 messages by default
+    [[nodiscard]] static result<std::unique_ptr<route_monitor>> open(int event_bytes = 64 << 20);
     ~route_monitor();
     route_monitor(const route_monitor&) = delete;
     route_monitor& operator=(const route_monitor&) = delete;
