@@ -70,7 +70,10 @@ wire::mac_address random_mac() {
 
 int on_device_event(std::uint16_t id, int event, void* device, void*) noexcept {
     auto& d = *static_cast<ethdev*>(device);
-    if (event == RTE_ETH_EVENT_INTR_RMV) d.gone_.store(true, std::memory_order_release);
+    if (event == RTE_ETH_EVENT_INTR_RMV) {
+        d.link_up_.store(false, std::memory_order_relaxed);
+        d.gone_.store(true, std::memory_order_release);
+    }
     if (event == RTE_ETH_EVENT_INTR_LSC) {
         rte_eth_link link{};
         if (::rte_eth_link_get_nowait(id, &link) == 0)
@@ -185,9 +188,9 @@ ethdev::~ethdev() {
 
 void ethdev::refresh_link() noexcept {
     rte_eth_link link{};
-    if (::rte_eth_link_get_nowait(id_, &link) == 0)
-        link_up_.store(link.link_status == RTE_ETH_LINK_UP, std::memory_order_relaxed);
     if (::rte_eth_dev_is_removed(id_) != 0) gone_.store(true, std::memory_order_release);
+    if (!gone() && ::rte_eth_link_get_nowait(id_, &link) == 0)
+        link_up_.store(link.link_status == RTE_ETH_LINK_UP, std::memory_order_relaxed);
 }
 
 result<void> ethdev::set_mtu(std::uint32_t mtu) {

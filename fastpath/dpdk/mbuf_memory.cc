@@ -15,7 +15,7 @@ namespace esplane::fastpath {
 
 namespace {
 
-constexpr unsigned cached_per_lane = 256;
+constexpr std::uint32_t cached_per_lane = 256;
 /// In front of what is allocated for packets of our own: buffer_owner::allocate promises as much.
 constexpr std::uint16_t room_in_front = 256;
 
@@ -34,8 +34,9 @@ result<rte_mempool*> mbuf_memory::make_pool(const std::string& name, std::uint32
     if (room > std::numeric_limits<std::uint16_t>::max())
         return fail(EMSGSIZE, "frames of " + std::to_string(largest_frame) +
                                   " bytes do not fit a packet buffer: set a smaller MTU");
-    rte_mempool* pool = ::rte_pktmbuf_pool_create(name.c_str(), count, cached_per_lane, 0,
-                                                  static_cast<std::uint16_t>(room), node);
+    rte_mempool* pool =
+        ::rte_pktmbuf_pool_create(name.c_str(), count, std::min(cached_per_lane, count / 2), 0,
+                                  static_cast<std::uint16_t>(room), node);
     if (pool == nullptr)
         return fail(rte_errno, "no memory for " + std::to_string(count) + " packet buffers of " +
                                    std::to_string(room) +

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// DPDK ports over rings of this process: what is sent on one is received on it again.  No huge
+// pages, no root, no network.
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+#include "fastpath/buffer_pool.h"
+#include "fastpath/dpdk/eal.h"
+#include "fastpath/dpdk/port_dpdk.h"
+
+// What drivers call to tell of an event; DPDK keeps the declarations to itself.
+extern "C" {
+struct rte_eth_dev;
+rte_eth_dev* rte_eth_dev_allocated(const char* name);
+int rte_eth_dev_callback_process(rte_eth_dev* device, rte_eth_event_type event, void* argument);
+}
+
+namespace esplane::fastpath {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(EalCommandLine, UsesHugePagesWhereThereAreSomeAndNoneWhereNot) {
+    EXPECT_THAT(eal_command_line({}, {true, 0}),
+                ElementsAre("esplaned", "-l", "0", "--no-telemetry", "--in-memory", "--no-pci"));
+    EXPECT_THAT(eal_command_line({}, {false, 3}),
+                ElementsAre("esplaned", "-l", "3", "--no-telemetry", "--no-huge", "--no-shconf",
+                            "-m", "256", "--no-pci"));
+}
+
+TEST(EalCommandLine, ProbesTheFunctionsOfThePortsAndNoOther) {
+    const auto line = eal_command_line({"", {"0000:3b:00.0", "0000:3b:00.1,a=b"}}, {true, 0});
+    EXPECT_THAT(line, Not(Contains("--no-pci")));
+    EXPECT_THAT(std::vector(line.end() - 4, line.end()),
+                ElementsAre("-a", "0000:3b:00.0", "-a", "0000:3b:00.1,a=b"));
+}
+
+TEST(EalCommandLine, LeavesOutWhatTheOperatorSpeaksOf) {
+    EXPECT_THAT(eal_command_line({"-m 64 --no-huge"}, {true, 0}), Not(Contains("--in-memory")));
+    EXPECT_THAT(eal_command_line({"--huge-dir=/mnt"}, {false, 0}), Not(Contains("--no-huge")));
+    EXPECT_THAT(eal_command_line({"-l1"}, {true, 0}),
+                ElementsAre("esplaned", "--no-telemetry", "--in-memory", "--no-pci", "-l1"));
+    EXPECT_THAT(
+        eal_command_line({" -b  0000:00:1.0 --telemetry"}, {true, 0}),
+        ElementsAre("esplaned", "-l", "0", "--in-memory", "-b", "0000:00:1.0", "--telemetry"));
+}
+
+class DpdkPort : public ::testing::Test {
+  protected:
+    static void SetUpTestSuite() {
+        const auto started = start_eal({});
+        ASSERT_TRUE(started) << started.error().text;
+    }
+
+    std::unique_ptr<dpdk_port> open(const std::string& device, const std::string& arguments = "",
+                                    unsigned lanes = 1) {
+        auto port = dpdk_port::open({device, device, arguments, port_role::plain, lanes}, memory,
+                                    std::nullopt);
+        EXPECT_TRUE(port) << port.error().text;
+        return port ? std::move(*port) : nullptr;
+    }
+    std::string error_of(const std::string& device, const std::string& arguments = "") {
+        const auto port = dpdk_port::open({"p", device, arguments}, memory, std::nullopt);
+        return port ? "" : port.error().text;
+    }
+
+    /// A packet of `owner` with a text in it.
+    static packet packet_with(buffer_owner& owner, const std::string& text) {
+        packet p;
+        EXPECT_TRUE(owner.allocate(p, 128));
+        std::memcpy(p.data, text.data(), text.size());
+        p.extend(static_cast<int>(text.size()));
+        return p;
+    }
+    static std::string text_of(const packet& p) {
+        return {reinterpret_cast<const char*>(p.data), p.length};
+    }
+    static std::size_t send(dpdk_port& port, packet& p) {
+        packet* const one[] = {&p};
+        return port.send(0, one);
+    }
+    static void release(packet& p) {
+        packet* const one[] = {&p};
+        p.owner->release(one);
+    }
+    static std::uint16_t number_of(const dpdk_port& port) {
+        std::uint16_t id = 0;
+        EXPECT_EQ(rte_eth_dev_get_port_by_name(port.device().c_str(), &id), 0);
+        return id;
+    }
+    /// Puts a frame of `pieces` mbufs, `bytes` in each, on a ring.
+    static void put_chain(const dpdk_port& port, rte_mempool* pool, unsigned pieces,
+                          std::uint16_t bytes) {
+        rte_mbuf* head = rte_pktmbuf_alloc(pool);
+        std::memset(rte_pktmbuf_append(head, bytes), 'a', bytes);
+        for (unsigned i = 1; i < pieces; ++i) {
+            rte_mbuf* next = rte_pktmbuf_alloc(pool);
+            std::memset(rte_pktmbuf_append(next, bytes), 'a' + static_cast<int>(i), bytes);
+            ASSERT_EQ(rte_pktmbuf_chain(head, next), 0);
+        }
+        ASSERT_EQ(rte_eth_tx_burst(number_of(port), 0, &head, 1), 1);
+    }
+
+    mbuf_memory memory;
+    std::array<packet, max_burst> burst;
+};
+
+/// A capture file without frames: a device with one queue, that is there while the file is.
+struct empty_capture {
+    empty_capture() { write(); }
+    ~empty_capture() { remove(); }
+    empty_capture(const empty_capture&) = delete;
+    empty_capture& operator=(const empty_capture&) = delete;
+    void write() const {
+        const std::uint32_t header[] = {0xa1b2c3d4, 0x00040002, 0, 0, 65535, 1};
+        std::ofstream(file, std::ios::binary)
+            .write(reinterpret_cast<const char*>(header), sizeof header);
+    }
+    void remove() const { std::remove(file.c_str()); }
+    std::string file = ::testing::TempDir() + "dpdk_test.pcap";
+};
+
+TEST_F(DpdkPort, MovesAnMbufInAndOutWithoutACopy) {
+    const auto port = open("net_ring_a");
+    packet sent = packet_with(memory, "a frame of some bytes");
+    const std::uint64_t handle = sent.handle;
+    const std::uint8_t* const data = sent.data;
+    ASSERT_EQ(send(*port, sent), 1u);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    const packet& p = burst[0];
+    EXPECT_EQ(p.handle, handle);
+    EXPECT_EQ(p.data, data);
+    EXPECT_EQ(text_of(p), "a frame of some bytes");
+    EXPECT_EQ(p.owner, &memory);
+    EXPECT_EQ(p.flags, 0);
+    EXPECT_EQ(port->counters().tx_copied, 0u);
+    release(burst[0]);
+}
+
+TEST_F(DpdkPort, SendsWhatThePathMadeOfAFrame) {
+    const auto port = open("net_ring_b");
+    packet p = packet_with(memory, "inner");
+    p.pull(-6);
+    std::memcpy(p.data, "outer ", 6);
+    p.extend(4);
+    std::memcpy(p.data + 11, " end", 4);
+    ASSERT_EQ(send(*port, p), 1u);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    EXPECT_EQ(text_of(burst[0]), "outer inner end");
+    EXPECT_GE(burst[0].headroom, mbuf_memory::headroom);
+    EXPECT_GE(burst[0].tailroom, mbuf_memory::room_behind);
+    release(burst[0]);
+}
+
+TEST_F(DpdkPort, CopiesFramesOfOtherOwnersAndGivesTheirBuffersBack) {
+    const auto port = open("net_ring_c");
+    auto pool = std::move(*buffer_pool::make(64));
+    packet p = packet_with(*pool, "from an AF_XDP port");
+    const std::size_t before = pool->free_frames();
+    ASSERT_EQ(send(*port, p), 1u);
+    EXPECT_EQ(pool->free_frames(), before + 1);
+    EXPECT_EQ(port->counters().tx_copied, 1u);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    EXPECT_EQ(text_of(burst[0]), "from an AF_XDP port");
+    EXPECT_EQ(burst[0].owner, &memory);
+    release(burst[0]);
+}
+
+TEST_F(DpdkPort, KeepsTheOrderOfFramesOfDifferentOwners) {
+    const auto port = open("net_ring_d");
+    auto pool = std::move(*buffer_pool::make(64));
+    std::vector<packet> packets;
+    std::vector<packet*> list;
+    for (unsigned i = 0; i < 100; ++i)
+        packets.push_back(i % 3 == 0 ? packet_with(*pool, std::to_string(i))
+                                     : packet_with(memory, std::to_string(i)));
+    for (packet& p : packets)
+        list.push_back(&p);
+    ASSERT_EQ(port->send(0, list), 100u);
+    for (unsigned expected = 0; expected < 100;) {
+        const std::size_t n = port->receive(0, burst);
+        ASSERT_GT(n, 0u);
+        for (std::size_t i = 0; i < n; ++i, ++expected) {
+            EXPECT_EQ(text_of(burst[i]), std::to_string(expected));
+            release(burst[i]);
+        }
+    }
+}
+
+TEST_F(DpdkPort, LeavesToTheCallerWhatTheRingDoesNotTake) {
+    const auto port = open("net_ring_e");
+    std::size_t taken = 0, given = 0;
+    packet p;
+    for (; given < 2000; ++given) {
+        p = packet_with(memory, "x");
+        const std::size_t n = send(*port, p);
+        taken += n;
+        if (n == 0) break;
+    }
+    ASSERT_LT(given, 2000u) << "the ring never filled";
+    EXPECT_EQ(text_of(p), "x");
+    release(p);
+    EXPECT_EQ(port->counters().tx_packets, taken);
+    EXPECT_EQ(port->counters().tx_full, 1u);
+}
+
+TEST_F(DpdkPort, LinearisesAFrameInSeveralMbufs) {
+    const auto port = open("net_ring_f");
+    auto* pool = *memory.make_pool("pieces", 63, 100, -1);
+    put_chain(*port, pool, 3, 100);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    EXPECT_EQ(text_of(burst[0]),
+              std::string(100, 'a') + std::string(100, 'b') + std::string(100, 'c'));
+    EXPECT_EQ(port->counters().rx_linearised, 1u);
+    release(burst[0]);
+}
+
+TEST_F(DpdkPort, DropsAndCountsAFrameThatFitsNoBuffer) {
+    const auto port = open("net_ring_g");
+    auto* pool = *memory.make_pool("large", 63, 2000, -1);
+    put_chain(*port, pool, 4, 2000);
+    EXPECT_EQ(port->receive(0, burst), 0u);
+    EXPECT_EQ(port->counters().rx_packets, 0u);
+    std::uint64_t oversized = 0;
+    for (const named_count& c : port->extended_counters())
+        if (c.name == "rx_oversized") oversized = c.value;
+    EXPECT_EQ(oversized, 1u);
+}
+
+TEST_F(DpdkPort, TakesAsManyLanesAsTheDeviceHasQueues) {
+    EXPECT_EQ(open("net_ring_h", "", 4)->lanes(), 4u);
+    const empty_capture capture;
+    EXPECT_EQ(open("net_pcap_h", "rx_pcap=" + capture.file, 4)->lanes(), 1u);
+}
+
+TEST_F(DpdkPort, ShowsTheCountersOfTheDriver) {
+    const auto port = open("net_ring_i");
+    packet p = packet_with(memory, "x");
+    ASSERT_EQ(send(*port, p), 1u);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    release(burst[0]);
+    std::uint64_t good = 0;
+    for (const named_count& c : port->extended_counters())
+        if (c.name == "tx_good_packets") good = c.value;
+    EXPECT_EQ(good, 1u);
+}
+
+void pull_out(const char* device) {
+    rte_eth_dev_callback_process(rte_eth_dev_allocated(device), RTE_ETH_EVENT_INTR_RMV, nullptr);
+}
+
+TEST_F(DpdkPort, IsDownFromTheMomentItsDeviceIsPulledOut) {
+    const auto port = open("net_ring_j");
+    ASSERT_TRUE(port->up());
+    packet p = packet_with(memory, "in the ring");
+    ASSERT_EQ(send(*port, p), 1u);
+    pull_out("net_ring_j");
+    EXPECT_FALSE(port->up());
+    EXPECT_EQ(port->receive(0, burst), 0u);
+    packet late = packet_with(memory, "late");
+    EXPECT_EQ(send(*port, late), 0u);
+    release(late);
+}
+
+TEST_F(DpdkPort, ComesBackWithItsDevice) {
+    const auto port = open("net_ring_k");
+    pull_out("net_ring_k");
+    ASSERT_TRUE(port->tend());
+    EXPECT_TRUE(port->up()) << "the device is in its slot again";
+    packet p = packet_with(memory, "after it came back");
+    ASSERT_EQ(send(*port, p), 1u);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    EXPECT_EQ(text_of(burst[0]), "after it came back");
+    release(burst[0]);
+}
+
+TEST_F(DpdkPort, SaysWhyItStaysDownAndGoesOnTrying) {
+    const empty_capture capture;
+    const auto port = open("net_pcap_k", "rx_pcap=" + capture.file);
+    ASSERT_TRUE(port->up());
+    capture.remove();
+    pull_out("net_pcap_k");
+    EXPECT_EQ(port->tend().value_or(false), true) << "it has gone down";
+    const auto again = port->tend();
+    ASSERT_FALSE(again);
+    EXPECT_THAT(again.error().text, HasSubstr(capture.file));
+    capture.write();
+    EXPECT_EQ(port->tend().value_or(false), true) << "it has come up";
+    EXPECT_TRUE(port->up());
+}
+
+TEST_F(DpdkPort, SaysInOneLineWhyADeviceCannotBeOpened) {
+    EXPECT_THAT(error_of("net_nonsense0"), HasSubstr("net_nonsense0"));
+    EXPECT_THAT(error_of("0000:3b:00.0"), HasSubstr("0000:3b:00.0"));
+    EXPECT_THAT(error_of("net_pcap1", "iface=nodevice"), HasSubstr("nodevice"));
+    for (const char* device : {"net_nonsense0", "0000:3b:00.0"})
+        EXPECT_THAT(error_of(device), Not(HasSubstr("\n")));
+}
+
+} // namespace
+} // namespace esplane::fastpath
