@@ -12,6 +12,14 @@ using nlohmann::json;
 
 namespace {
 
+/// Ports whose device is gone.
+json report_down(const engine& e) {
+    json down = json::array();
+    for (const fastpath::port* p : e.ports())
+        if (!p->up()) down.push_back({{"name", p->name()}, {"device", p->device()}});
+    return down;
+}
+
 json report_status(engine& e, const daemon_facts& facts) {
     fastpath::worker_counters counted;
     e.count(counted);
@@ -25,6 +33,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"crypto", e.workers().front()->engine().architecture()},
             {"workers", e.workers().size()},
             {"ports", e.ports().size()},
+            {"ports_down", report_down(e)},
             {"sas", e.control().sa_count()},
             {"policies", {{"in", policies.in}, {"out", policies.out}, {"fwd", policies.fwd}}},
             {"packets", report_packets(counted)}};
@@ -66,8 +75,8 @@ json answer(engine& e, const daemon_facts& facts, const json& request) {
     if (command == "ports") return report_ports(e);
     if (command == "drops") return report_drops_of(e);
     if (command == "filter") return report_filter(e.filter());
-    return {{"error",
-             "unknown command \"" + command + "\": there are status, sa, policy, ports, drops and filter"}};
+    return {{"error", "unknown command \"" + command +
+                          "\": there are status, sa, policy, ports, drops and filter"}};
 }
 
 } // namespace esplane::tools

@@ -5,6 +5,30 @@
 
 namespace esplane::tools {
 
+namespace {
+
+std::uint16_t tag_of(const control::link& vlan) {
+    constexpr std::uint16_t service = 0x88a8;
+    return static_cast<std::uint16_t>(ESPLANE_TAG | (vlan.vlan_id & ESPLANE_TAG_ID) |
+                                      (vlan.vlan_protocol == service ? ESPLANE_TAG_SERVICE : 0));
+}
+
+/// Those one or two tags deep.
+std::vector<fastpath::egress_device> vlan_devices_on(int ifindex,
+                                                     const std::vector<control::link>& links) {
+    std::vector<fastpath::egress_device> found;
+    for (const control::link& outer : links) {
+        if (outer.kind != control::link_kind::vlan || outer.parent != ifindex) continue;
+        found.push_back({outer.ifindex, {tag_of(outer), 0}});
+        for (const control::link& inner : links)
+            if (inner.kind == control::link_kind::vlan && inner.parent == outer.ifindex)
+                found.push_back({inner.ifindex, {tag_of(outer), tag_of(inner)}});
+    }
+    return found;
+}
+
+} // namespace
+
 guarding::guarding(std::vector<fastpath::guard*> guards, log l)
     : guards_(std::move(guards))
     , log_(std::move(l)) {}
@@ -90,6 +114,11 @@ void guarding::set_addresses(const std::vector<control::interface_address>& addr
         locals.push_back(a.local);
     for (fastpath::guard* g : guards_)
         check(*g, "addresses of the machine", g->set_local_addresses(locals));
+}
+
+void guarding::set_links(const std::vector<control::link>& links) {
+    for (fastpath::guard* g : guards_)
+        check(*g, "VLAN devices", g->set_vlan_devices(vlan_devices_on(g->ifindex(), links)));
 }
 
 void guarding::set_encap_ports(const std::vector<wire::be16>& ports) {

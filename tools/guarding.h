@@ -37,6 +37,8 @@ class guarding final : public ipsec::listener {
 
     void on_event(const ipsec::event& e) override;
     void set_addresses(const std::vector<control::interface_address>& addresses);
+    /// VLAN devices on the guarded ones: policies may name them.
+    void set_links(const std::vector<control::link>& links);
     void set_encap_ports(const std::vector<wire::be16>& ports);
 
   private:

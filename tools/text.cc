@@ -33,6 +33,9 @@ std::string status_text(const json& reply) {
     text += "xfrm      " + cell(reply.at("xfrm")) + "\n";
     text += "crypto    " + cell(reply.at("crypto")) + "\n";
     text += "ports     " + cell(reply.at("ports")) + "\n";
+    for (const json& p : reply.at("ports_down"))
+        text += "          " + cell(p.at("name")) + " is down until " + cell(p.at("device")) +
+                " is there again\n";
     text += "SAs       " + cell(reply.at("sas")) + "\n";
     text += "policies  in " + cell(policies.at("in")) + ", fwd " + cell(policies.at("fwd")) +
             ", out " + cell(policies.at("out")) + "\n";
