@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What an embedder can do wrong and the library can see: an error value or a counted drop.
+#include <cerrno>
+#include <future>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "tests/support/lab.h"
+#include "tests/unit/api/gateway.h"
+
+namespace esplane::tests {
+namespace {
+
+esplane_engine_options default_options() {
+    esplane_engine_options o;
+    esplane_engine_options_init(&o);
+    return o;
+}
+
+int create(const esplane_engine_options& o) {
+    esplane_engine* e = nullptr;
+    const int returned = esplane_engine_create(&o, &e);
+    EXPECT_EQ(returned == 0, e != nullptr);
+    if (e != nullptr) {
+        EXPECT_EQ(esplane_engine_destroy(e), 0);
+    }
+    return returned;
+}
+
+/// Every function that takes an engine, with arguments that are right otherwise.
+std::vector<int> all_with(esplane_engine* e) {
+    const bytes key = gcm_key();
+    const esplane_sa sa = make_sa(1, key);
+    esplane_template via;
+    const esplane_policy policy = make_policy(ESPLANE_OUT, 1, via);
+    esplane_policy_key name;
+    esplane_policy_key_init(&name);
+    name.selector = policy.selector;
+    name.direction = policy.direction;
+    esplane_spi_request request;
+    esplane_spi_request_init(&request);
+    esplane_sa sa_out;
+    esplane_sa_init(&sa_out);
+    esplane_policy policy_out;
+    esplane_policy_init(&policy_out);
+    esplane_counters counters;
+    esplane_counters_init(&counters);
+    esplane_worker* worker = nullptr;
+    std::uint64_t number = UINT64_MAX;
+    std::uint32_t spi = 0;
+    const esplane_address own = ip("10.0.0.1");
+    return {esplane_engine_destroy(e),
+            esplane_tick(e, at(1)),
+            esplane_next_deadline(e, &number),
+            esplane_set_mtu(e, 1500),
+            esplane_set_addresses(e, &own, 1),
+            esplane_set_filter(e, nullptr, nullptr),
+            esplane_sa_add(e, &sa, at(1)),
+            esplane_sa_update(e, &sa, at(1)),
+            esplane_sa_delete(e, &sa.id),
+            esplane_sa_flush(e),
+            esplane_sa_get(e, &sa.id, &sa_out),
+            esplane_sa_next(e, &number, &sa_out),
+            esplane_spi_allocate(e, &request, at(1), &spi),
+            esplane_policy_add(e, &policy, at(1)),
+            esplane_policy_update(e, &policy, at(1)),
+            esplane_policy_delete(e, &name),
+            esplane_policy_flush(e),
+            esplane_policy_get(e, &name, &policy_out),
+            esplane_policy_next(e, &number, &policy_out),
+            esplane_worker_register(e, &worker),
+            esplane_counters_get(e, &counters),
+            esplane_drops(e, 1, &number)};
+}
+
+/// Every function that takes a worker.
+std::vector<int> all_with(esplane_worker* w) {
+    esplane_packet p{};
+    return {esplane_inbound(w, &p, 1, at(1)), esplane_outbound(w, &p, 1, at(1), 0),
+            esplane_worker_quiescent(w),      esplane_worker_offline(w),
+            esplane_worker_online(w),         esplane_worker_index(w),
+            esplane_worker_unregister(w)};
+}
+
+void expect_all(const std::vector<int>& returned, int code) {
+    for (std::size_t i = 0; i < returned.size(); ++i)
+        EXPECT_EQ(returned[i], code) << "function " << i;
+}
+
+TEST(Misuse, AnEngineOfAnotherAbiIsRefused) {
+    esplane_engine_options o = default_options();
+    o.abi_version = ESPLANE_ABI_VERSION + 1;
+    EXPECT_EQ(create(o), -EPROTONOSUPPORT);
+    EXPECT_STREQ(esplane_error_field(), "abi_version");
+    EXPECT_NE(std::string(esplane_error_text()).find("build again"), std::string::npos);
+}
+
+TEST(Misuse, OptionsOutsideTheirRangesAreRefused) {
+    const auto refused = [](void (*change)(esplane_engine_options&), const char* field) {
+        esplane_engine_options o = default_options();
+        change(o);
+        EXPECT_EQ(create(o), -EINVAL) << field;
+        EXPECT_STREQ(esplane_error_field(), field);
+    };
+    refused([](auto& o) { o.size = sizeof o - 1; }, "size");
+    refused([](auto& o) { o.size = 0; }, "size");
+    refused([](auto& o) { o.packet_size = sizeof(esplane_packet) - 8; }, "packet_size");
+    refused([](auto& o) { o.packet_size = sizeof(esplane_packet) + 1; }, "packet_size");
+    refused([](auto& o) { o.mtu = 67; }, "mtu");
+    refused([](auto& o) { o.mtu = 65536; }, "mtu");
+    refused([](auto& o) { o.max_workers = 0; }, "max_workers");
+    refused([](auto& o) { o.max_workers = 65; }, "max_workers");
+    EXPECT_EQ(create(default_options()), 0);
+}
+
+TEST(Misuse, AStructOfALaterVersionIsTakenUnlessItSaysSomethingNew) {
+    struct {
+        esplane_engine_options known = default_options();
+        std::uint64_t later = 0;
+    } o;
+    o.known.size = sizeof o;
+    EXPECT_EQ(create(o.known), 0);
+    o.later = 1;
+    EXPECT_EQ(create(o.known), -E2BIG);
+}
+
+TEST(Misuse, AnAnswerGoesNoFurtherThanItsStruct) {
+    const gateway g(1);
+    struct {
+        esplane_counters known;
+        std::uint64_t later = ~std::uint64_t{0};
+        std::uint64_t beyond = ~std::uint64_t{0};
+    } c;
+    esplane_counters_init(&c.known);
+    c.known.size = sizeof c - sizeof c.beyond;
+    EXPECT_EQ(esplane_counters_get(g.engine, &c.known), 0);
+    EXPECT_EQ(c.later, 0u);
+    EXPECT_EQ(c.beyond, ~std::uint64_t{0});
+    EXPECT_EQ(c.known.size, sizeof c - sizeof c.beyond);
+    c.known.size = sizeof c.known - 1;
+    EXPECT_EQ(esplane_counters_get(g.engine, &c.known), -EINVAL);
+}
+
+TEST(Misuse, HandlesThatNameNothingAreErrors) {
+    long local = 0;
+    expect_all(all_with(static_cast<esplane_engine*>(nullptr)), -EBADF);
+    expect_all(all_with(reinterpret_cast<esplane_engine*>(&local)), -EBADF);
+    expect_all(all_with(reinterpret_cast<esplane_engine*>(std::uintptr_t{0xdeadbeef})), -EBADF);
+    expect_all(all_with(static_cast<esplane_worker*>(nullptr)), -EBADF);
+    expect_all(all_with(reinterpret_cast<esplane_worker*>(&local)), -EBADF);
+    const gateway g(1);
+    expect_all(all_with(reinterpret_cast<esplane_worker*>(g.engine)), -EBADF);
+    const auto inside = reinterpret_cast<std::uintptr_t>(g.engine) + 1;
+    expect_all(all_with(reinterpret_cast<esplane_engine*>(inside)), -EBADF);
+}
+
+TEST(Misuse, HandlesOfWhatIsGoneAreErrors) {
+    esplane_engine* engine = nullptr;
+    esplane_worker* worker = nullptr;
+    const esplane_engine_options o = default_options();
+    ASSERT_EQ(esplane_engine_create(&o, &engine), 0);
+    ASSERT_EQ(esplane_worker_register(engine, &worker), 0);
+    ASSERT_EQ(esplane_worker_unregister(worker), 0);
+    expect_all(all_with(worker), -EBADF);
+    ASSERT_EQ(esplane_engine_destroy(engine), 0);
+    expect_all(all_with(engine), -EBADF);
+    expect_all(all_with(worker), -EBADF);
+}
+
+TEST(Misuse, ArgumentsThatAreMissingAreErrors) {
+    const gateway g(1);
+    esplane_engine* e = g.engine;
+    EXPECT_EQ(esplane_engine_create(nullptr, &e), -EINVAL);
+    e = g.engine;
+    const esplane_engine_options o = default_options();
+    EXPECT_EQ(esplane_engine_create(&o, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_next_deadline(e, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_set_addresses(e, nullptr, 1), -EINVAL);
+    EXPECT_EQ(esplane_set_addresses(e, nullptr, 0), 0);
+    EXPECT_EQ(esplane_sa_add(e, nullptr, at(1)), -EINVAL);
+    EXPECT_EQ(esplane_sa_update(e, nullptr, at(1)), -EINVAL);
+    EXPECT_EQ(esplane_sa_delete(e, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_sa_get(e, nullptr, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_sa_next(e, nullptr, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_spi_allocate(e, nullptr, at(1), nullptr), -EINVAL);
+    EXPECT_EQ(esplane_policy_add(e, nullptr, at(1)), -EINVAL);
+    EXPECT_EQ(esplane_policy_update(e, nullptr, at(1)), -EINVAL);
+    EXPECT_EQ(esplane_policy_delete(e, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_policy_get(e, nullptr, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_policy_next(e, nullptr, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_worker_register(e, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_counters_get(e, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_drops(e, 1, nullptr), -EINVAL);
+    std::uint64_t n = 0;
+    EXPECT_EQ(esplane_drops(e, 0, &n), -EINVAL);
+    EXPECT_EQ(esplane_drops(e, esplane_reason_count(), &n), -EINVAL);
+    EXPECT_STREQ(esplane_reason_name(0), "");
+    EXPECT_STREQ(esplane_reason_text(65535), "");
+}
+
+TEST(Misuse, ABurstOfNothingIsFineAndOneWithoutPacketsIsNot) {
+    gateway g(1);
+    g.working([&] {
+        EXPECT_EQ(esplane_inbound(g.worker, nullptr, 0, at(1)), 0);
+        EXPECT_EQ(esplane_inbound(g.worker, nullptr, 1, at(1)), -EINVAL);
+        EXPECT_EQ(esplane_outbound(g.worker, nullptr, 1, at(1), 0), -EINVAL);
+        EXPECT_EQ(esplane_outbound(g.worker, nullptr, 0, at(1), 2), -EINVAL);
+    });
+}
+
+TEST(Misuse, AnotherThreadsWorkerIsNotToBeUsed) {
+    gateway g(1);
+    g.add_tunnel();
+    buffer b(make_packet({}));
+    g.working([&] {
+        std::thread([&] {
+            EXPECT_EQ(esplane_outbound(g.worker, &b.packet, 1, at(1), 0), -EPERM);
+            EXPECT_EQ(esplane_inbound(g.worker, &b.packet, 1, at(1)), -EPERM);
+            EXPECT_EQ(esplane_worker_quiescent(g.worker), -EPERM);
+            EXPECT_EQ(esplane_worker_offline(g.worker), -EPERM);
+            EXPECT_EQ(esplane_worker_online(g.worker), -EPERM);
+            EXPECT_EQ(esplane_worker_unregister(g.worker), -EPERM);
+        }).join();
+    });
+    EXPECT_TRUE(b.untouched());
+    EXPECT_EQ(b.packet.verdict, 0);
+}
+
+TEST(Misuse, AThreadIsOneWorkerAtATime) {
+    gateway g(1);
+    g.working([&] {
+        esplane_worker* second = g.worker;
+        EXPECT_EQ(esplane_worker_register(g.engine, &second), -EALREADY);
+        EXPECT_EQ(second, nullptr);
+    });
+}
+
+TEST(Misuse, AnEngineWithWorkersStays) {
+    gateway g(1);
+    g.working([&] { EXPECT_EQ(esplane_engine_destroy(g.engine), -EBUSY); });
+}
+
+TEST(Misuse, ABurstOfAWorkerThatIsOfflineIsRefused) {
+    gateway g(1);
+    buffer b(make_packet({}));
+    g.working([&] {
+        ASSERT_EQ(esplane_worker_offline(g.worker), 0);
+        ASSERT_EQ(esplane_worker_offline(g.worker), 0);
+        EXPECT_EQ(esplane_worker_quiescent(g.worker), 0);
+        EXPECT_EQ(esplane_outbound(g.worker, &b.packet, 1, at(1), 0), -EPERM);
+        ASSERT_EQ(esplane_worker_online(g.worker), 0);
+        EXPECT_EQ(esplane_outbound(g.worker, &b.packet, 1, at(1), 0), 0);
+    });
+}
+
+TEST(Misuse, AThreadThatEndsAsAWorkerIsTakenOff) {
+    gateway g(1, [](esplane_engine_options& o) { o.max_workers = 1; });
+    g.add_tunnel();
+    esplane_worker* worker = nullptr;
+    std::thread([&] { EXPECT_EQ(esplane_worker_register(g.engine, &worker), 0); }).join();
+    EXPECT_EQ(esplane_worker_index(worker), -EBADF);
+    EXPECT_EQ(esplane_sa_flush(g.engine), 0); // waits for nobody
+    g.working([&] { EXPECT_EQ(esplane_worker_index(g.worker), 0); });
+}
+
+TEST(Misuse, MoreWorkersThanAgreedAreRefused) {
+    gateway g(1, [](esplane_engine_options& o) { o.max_workers = 1; });
+    g.working([&] {
+        std::thread([&] {
+            esplane_worker* second = nullptr;
+            EXPECT_EQ(esplane_worker_register(g.engine, &second), -ENOBUFS);
+        }).join();
+    });
+}
+
+TEST(Misuse, MoreEnginesThanAProcessMayHaveAreRefused) {
+    std::vector<esplane_engine*> all;
+    const esplane_engine_options o = default_options();
+    for (esplane_engine* e = nullptr; esplane_engine_create(&o, &e) == 0; all.push_back(e))
+        ASSERT_LE(all.size(), 16u);
+    EXPECT_EQ(all.size(), 16u);
+    EXPECT_EQ(create(o), -ENOBUFS);
+    for (esplane_engine* e : all)
+        EXPECT_EQ(esplane_engine_destroy(e), 0);
+}
+
+TEST(Misuse, TheEventCallbackMayReadAndNotChange) {
+    static esplane_engine* engine;
+    static int reading, changing, ticking, destroying;
+    gateway g(1, [](esplane_engine_options& o) {
+        o.event = [](void*, const esplane_event* event) {
+            if (event->sa == nullptr) return;
+            esplane_sa s;
+            esplane_sa_init(&s);
+            reading = esplane_sa_get(engine, &event->sa->id, &s);
+            changing = esplane_sa_delete(engine, &event->sa->id);
+            ticking = esplane_tick(engine, at(1));
+            destroying = esplane_engine_destroy(engine);
+        };
+    });
+    engine = g.engine;
+    g.add_sa(1);
+    EXPECT_EQ(reading, 0);
+    EXPECT_EQ(changing, -EBUSY);
+    EXPECT_EQ(ticking, -EBUSY);
+    EXPECT_EQ(destroying, -EBUSY);
+    EXPECT_EQ(esplane_sa_flush(g.engine), 0);
+}
+
+TEST(Misuse, TwoThreadsInControlCallsAreToldSo) {
+    static std::promise<void> inside, go_on;
+    gateway g(1, [](esplane_engine_options& o) {
+        o.event = [](void*, const esplane_event* event) {
+            if (event->kind != ESPLANE_SA_ADDED) return;
+            inside.set_value();
+            go_on.get_future().wait();
+        };
+    });
+    std::thread first([&] { g.add_sa(1); });
+    inside.get_future().wait();
+    EXPECT_EQ(esplane_sa_flush(g.engine), -EBUSY);
+    std::uint64_t ns = 0;
+    EXPECT_EQ(esplane_next_deadline(g.engine, &ns), -EBUSY);
+    esplane_counters c;
+    esplane_counters_init(&c);
+    EXPECT_EQ(esplane_counters_get(g.engine, &c), 0); // any thread's
+    go_on.set_value();
+    first.join();
+    EXPECT_EQ(esplane_sa_flush(g.engine), 0);
+}
+
+TEST(Misuse, ShortRoomIsAVerdictAndThePacketStaysWhole) {
+    gateway g(1);
+    g.add_tunnel();
+    for (const auto& [head, tail] : {std::pair{0, 128}, {71, 128}, {128, 0}, {128, 17}}) {
+        buffer b(make_packet({}), static_cast<std::uint16_t>(head),
+                 static_cast<std::uint16_t>(tail));
+        g.outbound(b);
+        EXPECT_EQ(b.packet.verdict, ESPLANE_NO_ROOM) << head << " " << tail;
+        EXPECT_TRUE(b.untouched()) << head << " " << tail;
+    }
+    EXPECT_EQ(g.dropped("no_room"), 4u);
+    buffer b(make_packet({}), ESPLANE_HEADROOM, ESPLANE_TAILROOM);
+    g.outbound(b);
+    EXPECT_EQ(b.packet.verdict, ESPLANE_PROTECTED);
+    EXPECT_EQ(g.counters().encrypted, 1u);
+}
+
+TEST(Misuse, WhatCannotBeAPacketIsDroppedAndCounted) {
+    gateway g(1);
+    g.add_tunnel();
+    const auto dropped = [&](auto change) {
+        for (const bool out : {true, false}) {
+            buffer b(make_packet({}));
+            const esplane_packet before = b.packet;
+            change(b.packet);
+            out ? g.outbound(b) : g.inbound(b);
+            EXPECT_EQ(b.packet.verdict, ESPLANE_DISCARD);
+            EXPECT_STREQ(esplane_reason_name(b.packet.reason), "ip_malformed");
+            b.packet.data = before.data;
+            b.packet.length = before.length;
+            EXPECT_TRUE(b.untouched());
+        }
+    };
+    dropped([](esplane_packet& p) { p.data = nullptr; });
+    dropped([](esplane_packet& p) { p.length = 0; });
+    dropped([](esplane_packet& p) { p.length = 1; });
+    dropped([](esplane_packet& p) { p.length = 19; });
+    dropped([](esplane_packet& p) { p.length = 63; });
+    dropped([](esplane_packet& p) { p.length = 65536; });
+    dropped([](esplane_packet& p) { p.length = UINT32_MAX; });
+    EXPECT_EQ(g.dropped("ip_malformed"), 14u);
+    EXPECT_EQ(g.counters().dropped, 14u);
+    EXPECT_EQ(g.counters().received, 14u);
+}
+
+TEST(Misuse, MoreThanAgreedIsRefused) {
+    gateway g(1, [](esplane_engine_options& o) {
+        o.max_sas = 1;
+        o.max_policies = 2;
+    });
+    g.add_sa(1);
+    const esplane_sa second = make_sa(2, g.key);
+    EXPECT_EQ(esplane_sa_add(g.engine, &second, at(1)), -ENOBUFS);
+    EXPECT_STREQ(esplane_error_field(), "max_sas");
+    esplane_spi_request r;
+    esplane_spi_request_init(&r);
+    r.destination = ip("192.168.77.1");
+    r.min = r.max = 7;
+    std::uint32_t spi = 0;
+    EXPECT_EQ(esplane_spi_allocate(g.engine, &r, at(1), &spi), -ENOBUFS);
+    g.add_policy(ESPLANE_OUT, 1);
+    g.add_policy(ESPLANE_FORWARD, 2);
+    esplane_template via;
+    const esplane_policy third = make_policy(ESPLANE_IN, 2, via);
+    EXPECT_EQ(esplane_policy_add(g.engine, &third, at(1)), -ENOBUFS);
+    EXPECT_EQ(esplane_policy_update(g.engine, &third, at(1)), -ENOBUFS);
+    const esplane_policy known = make_policy(ESPLANE_OUT, 1, via);
+    EXPECT_EQ(esplane_policy_update(g.engine, &known, at(1)), 0);
+}
+
+/// What esplane_sa_add() says of an SA that one thing is wrong with.
+void expect_refused(int code, const std::string& field, void (*change)(esplane_sa&)) {
+    const gateway g(1);
+    esplane_sa s = make_sa(1, g.key);
+    change(s);
+    EXPECT_EQ(esplane_sa_add(g.engine, &s, at(1)), code) << field;
+    EXPECT_EQ(esplane_error_field(), field) << esplane_error_text();
+    EXPECT_STRNE(esplane_error_text(), "") << field;
+    std::uint64_t cursor = UINT64_MAX;
+    esplane_sa_init(&s);
+    EXPECT_EQ(esplane_sa_next(g.engine, &cursor, &s), 0) << field << ": nothing may have changed";
+}
+
+TEST(Misuse, SasThatCannotBeAreRefusedByTheField) {
+    expect_refused(-EINVAL, "size", [](esplane_sa& s) { s.size = 8; });
+    expect_refused(-EOPNOTSUPP, "protocol", [](esplane_sa& s) { s.id.protocol = 51; });
+    expect_refused(-EOPNOTSUPP, "mode", [](esplane_sa& s) { s.mode = ESPLANE_TRANSPORT; });
+    expect_refused(-EINVAL, "direction", [](esplane_sa& s) { s.direction = 3; });
+    expect_refused(-EINVAL, "id.spi", [](esplane_sa& s) { s.id.spi = 0; });
+    expect_refused(-EINVAL, "id.destination",
+                   [](esplane_sa& s) { s.id.destination.family = ESPLANE_ANY_FAMILY; });
+    expect_refused(-EINVAL, "source", [](esplane_sa& s) { s.source = ip("fd77::1"); });
+    expect_refused(-EINVAL, "source", [](esplane_sa& s) { s.source.family = 5; });
+    expect_refused(-EINVAL, "selector.family", [](esplane_sa& s) { s.selector.family = 10; });
+    expect_refused(-EINVAL, "selector.source_prefix", [](esplane_sa& s) {
+        s.selector.family = ESPLANE_IPV4;
+        s.selector.source_prefix = 33;
+    });
+    expect_refused(-EINVAL, "selector", [](esplane_sa& s) {
+        s.selector.family = ESPLANE_IPV4;
+        s.selector.source = ip("fd77::1");
+    });
+    expect_refused(-EINVAL, "selector.reserved", [](esplane_sa& s) { s.selector.reserved[1] = 1; });
+    expect_refused(-EINVAL, "aead", [](esplane_sa& s) { s.aead = {}; });
+    expect_refused(-EINVAL, "aead", [](esplane_sa& s) { s.auth = s.aead; });
+    expect_refused(-EINVAL, "aead", [](esplane_sa& s) { s.aead.key = nullptr; });
+    expect_refused(-EINVAL, "aead", [](esplane_sa& s) { s.aead.key_length = 513; });
+    expect_refused(-EINVAL, "replay_window", [](esplane_sa& s) { s.replay_window = 4128; });
+    expect_refused(-EINVAL, "replay_window", [](esplane_sa& s) { s.replay_window = 33; });
+    expect_refused(-EINVAL, "replay_window", [](esplane_sa& s) {
+        s.replay_window = 0;
+        s.flags |= ESPLANE_SA_ESN;
+    });
+    expect_refused(-EINVAL, "bitmap_words", [](esplane_sa& s) { s.bitmap_words = 1; });
+    expect_refused(-EINVAL, "bitmap", [](esplane_sa& s) { s.bitmap_words = 2; });
+    expect_refused(-EOPNOTSUPP, "encapsulation.type",
+                   [](esplane_sa& s) { s.encapsulation.type = 7; });
+}
+
+TEST(Misuse, AlgorithmsThatAreNotBuiltInAreRefused) {
+    const gateway g(1);
+    esplane_sa s = make_sa(1, g.key);
+    s.aead.name = "rfc7539esp(chacha20,poly1306)";
+    EXPECT_EQ(esplane_sa_add(g.engine, &s, at(1)), -ENOSYS);
+    s = make_sa(1, g.key);
+    s.aead.key_length = 19;
+    EXPECT_EQ(esplane_sa_add(g.engine, &s, at(1)), -EINVAL);
+}
+
+void expect_policy_refused(int code, const std::string& field, void (*change)(esplane_policy&),
+                           void (*change_template)(esplane_template&) = nullptr) {
+    const gateway g(1);
+    esplane_template via;
+    esplane_policy p = make_policy(ESPLANE_OUT, 1, via);
+    if (change != nullptr) change(p);
+    if (change_template != nullptr) change_template(via);
+    EXPECT_EQ(esplane_policy_add(g.engine, &p, at(1)), code) << field;
+    EXPECT_EQ(esplane_error_field(), field) << esplane_error_text();
+    std::uint64_t cursor = UINT64_MAX;
+    EXPECT_EQ(esplane_policy_next(g.engine, &cursor, &p), 0) << field;
+}
+
+TEST(Misuse, PoliciesThatCannotBeAreRefusedByTheField) {
+    expect_policy_refused(-EINVAL, "direction", [](esplane_policy& p) { p.direction = 3; });
+    expect_policy_refused(-EINVAL, "action", [](esplane_policy& p) { p.action = 2; });
+    expect_policy_refused(-EINVAL, "index", [](esplane_policy& p) { p.index = 8; });
+    expect_policy_refused(-EINVAL, "templates", [](esplane_policy& p) { p.templates = nullptr; });
+    expect_policy_refused(-EOPNOTSUPP, "templates",
+                          [](esplane_policy& p) { p.template_count = 2; });
+    expect_policy_refused(-EINVAL, "selector.family",
+                          [](esplane_policy& p) { p.selector.family = 0; });
+    expect_policy_refused(-EOPNOTSUPP, "flags", [](esplane_policy& p) { p.flags = 1; });
+    expect_policy_refused(-EOPNOTSUPP, "mode", nullptr,
+                          [](esplane_template& t) { t.mode = ESPLANE_TRANSPORT; });
+    expect_policy_refused(-EOPNOTSUPP, "template.auth_algs", nullptr,
+                          [](esplane_template& t) { t.auth_algs = 1; });
+    expect_policy_refused(-EINVAL, "template.optional", nullptr,
+                          [](esplane_template& t) { t.optional = 1; });
+    expect_policy_refused(-EINVAL, "template", nullptr,
+                          [](esplane_template& t) { t.source = ip("fd77::1"); });
+}
+
+} // namespace
+} // namespace esplane::tests
