@@ -535,6 +535,7 @@ std::unique_ptr<fib> fib::everywhere(std::uint8_t port, std::uint32_t mtu,
 
 void fib::apply(const control::network_change& change, const control::network& now,
                 const fib_bindings& bindings, retired& graveyard) {
+    if (change.empty() && !ledger_->is_loading()) return;
     if (change.interfaces) ledger_->change_interfaces(now, bindings);
     for (const auto& n : change.neighbours)
         ledger_->change_neighbour(n);
