@@ -46,6 +46,10 @@ gateway_rows measure_dpdk_port();
 /// gateway_dpdk.cc.  `memif_esp_64`, `memif_esp_1400`: packets a second encrypted over packets a
 /// second forwarded in clear, between two memifs, zero-copy on our side.
 gateway_rows measure_dpdk_memif();
+/// gateway_routes.cc.  `routes_load`: from the kernel's rtnetlink to the path's table; needs root.
+gateway_rows measure_routes();
+/// gateway_fib.cc.  `fib_lookup`: a lookup among 1,000,000 routes over reading a prefetched line.
+gateway_rows measure_fib();
 gateway_rows measure_overload(); ///< gateway_overload.cc; starts esplaned, needs root
 
 } // namespace esplane::bench
