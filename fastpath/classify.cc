@@ -5,6 +5,7 @@
 #include <nmmintrin.h>
 #include <utility>
 
+#include "fastpath/next_hop.h"
 #include "fastpath/outbound.h"
 #include "fastpath/parse.h"
 #include "fastpath/stage.h"
@@ -74,16 +75,17 @@ bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
            (t.reqid == 0 || t.reqid == sa.reqid) && (t.source.is_any() || t.source == sa.source);
 }
 
-/// The policy of one direction for a flow, marked as used.
+/// The policy of one direction for a flow, marked as used.  if_id   whose traffic it is, or 0
 template <std::size_t Words>
-const policy_entry* look_up(const stage& s, policy_direction d,
+const policy_entry* look_up(const stage& s, policy_direction d, std::uint32_t if_id,
                             const flow_key<Words>& key) noexcept {
-    const tables::spd& spd = s.shared.policies(d);
+    const tables::spd* const spd = if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, if_id);
+    if (spd == nullptr) return nullptr;
     const policy_entry* found;
     if constexpr (Words == v4_words)
-        found = spd.v4.find(key);
+        found = spd->v4.find(key);
     else
-        found = spd.v6.find(key);
+        found = spd->v6.find(key);
     if (found != nullptr && found->use_time.get() != s.now.realtime_s)
         const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
     return found;
@@ -117,12 +119,38 @@ sa_out* choose(const sa_group& group, const packet& p) noexcept {
     return *one;
 }
 
+/// Under whose policies a packet comes in: those of the interface that its SA names, where that is
+/// there and up (xfrmi_decode_session); else those of none.
+std::uint32_t if_id_of(const stage& s, const packet& p) noexcept {
+    if (p.inbound_sa == nullptr) return 0;
+    if (p.inbound_sa->if_id.load(std::memory_order_relaxed) == 0) [[likely]]
+        return 0;
+    const interface& in = s.routes.interface(p.interface);
+    return in.kind == interface_kind::tunnel && in.up ? in.if_id : 0;
+}
+
+bool is_clear(const policy_entry* out) noexcept {
+    return out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects);
+}
+
+/// `out` for a packet whose route leads into an interface.  What is not protected there does not
+/// leave at all (xfrmi_xmit2); nullptr: it is dropped.
+template <std::size_t Words>
+const policy_entry* enter_interface(stage& s, packet& p, const flow_key<Words>& key) noexcept {
+    const policy_entry* out = look_up(s, policy_direction::out, p.next->if_id, key);
+    if (is_clear(out)) {
+        s.drop(p, drop_reason::interface_unprotected);
+        return nullptr;
+    }
+    return check_size(s, p) ? out : nullptr;
+}
+
 /// `in` or `fwd`.  False: no policy admits the packet; it is dropped.
 template <std::size_t Words>
 bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
     const bool ours = (p.flags & packet_flag::for_machine) != 0;
     const auto way_in = ours ? policy_direction::in : policy_direction::fwd;
-    const drop_reason why = admit_inbound(p, look_up(s, way_in, key));
+    const drop_reason why = admit_inbound(p, look_up(s, way_in, if_id_of(s, p), key));
     if (why == drop_reason::none) return true;
     s.drop(p, why);
     return false;
@@ -131,10 +159,14 @@ bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
 /// `out`.
 template <std::size_t Words>
 void direct_key(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
-    const policy_entry* out = look_up(s, policy_direction::out, key);
-    if (out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects)) {
-        to.bypass.push(p);
-        return;
+    const policy_entry* out = look_up(s, policy_direction::out, 0, key);
+    if (is_clear(out)) {
+        if (p.next->kind != adjacency_kind::tunnel) [[likely]] {
+            to.bypass.push(p);
+            return;
+        }
+        out = enter_interface(s, p, key);
+        if (out == nullptr) return;
     }
     if (out->action == ipsec::policy_action::block) {
         s.drop(p, drop_reason::policy_block);
@@ -150,7 +182,7 @@ void direct_key(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) n
 
 template <std::size_t Words>
 void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
-    if (!admit_key(s, p, key)) return;
+    if ((p.flags & packet_flag::own) == 0 && !admit_key(s, p, key)) return;
     if ((p.flags & packet_flag::for_machine) != 0)
         to.local.push(p);
     else
@@ -264,7 +296,8 @@ template std::pair<flow_key<v6_words>, flow_key<v6_words>>
 key_of<v6_words>(const ipsec::selector&) noexcept;
 
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
-    return p.family == family::ipv4 ? look_up(s, d, key_of_v4(p)) : look_up(s, d, key_of_v6(p));
+    return p.family == family::ipv4 ? look_up(s, d, 0, key_of_v4(p))
+                                    : look_up(s, d, 0, key_of_v6(p));
 }
 
 bool admit(stage& s, packet& p) noexcept {

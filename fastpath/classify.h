@@ -142,6 +142,10 @@ struct verdicts {
 /// Holds packets against the policies, as the kernel does: one for the machine against `in`, one
 /// passing through against `fwd`, then `out`.  A packet that came out of an SA is admitted only by
 /// a policy whose template that SA satisfies; one in clear only where none asks for protection.
+///
+/// Policies with an if_id are for the traffic of its interface: `in` and `fwd` for what came out of
+/// an SA of that if_id, `out` for what a route leads into it and no policy without if_id protects
+/// or blocks.
 void classify(stage& s, const packet_list& packets, verdicts& to) noexcept;
 
 /// The first half of classify() alone: `in` for the machine, else `fwd`.  False: no policy admits
@@ -151,7 +155,7 @@ void classify(stage& s, const packet_list& packets, verdicts& to) noexcept;
 /// The second half alone: `out`, for a packet that is not for the machine.
 void direct(stage& s, packet& p, verdicts& to) noexcept;
 
-/// The policy of one direction that covers a parsed packet; nullptr where none does.
+/// The policy of one direction and no if_id that covers a parsed packet; nullptr where none does.
 [[nodiscard]] const policy_entry* find_policy(const stage& s, const packet& p,
                                               ipsec::policy_direction d) noexcept;
 

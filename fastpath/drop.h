@@ -37,6 +37,7 @@ enum class drop_reason : std::uint8_t {
     policy_missing,
     policy_block,
     policy_template,
+    interface_unprotected,
     // outbound
     sa_missing,
     sequence_exhausted,
@@ -49,6 +50,7 @@ enum class drop_reason : std::uint8_t {
     ttl_exceeded,
     route_missing,
     route_denied,
+    route_tunnel,
     port_missing,
     neighbour_timeout,
     hold_full,

@@ -25,9 +25,9 @@ struct icmp_header {
 };
 static_assert(sizeof(icmp_header) == 8);
 
-/// No error about an error, about a multicast or to nobody.
+/// No error about an error, about a multicast, to nobody or to the machine itself.
 bool may_answer(const packet& p) noexcept {
-    if ((p.flags & packet_flag::created) != 0) return false;
+    if ((p.flags & (packet_flag::created | packet_flag::own)) != 0) return false;
     const auto type = static_cast<std::uint8_t>(p.source_port.host());
     if (p.family == family::ipv4) {
         const std::uint32_t source = p.ipv4().source.host();

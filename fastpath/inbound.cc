@@ -95,6 +95,16 @@ void copy_traffic_class(const sa_in& sa, std::uint8_t outer_tos, std::uint8_t* i
     ip.checksum = wire::checksum_update(ip.checksum, word, wire::load<wire::be16>(inner));
 }
 
+/// From here on the inner packet is one that came in by the interface that its SA names: it is
+/// looked up in that interface's VRF, held against its policies.
+void enter_interface_of(const fib& routes, const sa_in& sa, packet& p) noexcept {
+    const std::uint32_t if_id = sa.if_id.load(std::memory_order_relaxed);
+    if (if_id == 0) [[likely]]
+        return;
+    const std::uint16_t index = routes.interfaces().find_tunnel(if_id);
+    if (index != interface_table::none) p.interface = index;
+}
+
 /// Strips an authentic packet to its inner one and parses that.
 drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     packet& p = *c.p;
@@ -122,6 +132,7 @@ drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     if ((p.data[0] >> 4) != static_cast<unsigned>(inner)) return drop_reason::inner_malformed;
     copy_traffic_class(sa, outer_tos, p.data);
     p.l2_length = 0;
+    enter_interface_of(s.routes, sa, p);
     return parse_ip(p, s.routes, false);
 }
 

@@ -64,7 +64,9 @@ interface_table::interface_table(const control::network& n, std::span<const port
         i.kind = interface_kind::tunnel;
         i.if_id = t.if_id;
         describe(i, n, *l, vrf_of);
+        tunnels_.emplace_back(t.if_id, index);
     }
+    std::sort(tunnels_.begin(), tunnels_.end());
     add_vlans(n, before, first, vrf_of);
     for (const control::interface_address& a : n.addresses) {
         const control::link* l = find_link(n, a.ifindex);
@@ -119,6 +121,12 @@ std::uint16_t interface_table::place_for(int ifindex, const interface_table& bef
     if (index >= none) return none;
     if (index >= all_.size()) all_.resize(index + 1);
     return static_cast<std::uint16_t>(index);
+}
+
+std::uint16_t interface_table::find_tunnel(std::uint32_t if_id) const noexcept {
+    const auto at =
+        std::lower_bound(tunnels_.begin(), tunnels_.end(), std::pair(if_id, std::uint16_t{0}));
+    return at != tunnels_.end() && at->first == if_id ? at->second : none;
 }
 
 const interface& interface_table::operator[](std::uint16_t index) const noexcept {

@@ -17,6 +17,8 @@ drop_reason refusal_of(const adjacency& route) noexcept {
     case adjacency_kind::local: // a policy's tunnel end, or an ICMP error, that is the machine
     case adjacency_kind::denied:
         return drop_reason::route_denied;
+    case adjacency_kind::tunnel: // what may enter one does not come here
+        return drop_reason::route_tunnel;
     default:
         return drop_reason::none;
     }
@@ -47,6 +49,10 @@ bool check_route(stage& s, packet& p) noexcept {
         s.drop(p, drop_reason::no_room);
         return false;
     }
+    return check_size(s, p);
+}
+
+bool check_size(stage& s, packet& p) noexcept {
     if (p.length <= p.next->mtu) return true;
     if ((p.flags & packet_flag::dont_fragment) == 0) {
         s.drop(p, drop_reason::too_big_fragment);

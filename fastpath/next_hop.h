@@ -45,6 +45,9 @@ void refuse_last_hop(stage& s, packet& p) noexcept;
     return refusal_of(route);
 }
 
+/// False: the packet's route does not take its size; it is dropped and its source told.
+[[nodiscard]] bool check_size(stage& s, packet& p) noexcept;
+
 /// False: the packet's route leads nowhere, or does not take its size, or there is no room for its
 /// Ethernet header; it is dropped.
 [[nodiscard]] bool check_route(stage& s, packet& p) noexcept;

@@ -35,6 +35,7 @@ inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address
 inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)
 inline constexpr std::uint16_t encrypted = 16;    ///< what leaves is ESP of ours
 inline constexpr std::uint16_t urgent = 32;       ///< punted ahead of others, into room kept for it
+inline constexpr std::uint16_t own = 64;          ///< sent by the machine into a tunnel's interface
 } // namespace packet_flag
 
 /// An outbound SA by number; see sa_directory.h.

@@ -346,6 +346,20 @@ bool is_esp_in_udp(const packet& p, const tables& shared) noexcept {
     return spi != wire::be32();
 }
 
+void parse_own(stage& s, std::span<packet> packets, packet_list& clear) noexcept {
+    for (packet& p : packets) {
+        const adjacency* const way_out = p.next;
+        if (const drop_reason why = parse_ip(p, s.routes, false); why != drop_reason::none) {
+            s.drop(p, why);
+            continue;
+        }
+        p.next = way_out;
+        p.flags = static_cast<std::uint16_t>((p.flags & ~packet_flag::for_machine) |
+                                             packet_flag::own);
+        clear.push(p);
+    }
+}
+
 // 1. Strip the frame and check the IP header.
 // 2. Look up all destinations.
 // 3. Check what depends on the route, read the ports, sort.

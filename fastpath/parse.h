@@ -48,6 +48,9 @@ namespace esplane::fastpath {
 /// carries it, not a keepalive, no non-ESP marker.
 [[nodiscard]] bool is_esp_in_udp(const packet& p, const tables& shared) noexcept;
 
+/// IP packets that the machine itself sends into interfaces: `next`, their way out, stays.
+void parse_own(stage& s, std::span<packet> packets, packet_list& clear) noexcept;
+
 /// Sorts frames of one port: ESP for the machine to `esp`, everything else that is IP to `clear`.
 ///
 /// ethernet   whether frames of this burst begin with an Ethernet header

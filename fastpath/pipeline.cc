@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/pipeline.h"
 
+#include <algorithm>
+
 #include "fastpath/classify.h"
 #include "fastpath/inbound.h"
 #include "fastpath/next_hop.h"
@@ -8,12 +10,23 @@
 
 namespace esplane::fastpath {
 
+namespace {
+
+std::uint8_t index_of_interfaces(std::span<port* const> ports) {
+    const auto found =
+        std::ranges::find_if(ports, [](const port* p) { return p->of_interfaces(); });
+    return found == ports.end() ? no_port : static_cast<std::uint8_t>(found - ports.begin());
+}
+
+} // namespace
+
 pipeline::pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& buffers,
                    std::span<port* const> ports, unsigned lane, handover_sink* others)
     : shared_(shared)
     , crypto_(crypto)
     , buffers_(buffers)
     , ports_(ports.begin(), ports.end())
+    , interfaces_(index_of_interfaces(ports))
     , lane_(lane)
     , others_(others) {}
 
@@ -31,7 +44,10 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
         return;
     }
     packet_list esp, clear, leaving;
-    parse(s, frames, ports_[from]->ethernet(), esp, clear);
+    if (from == interfaces_)
+        parse_own(s, frames, clear);
+    else
+        parse(s, frames, ports_[from]->ethernet(), esp, clear);
     decrypt(s, esp, clear);
     forward(s, clear, leaving);
     finish(s);
@@ -142,7 +158,7 @@ void pipeline::protect(stage& s, std::span<protect_item> items, packet_list& lea
     items = items.first(filter_protected(s, items));
     std::size_t kept = 0;
     for (const protect_item& item : items)
-        if (age(s, *item.p)) items[kept++] = item;
+        if ((item.p->flags & packet_flag::own) != 0 || age(s, *item.p)) items[kept++] = item;
     encrypt(s, items.first(kept), leaving);
 }
 
@@ -212,7 +228,14 @@ void pipeline::punt(stage& s, const packet_list& packets) noexcept {
         punt(s, *p, class_of(*p));
 }
 
+/// What came out of an SA for the machine goes up by the interface that the SA names.
+bool pipeline::goes_up_by_interface(const stage& s, const packet& p) const noexcept {
+    return p.inbound_sa != nullptr && interfaces_ != no_port &&
+           s.routes.interface(p.interface).kind == interface_kind::tunnel;
+}
+
 void pipeline::punt(stage& s, packet& p, punt_class c) noexcept {
+    if (goes_up_by_interface(s, p)) p.port = interfaces_;
     port& from = *ports_[p.port];
     if (p.inbound_sa == nullptr && from.stack_listens()) { // it has the frame already
         counters_.punted.add(1);

@@ -24,6 +24,8 @@
 
 namespace esplane::fastpath {
 
+inline constexpr std::uint8_t no_port = 0xff;
+
 class pipeline {
   public:
     /// All outlive the pipeline.  ports   at most 64; their index is the packets' `port`
@@ -64,6 +66,7 @@ class pipeline {
     [[nodiscard]] std::span<packet> hand_up(stage& s, std::span<packet> frames) noexcept;
     void punt(stage& s, const packet_list& packets) noexcept;
     void punt(stage& s, packet& p, punt_class c) noexcept;
+    [[nodiscard]] bool goes_up_by_interface(const stage& s, const packet& p) const noexcept;
     /// Up, as it is.
     void raise(stage& s, packet& frame) noexcept;
     void finish(stage& s) noexcept;
@@ -72,6 +75,7 @@ class pipeline {
     crypto::engine& crypto_;
     buffer_pool& buffers_;
     std::vector<port*> ports_;
+    std::uint8_t interfaces_; ///< the port that is those of tunnels by route; or no_port
     unsigned lane_;
     handover_sink* others_;
     worker_counters counters_;

@@ -81,6 +81,11 @@ class port {
     /// After the bursts of each loop.
     virtual void relay(unsigned, machine_rules&) noexcept {}
 
+    /// Whether what it receives was sent by the machine itself into the interface of an if_id: IP
+    /// packets with their way out in `next`.  Such a port takes what is for the machine and came
+    /// out of an SA of such an if_id.
+    [[nodiscard]] virtual bool of_interfaces() const noexcept { return false; }
+
     /// Whether frames begin with an Ethernet header; else with the IP header.
     [[nodiscard]] virtual bool ethernet() const noexcept { return true; }
 

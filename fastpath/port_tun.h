@@ -20,9 +20,9 @@
 #include <string>
 #include <vector>
 
-#include "fastpath/adjacency.h"
 #include "fastpath/buffer_pool.h"
 #include "fastpath/counters.h"
+#include "fastpath/interfaces.h"
 #include "fastpath/lookup_table.h"
 #include "fastpath/port.h"
 #include "fastpath/tun.h"
@@ -60,6 +60,7 @@ class tun_port final : public port {
     [[nodiscard]] std::size_t punt(unsigned lane,
                                    std::span<packet* const> packets) noexcept override;
     void flush(unsigned) noexcept override {}
+    [[nodiscard]] bool of_interfaces() const noexcept override { return true; }
     [[nodiscard]] bool ethernet() const noexcept override { return false; }
     [[nodiscard]] std::span<const int> descriptors(unsigned lane) const noexcept override {
         return {&ready_, lane == 0 ? 1u : 0u};

@@ -147,6 +147,13 @@ result<void> interfaces::record() const {
     return write_guarded(run_dir_, *recorded);
 }
 
+std::vector<fastpath::tunnel_binding> interfaces::bindings() const {
+    std::vector<fastpath::tunnel_binding> all;
+    for (const auto& [if_id, ifindex] : devices_)
+        all.push_back({ifindex, if_id});
+    return all;
+}
+
 json interfaces::report(std::uint32_t from) const {
     json list = json::array();
     json follows = nullptr;
@@ -165,6 +172,10 @@ json interfaces::report(std::uint32_t from) const {
     return {{"interfaces", std::move(list)}, {"next", std::move(follows)}};
 }
 
+bool interfaces::knows(const json& request) {
+    return text_in(request, "command").starts_with("interface");
+}
+
 json interfaces::answer(const json& request) {
     constexpr std::uint64_t most = 0xffffffff;
     const std::string command = text_in(request, "command");
@@ -172,6 +183,7 @@ json interfaces::answer(const json& request) {
         return report(static_cast<std::uint32_t>(std::min(number_in(request, "cursor", 0), most)));
     const std::string name = text_in(request, "name");
     if (command == "interface_del") return reply_of(remove(name));
+    if (command != "interface_add") return {{"error", "unknown command \"" + command + '"'}};
     const std::uint64_t if_id = number_in(request, "if_id", 0);
     const std::uint64_t mtu = number_in(request, "mtu", default_mtu);
     if (if_id > most || mtu > most) return {{"error", "if_id and mtu: must be below 4294967296"}};

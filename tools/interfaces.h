@@ -42,9 +42,11 @@ class interfaces {
     /// To be called when the kernel told of a change of its links: forgets devices that are gone.
     void tend();
 
-    /// Device numbers by if_id.
-    [[nodiscard]] const std::map<std::uint32_t, int>& devices() const noexcept { return devices_; }
+    /// Which device stands for which if_id.
+    [[nodiscard]] std::vector<fastpath::tunnel_binding> bindings() const;
 
+    /// Whether a request is for answer().
+    [[nodiscard]] static bool knows(const nlohmann::json& request);
     /// {"command": "interfaces", "cursor": if_id}, "interface_add" ("name", "if_id", "mtu") and
     /// "interface_del" ("name"); {"error": ...} for what fails.
     [[nodiscard]] nlohmann::json answer(const nlohmann::json& request);

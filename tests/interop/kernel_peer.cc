@@ -12,7 +12,12 @@
 // write the same outer header.  CE marks on the way must reach the inner packet on both sides, and
 // ESP packets that come twice, late or out of order must be taken once or not at all.
 //
-//   kernel_peer [--quick] [--only TEXT] PRELOAD_LIBRARY      77 without a guest kernel
+// With --routes: tunnels by route.  Linux has an xfrm interface for each, esplane an interface by
+// hand; all have the same peer, reqid and selector (everything), so that the interface id alone
+// says which SA a packet takes and which policy admits it.
+//
+//   kernel_peer [--quick] [--only TEXT] [--routes] PRELOAD_LIBRARY
+//   77 without a guest kernel, or, with --routes, one that has xfrm interfaces
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -89,6 +94,9 @@ std::string guest_script(const std::string& self, const std::string& batch) {
     return "cd /proc/sys/net\n"
            "echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding\n"
            "for i in all default vec0 vec1; do echo 0 >ipv4/conf/$i/rp_filter; done\n"
+           "ip link add probe type xfrm dev vec0 if_id 4000000000 && ip link del probe &&\n"
+           "    echo has-xfrm-interfaces\n"
+           "echo guest-up\n"
            "ip -batch " +
            batch + " && " + self +
            " --encap-socket || poweroff -f\n"
@@ -376,6 +384,7 @@ class tunnel_trial {
 
 struct options {
     bool quick = false;
+    bool routes = false;
     std::string only;
     std::string preload;
 };
@@ -404,10 +413,17 @@ bool run_ip(const std::string& batch, const std::string& preload, const std::str
     return status == 0;
 }
 
+/// An interface for each tunnel, and the routes of Linux's hosts into it.
+void add_interfaces(lab& gateway, const std::vector<tunnel>& tunnels) {
+    for (const tunnel& t : tunnels)
+        (void)gateway.add_interface(t.options.if_id, network_of(t, 3 - esplane_site));
+}
+
 std::vector<tunnel> chosen_tunnels(const options& o) {
-    std::vector<tunnel> all = all_tunnels();
+    std::vector<tunnel> all = o.routes ? routed_tunnels() : all_tunnels();
     std::erase_if(all, [&](const tunnel& t) {
-        return (o.quick && t.index % 5 != 0) || t.name.find(o.only) == std::string::npos;
+        return (o.quick && !o.routes && t.index % 5 != 0) ||
+               t.name.find(o.only) == std::string::npos;
     });
     return all;
 }
@@ -493,12 +509,21 @@ int run(const options& o, const std::string& kernel) {
     if (!run_ip(ours, o.preload, scratch.path() + "/xfrm", gateway))
         wrong("ip failed against esplane");
     if (gateway.control.sa_count() != 2 * tunnels.size()) wrong("esplane lacks SAs");
+    if (o.routes) add_interfaces(gateway, tunnels);
 
     const std::string theirs = scratch.write(
-        "theirs", guest_network_lines() + xfrm_lines(tunnels, 3 - esplane_site, packets));
+        "theirs", guest_network_lines() +
+                      (o.routes ? interface_lines(tunnels, 3 - esplane_site, "vec0") : "") +
+                      xfrm_lines(tunnels, 3 - esplane_site, packets));
     char self[4096] = {};
     if (::readlink("/proc/self/exe", self, sizeof self - 1) < 0) wrong("/proc/self/exe");
     uml_guest guest(kernel, scratch, 2, guest_script(self, theirs));
+    const std::string said = guest.wait_for("guest-up", 60s);
+    if (o.routes && said.find("has-xfrm-interfaces") == std::string::npos) {
+        std::cout << "skipped: the guest kernel has no xfrm interfaces (CONFIG_XFRM_INTERFACE): "
+                     "name one that has in ESPLANE_UML_KERNEL\n";
+        return 77;
+    }
     (void)guest.wait_for("guest-ready", 60s);
 
     gateways both(guest, gateway);
@@ -528,13 +553,15 @@ int main(int argc, char** argv) {
         if (word == "--encap-socket") return hold_encap_socket();
         if (word == "--quick")
             o.quick = true;
+        else if (word == "--routes")
+            o.routes = true;
         else if (word == "--only" && i + 1 < argc)
             o.only = argv[++i];
         else
             o.preload = word;
     }
     if (o.preload.empty()) {
-        std::cerr << "usage: kernel_peer [--quick] [--only TEXT] PRELOAD_LIBRARY\n";
+        std::cerr << "usage: kernel_peer [--quick] [--only TEXT] [--routes] PRELOAD_LIBRARY\n";
         return 2;
     }
     const auto kernel = uml_guest::find_kernel();

@@ -49,13 +49,8 @@ std::string gateway(family f, unsigned site) {
     return (f == family::ipv4 ? "192.168.77." : "fd77::") + std::to_string(site);
 }
 
-std::string network(const tunnel& t, unsigned site) {
-    std::ostringstream out;
-    if (t.inner == family::ipv4)
-        out << "10." << site << '.' << t.index + 1 << ".0/24";
-    else
-        out << "fd0" << site << "::" << std::hex << t.index + 1 << "00/120";
-    return out.str();
+std::string if_id_words(const tunnel& t) {
+    return t.options.if_id == 0 ? "" : " if_id " + std::to_string(t.options.if_id);
 }
 
 std::string endpoints(const tunnel& t, unsigned from) {
@@ -72,14 +67,17 @@ std::string state_line(const tunnel& t, unsigned from, std::uint32_t packets) {
     if (t.inner != o.outer) out << (o.esn ? "" : " flag") << " af-unspec";
     out << algorithm_words(make_algorithms(o.run, o.key_seed * 2 + from));
     if (o.encapsulated) out << " encap espinudp 4500 4500 0.0.0.0";
-    out << '\n';
+    out << if_id_words(t) << '\n';
     return out.str();
 }
 
 std::string policy_line(const tunnel& t, const char* direction, unsigned from) {
-    return "xfrm policy add src " + network(t, from) + " dst " + network(t, 3 - from) + " dir " +
-           direction + " tmpl" + endpoints(t, from) + " proto esp reqid " +
-           std::to_string(t.options.reqid) + " mode tunnel\n";
+    const char* const all = t.inner == family::ipv4 ? "0.0.0.0/0" : "::/0";
+    const bool routed = t.options.if_id != 0;
+    return "xfrm policy add src " + (routed ? all : network_of(t, from)) + " dst " +
+           (routed ? all : network_of(t, 3 - from)) + " dir " + direction + if_id_words(t) +
+           " tmpl" + endpoints(t, from) + " proto esp reqid " + std::to_string(t.options.reqid) +
+           " mode tunnel\n";
 }
 
 } // namespace
@@ -105,6 +103,45 @@ std::vector<tunnel> all_tunnels() {
                     all.push_back(std::move(t));
                 }
     return all;
+}
+
+std::vector<tunnel> routed_tunnels() {
+    std::vector<tunnel> all;
+    for (const wrapping& w : wrappings) {
+        tunnel t;
+        t.index = static_cast<unsigned>(all.size());
+        t.inner = w.inner;
+        t.options.outer = w.outer;
+        t.options.encapsulated = w.encapsulated;
+        t.options.esn = true;
+        t.options.spi = 0x10000 + 2 * t.index;
+        t.options.reqid = 1; // of all: the interface alone says which
+        t.options.key_seed = t.options.if_id = t.index + 1;
+        t.name = std::string(w.name) + " by route";
+        all.push_back(std::move(t));
+    }
+    return all;
+}
+
+std::string network_of(const tunnel& t, unsigned site) {
+    std::ostringstream out;
+    if (t.inner == family::ipv4)
+        out << "10." << site << '.' << t.index + 1 << ".0/24";
+    else
+        out << "fd0" << site << "::" << std::hex << t.index + 1 << "00/120";
+    return out.str();
+}
+
+std::string interface_lines(std::span<const tunnel> tunnels, unsigned site,
+                            const std::string& device) {
+    std::ostringstream out;
+    for (const tunnel& t : tunnels) {
+        const std::string name = "ipsec" + std::to_string(t.options.if_id);
+        out << "link add " << name << " type xfrm dev " << device << " if_id " << t.options.if_id
+            << "\nlink set " << name << " up\n"
+            << "route add " << network_of(t, 3 - site) << " dev " << name << '\n';
+    }
+    return out.str();
 }
 
 std::uint32_t sequence_before(const tunnel& t, std::uint32_t packets) {

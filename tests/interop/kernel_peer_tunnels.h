@@ -21,19 +21,30 @@ struct tunnel {
     unsigned index = 0;
     std::string name; ///< "aes128-gcm16 v4-in-v4 udp esn window 32"
     ipsec::family inner = ipsec::family::ipv4;
-    tunnel_options options;
+    tunnel_options options; ///< if_id not 0: a route leads into it, and its policies cover all
 };
 
 /// Of every suite, 24: families, encapsulation, ESN and windows in all combinations.
 [[nodiscard]] std::vector<tunnel> all_tunnels();
+
+/// By route: an interface each, on both sides.
+[[nodiscard]] std::vector<tunnel> routed_tunnels();
+
+/// The prefix that a site's hosts of a tunnel have.
+[[nodiscard]] std::string network_of(const tunnel& t, unsigned site);
 
 /// The number of the last packet before the first; with ESN the low half wraps in the middle of
 /// `packets`.
 [[nodiscard]] std::uint32_t sequence_before(const tunnel& t, std::uint32_t packets);
 
 /// SAs and policies of one site as lines for `ip -batch`.
+/// Those of tunnels by route follow interface_lines().
 [[nodiscard]] std::string xfrm_lines(std::span<const tunnel> tunnels, unsigned site,
                                      std::uint32_t packets);
+
+/// The interfaces and routes of Linux's site, for tunnels by route, as lines for `ip -batch`.
+[[nodiscard]] std::string interface_lines(std::span<const tunnel> tunnels, unsigned site,
+                                          const std::string& device);
 
 /// The packet with this number, as sent by a host of site `from`.  Length, traffic class, hop limit
 /// and DF follow from the number.

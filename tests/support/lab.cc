@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <random>
 #include <stdexcept>
+#include <sys/socket.h>
 
 #include "lib/wire/checksum.h"
 
@@ -199,20 +200,21 @@ ipsec::algorithms make_algorithms(ipsec::suite run, std::uint32_t seed) {
     return a;
 }
 
-lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count)
+lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count, unsigned secure_lanes)
     : site(which)
     , network(make_network(which))
     , pool(*fastpath::buffer_pool::make(frames, worker_count))
     , backend(tables, fixed_random(which))
     , control(backend, fixed_random(which + 100))
     , mesh(worker_count) {
-    const auto add_port = [&](std::uint16_t index, const char* name, fastpath::port_role role) {
-        ports[index] =
-            std::make_unique<fastpath::memory_port>(name, *pool, true, role, worker_count);
-    };
-    add_port(plain, "plain", fastpath::port_role::plain);
-    add_port(secure, "secure", fastpath::port_role::secure);
-    fastpath::port* const all[] = {ports[0].get(), ports[1].get()};
+    using fastpath::memory_port;
+    using fastpath::port_role;
+    ports[plain] =
+        std::make_unique<memory_port>("plain", *pool, true, port_role::plain, worker_count);
+    ports[secure] = std::make_unique<memory_port>("secure", *pool, true, port_role::secure,
+                                                  secure_lanes == 0 ? worker_count : secure_lanes);
+    interfaces = *fastpath::tun_port::make(*pool, tables.graveyard(), 1);
+    fastpath::port* const all[] = {ports[0].get(), ports[1].get(), interfaces.get()};
     for (unsigned i = 0; i < worker_count; ++i) {
         auto made = fastpath::worker::make(tables, *pool, all, {.index = i}, &mesh);
         if (!made) throw std::runtime_error(made.error().text);
@@ -225,8 +227,8 @@ lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count)
 lab::~lab() = default;
 
 void lab::publish_network() {
-    const fastpath::port_binding bindings[] = {{port_ifindex[0], plain}, {port_ifindex[1], secure}};
-    tables.publish(fastpath::fib::build(network, bindings));
+    tables.publish(fastpath::fib::build(
+        network, {{{port_ifindex[0], plain}, {port_ifindex[1], secure}}, tunnels}));
 }
 
 ipsec::sa_id lab::sa_of(const tunnel_options& o, bool leaving) const {
@@ -282,6 +284,69 @@ void lab::add_policy(ipsec::policy p) {
 void lab::add_tunnel(const tunnel_options& o) {
     add_sas(o);
     add_policies(o);
+}
+
+namespace {
+
+constexpr int interface_ifindex = 100;
+
+control::route route_into(std::uint32_t if_id, const std::string& network) {
+    const auto slash = network.find('/');
+    control::route r;
+    r.destination = parse(network.substr(0, slash));
+    r.prefix = static_cast<std::uint8_t>(std::stoi(network.substr(slash + 1)));
+    r.ifindex = interface_ifindex + static_cast<int>(if_id);
+    return r;
+}
+
+} // namespace
+
+void lab::add_interface(std::uint32_t if_id, const std::string& prefix) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0)
+        throw std::runtime_error("lab: socketpair");
+    must(interfaces->add(fastpath::tun::over(unique_fd(ends[0])), if_id));
+    machine_ends[if_id] = unique_fd(ends[1]);
+    control::link l;
+    l.ifindex = interface_ifindex + static_cast<int>(if_id);
+    l.name = "ipsec" + std::to_string(if_id);
+    l.mtu = 1420;
+    l.up = true;
+    l.kind = control::link_kind::tun;
+    network.links.push_back(l);
+    tunnels.push_back({l.ifindex, if_id});
+    add_route(if_id, prefix);
+}
+
+void lab::add_route(std::uint32_t if_id, const std::string& prefix) {
+    network.routes.insert(network.routes.begin(), route_into(if_id, prefix));
+    publish_network();
+}
+
+void lab::withdraw_route(const std::string& prefix) {
+    std::erase_if(network.routes, [&](const control::route& r) {
+        const control::route gone = route_into(0, prefix);
+        return r.ifindex > interface_ifindex && r.prefix == gone.prefix &&
+               r.destination == gone.destination;
+    });
+    publish_network();
+}
+
+void lab::send_own(std::uint32_t if_id, const std::vector<frame>& ip_packets) {
+    for (const frame& f : ip_packets)
+        if (::send(machine_ends.at(if_id).get(), f.data(), f.size(), 0) < 0)
+            throw std::runtime_error("lab: the interface is full");
+    for (int i = 0; i < 32; ++i) // it is not asked at every loop
+        worker->run_once(clock);
+    poll_events();
+}
+
+std::vector<frame> lab::came_up(std::uint32_t if_id) {
+    std::vector<frame> all;
+    frame f(4096);
+    for (ssize_t n; (n = ::recv(machine_ends.at(if_id).get(), f.data(), f.size(), 0)) > 0;)
+        all.emplace_back(f.begin(), f.begin() + n);
+    return all;
 }
 
 void lab::push(std::uint16_t port, const std::vector<frame>& ip_packets, unsigned lane) {

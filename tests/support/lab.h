@@ -10,12 +10,14 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "fastpath/backend.h"
 #include "fastpath/port_memory.h"
+#include "fastpath/port_tun.h"
 #include "fastpath/worker.h"
 #include "lib/control/layer.h"
 
@@ -74,8 +76,12 @@ class lab {
     static constexpr std::uint16_t plain = 0;
     static constexpr std::uint16_t secure = 1;
 
-    /// site   1 or 2.  frames   in the buffer pool.  workers   each has a lane of both ports
-    explicit lab(unsigned site, std::uint32_t frames = 1024, unsigned workers = 1);
+    /// site           1 or 2
+    /// frames         in the buffer pool
+    /// workers        each has a lane of the plain port
+    /// secure_lanes   of the secure port; 0: one for each worker too
+    explicit lab(unsigned site, std::uint32_t frames = 1024, unsigned workers = 1,
+                 unsigned secure_lanes = 0);
     ~lab();
 
     /// Both SAs of a tunnel and the policies `out`, `in` and `fwd` for both families' site
@@ -83,6 +89,16 @@ class lab {
     void add_tunnel(const tunnel_options& o);
     void add_sas(const tunnel_options& o);
     void add_policies(const tunnel_options& o);
+    /// An interface of tunnels by route, and a route to `network` ("10.2.0.0/16") into it.
+    void add_interface(std::uint32_t if_id, const std::string& network);
+    void add_route(std::uint32_t if_id, const std::string& network);
+    /// Takes out every route to `network` that leads into an interface.
+    void withdraw_route(const std::string& network);
+    /// IP packets that the machine itself sends into the interface; one loop of the worker.
+    void send_own(std::uint32_t if_id, const std::vector<frame>& ip_packets);
+    /// IP packets that came up by it since the last call.
+    [[nodiscard]] std::vector<frame> came_up(std::uint32_t if_id);
+
     /// One policy; index and position are given by control.
     void add_policy(ipsec::policy p);
     /// Of the SA that leaves (or, false, enters) this site.
@@ -108,6 +124,9 @@ class lab {
     fastpath::user_backend backend;
     control::layer control;
     std::unique_ptr<fastpath::memory_port> ports[2];
+    std::unique_ptr<fastpath::tun_port> interfaces;
+    std::vector<fastpath::tunnel_binding> tunnels;
+    std::map<std::uint32_t, unique_fd> machine_ends; ///< of interfaces, by if_id
     fastpath::handover_mesh mesh;
     std::vector<std::unique_ptr<fastpath::worker>> workers;
     fastpath::worker* worker; ///< the first
