@@ -31,6 +31,7 @@ constexpr group groups[] = {
 #ifdef HAVE_OVERLOAD
     {"overload", measure_overload},
 #endif
+    {"fib", measure_fib},
     {"routes", measure_routes},
     {"", nullptr}, // ends the table
 };
