@@ -2,9 +2,12 @@
 #include "fastpath/backend.h"
 
 #include <algorithm>
+#include <deque>
 #include <tuple>
 #include <variant>
 
+#include "fastpath/barrier.h"
+#include "fastpath/succession.h"
 #include "lib/wire/checksum.h"
 
 namespace esplane::fastpath {
@@ -90,6 +93,42 @@ struct user_backend::sa_record {
     std::unique_ptr<sa_in> in;
     std::unique_ptr<sa_out> out;
 
+    /// What was taken from a worker, until that one cannot see it any more.
+    template <typename Sa>
+    struct former {
+        std::unique_ptr<Sa> sa;
+        sa_counts handed_on; ///< counted by then
+    };
+    std::deque<former<sa_in>> former_in; ///< oldest first
+    std::deque<former<sa_out>> former_out;
+    sa_counts late; ///< by those that are gone, after they had handed on
+    std::shared_ptr<spread_out> spread_out_now; ///< while all workers carry it
+    std::shared_ptr<spread_in> spread_in_now;
+    std::vector<std::shared_ptr<spread_out>> former_spreads; ///< their shares have counted, too
+
+    [[nodiscard]] sa_counts counts() const {
+        sa_counts sum = late;
+        if (in) sum += counts_of(*in);
+        if (out) sum += counts_of(*out);
+        for (const auto& f : former_in)
+            (sum += counts_of(*f.sa)) -= f.handed_on;
+        for (const auto& f : former_out)
+            (sum += counts_of(*f.sa)) -= f.handed_on;
+        if (spread_out_now) add_shares(sum, *spread_out_now);
+        for (const auto& all : former_spreads)
+            add_shares(sum, *all);
+        return sum;
+    }
+    static void add_shares(sa_counts& sum, const spread_out& all) {
+        for (const auto& share : all.shares)
+            sum += counts_of(*share);
+    }
+    template <typename Sa>
+    void bury_oldest(std::deque<former<Sa>>& formers) {
+        (late += counts_of(*formers.front().sa)) -= formers.front().handed_on;
+        formers.pop_front();
+    }
+
     [[nodiscard]] endpoint where() const { return {described.id.destination, described.reqid}; }
 };
 
@@ -125,7 +164,8 @@ struct user_backend::policy_record {
 
 user_backend::user_backend(tables& shared, control::random_source random)
     : shared_(shared)
-    , nonces_(std::move(random)) {}
+    , nonces_(std::move(random))
+    , spreads_(shared) {}
 
 user_backend::~user_backend() {
     begin_batch();
@@ -244,6 +284,7 @@ result<void> user_backend::update_sa(const ipsec::sa& s) {
     const auto found = sas_.find(s.id);
     if (found == sas_.end()) return fail(ESRCH);
     sa_record& r = *found->second;
+    if (r.spread_out_now || r.spread_in_now) unspread(r); // its shares are made anew
     const bool tell_again = r.described.limits != s.limits || (r.described.dying && !s.dying);
     r.described.limits = s.limits;
     r.described.dying = s.dying;
@@ -286,6 +327,7 @@ void user_backend::delete_sa(const ipsec::sa_id& id) {
     if (peers->second.empty()) sas_by_endpoint_.erase(peers);
     if (r->in) shared_.inbound().erase(r->in.get());
     if (r->out) shared_.outbound().remove(*r->out);
+    gather(*r);
     resolve_all(r->where());
     count_encap(*r, -1);
     shared_.graveyard().add([r] {});
@@ -300,9 +342,13 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
     into.last_used = 0;
     into.replay = r.described.replay;
     into.statistics = r.described.statistics;
+    const sa_counts counted = r.counts();
+    into.current.packets = counted.packets;
+    into.current.bytes = counted.bytes;
+    into.statistics.integrity_failed += static_cast<std::uint32_t>(counted.integrity_failed);
+    into.statistics.replay += static_cast<std::uint32_t>(counted.replay);
+    into.statistics.replay_window += static_cast<std::uint32_t>(counted.replay_too_old);
     const auto add = [&](const sa_account& a, const sa_limits& l) {
-        into.current.packets += a.packets.get();
-        into.current.bytes += a.bytes.get();
         into.last_used = std::max(into.last_used, a.last_used.get());
         const std::uint64_t first = l.use_time.get();
         if (first != 0 && (into.current.use_time == 0 || first < into.current.use_time))
@@ -312,16 +358,141 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
         add(r.in->account, r.in->limits);
         into.replay.received = r.in->window.highest();
         into.replay.bitmap = r.in->window.snapshot();
-        into.statistics.integrity_failed +=
-            static_cast<std::uint32_t>(r.in->integrity_failed.get());
-        into.statistics.replay += static_cast<std::uint32_t>(r.in->replay.get());
-        into.statistics.replay_window += static_cast<std::uint32_t>(r.in->replay_too_old.get());
     }
     if (r.out) {
         add(r.out->account, r.out->limits);
         into.replay.sent = r.out->sequence_sent.get();
+        if (r.spread_out_now) {
+            into.replay.sent = std::max(into.replay.sent, r.spread_out_now->sequence());
+            for (const auto& share : r.spread_out_now->shares)
+                add(share->account, share->limits);
+        }
     }
     return true;
+}
+
+std::size_t user_backend::take_from(unsigned worker) {
+    std::vector<sa_record*> theirs;
+    for (const auto& [id, r] : sas_) {
+        // What is spread needs all workers.
+        const bool has_in = r->in && (r->in->owner.who() == worker || r->spread_in_now);
+        const bool has_out = r->out && (r->out->owner.who() == worker || r->spread_out_now);
+        if (has_in) r->in->owner.abandon();
+        if (has_out) r->out->owner.abandon();
+        if (has_in || has_out) theirs.push_back(r.get());
+    }
+    if (theirs.empty()) return 0;
+    barrier_on_all_threads();
+    for (sa_record* r : theirs) {
+        gather(*r);
+        if (r->in && r->in->owner.who() == sa_owner::moved) replace_in(*r);
+        if (r->out && r->out->owner.who() == sa_owner::moved) replace_out(*r);
+    }
+    for (sa_record* r : theirs)
+        resolve_all(r->where());
+    settle();
+    return theirs.size();
+}
+
+result<void> user_backend::spread_sa(const ipsec::sa_id& id, unsigned workers) {
+    const auto found = sas_.find(id);
+    if (found == sas_.end()) return fail(ESRCH);
+    sa_record& r = *found->second;
+    if (is_near_limit(r)) return fail(EBUSY, "it is near a limit in packets or bytes");
+    const auto has_worker = [&](const sa_owner& o) { return o.who() < workers; };
+    if (r.out && !r.spread_out_now && has_worker(r.out->owner)) {
+        std::vector<std::unique_ptr<sa_out>> shares;
+        for (unsigned i = 0; i < workers; ++i)
+            shares.push_back(make_share(r));
+        r.spread_out_now = spreads_.begin(*r.out, std::move(shares));
+    }
+    if (r.in && !r.spread_in_now && has_worker(r.in->owner))
+        r.spread_in_now = spreads_.begin(*r.in, workers);
+    if (!r.spread_out_now && !r.spread_in_now)
+        return fail(ENOSPC, "as many SAs are spread as there may be, or no packet has come yet");
+    spread_.insert(id);
+    return {};
+}
+
+/// Counts for itself; limits are the whole SA's, and far away while it is spread.
+std::unique_ptr<sa_out> user_backend::make_share(const sa_record& r) const {
+    auto share = make_out(r);
+    share->account.packets.set(0);
+    share->account.bytes.set(0);
+    write_limits(share->limits, share->account, {});
+    share->limits.use_time.set(r.out->limits.use_time.get());
+    return share;
+}
+
+/// Limits are held to within a burst, which shares cannot.
+bool user_backend::is_near_limit(const sa_record& r) {
+    constexpr std::uint64_t packets = std::uint64_t{1} << 26; // seconds of them
+    constexpr std::uint64_t bytes = packets * 1024;
+    const ipsec::lifetime_limits& l = r.described.limits;
+    const sa_counts counted = r.counts();
+    const auto near = [](std::uint64_t limit, std::uint64_t now, std::uint64_t distance) {
+        return limit != ipsec::no_limit && (limit <= now || limit - now < distance);
+    };
+    return near(l.soft_packets, counted.packets, packets) ||
+           near(l.hard_packets, counted.packets, packets) ||
+           near(l.soft_bytes, counted.bytes, bytes) || near(l.hard_bytes, counted.bytes, bytes);
+}
+
+/// Nobody takes another ticket of it: the SA is abandoned, or deleted.
+void user_backend::gather(sa_record& r) {
+    if (r.spread_out_now) {
+        const std::uint64_t under_way = r.spread_out_now->shares.size() * max_burst;
+        r.out->owner.abandon();
+        r.out->sequence_sent.set(
+            std::max(r.out->sequence_sent.get(), r.spread_out_now->sequence() + under_way));
+        r.former_spreads.push_back(r.spread_out_now);
+        spreads_.end(std::move(r.spread_out_now));
+    }
+    if (r.spread_in_now) spreads_.end(std::move(r.spread_in_now));
+    spread_.erase(r.described.id);
+}
+
+void user_backend::unspread(sa_record& r) {
+    if (r.spread_out_now) r.out->owner.abandon();
+    if (r.spread_in_now) r.in->owner.abandon();
+    barrier_on_all_threads();
+    const bool in = r.spread_in_now != nullptr, out = r.spread_out_now != nullptr;
+    gather(r);
+    if (in) replace_in(r);
+    if (out) replace_out(r);
+    resolve_all(r.where());
+}
+
+void user_backend::tend_spread() {
+    for (const ipsec::sa_id& id : std::vector(spread_.begin(), spread_.end()))
+        if (sa_record& r = *sas_.at(id); is_near_limit(r)) unspread(r);
+    spreads_.tend();
+}
+
+bool user_backend::ask_to_move(const ipsec::sa_id& id, unsigned to) {
+    const auto found = sas_.find(id);
+    if (found == sas_.end()) return false;
+    if (found->second->in) found->second->in->owner.wish(to);
+    if (found->second->out) found->second->out->owner.wish(to);
+    return true;
+}
+
+void user_backend::replace_in(sa_record& r) {
+    auto next = make_in(r);
+    const sa_counts handed_on = continue_from(*next, *r.in);
+    shared_.inbound().replace(r.in.get(), next.get());
+    r.in.swap(next);
+    r.former_in.push_back({std::move(next), handed_on});
+    shared_.graveyard().add([&r] { r.bury_oldest(r.former_in); });
+}
+
+void user_backend::replace_out(sa_record& r) {
+    auto next = make_out(r);
+    const sa_counts handed_on = continue_from(*next, *r.out);
+    shared_.outbound().replace(*next);
+    r.out.swap(next);
+    r.former_out.push_back({std::move(next), handed_on});
+    shared_.graveyard().add([&r] { r.bury_oldest(r.former_out); });
 }
 
 /// The port a peer sends ESP to: ours, of an SA that may be inbound; the source port of one that is

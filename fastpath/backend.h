@@ -13,11 +13,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
 #include "fastpath/event_ring.h"
 #include "fastpath/nonces.h"
+#include "fastpath/spread_keeper.h"
 #include "fastpath/tables.h"
 #include "lib/control/backend.h"
 #include "lib/control/layer.h"
@@ -44,6 +46,20 @@ class user_backend final : public control::backend {
     /// Hands what a worker said of SAs to the control layer.
     void deliver(const worker_event& e);
 
+    /// Takes all SAs from a worker that is stuck; each is the next one's that has a packet for it.
+    /// Returns how many there were.
+    std::size_t take_from(unsigned worker);
+    /// Asks the owner of an SA, of both its directions, to pass it on to a worker with its next
+    /// packet.  False: there is no such SA.
+    bool ask_to_move(const ipsec::sa_id& id, unsigned to);
+
+    /// Has all `workers` carry an SA together, from its owner's next packet on; see spread.h.
+    /// Errors: ESRCH; EBUSY near a limit in packets or bytes; ENOSPC beyond 64 SAs, or before its
+    /// first packet.
+    [[nodiscard]] result<void> spread_sa(const ipsec::sa_id& id, unsigned workers);
+    /// About ten times a second: SAs that come near a limit are gathered, what is over is freed.
+    void tend_spread();
+
     /// UDP ports of the machine on which ESP may arrive, sorted.
     [[nodiscard]] std::vector<wire::be16> encap_ports() const;
     /// Called when that set has changed.
@@ -63,6 +79,12 @@ class user_backend final : public control::backend {
     [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r) const;
     [[nodiscard]] result<void> check_memory() const;
     [[nodiscard]] result<void> change_encap(sa_record& r, const ipsec::sa& s);
+    void replace_in(sa_record& r);
+    void replace_out(sa_record& r);
+    [[nodiscard]] std::unique_ptr<sa_out> make_share(const sa_record& r) const;
+    [[nodiscard]] static bool is_near_limit(const sa_record& r);
+    void gather(sa_record& r);
+    void unspread(sa_record& r);
     void resolve(group_record& g);
     void resolve_all(const endpoint& e);
     [[nodiscard]] group_record* acquire_group(const ipsec::template_& t, std::uint32_t if_id);
@@ -75,6 +97,8 @@ class user_backend final : public control::backend {
 
     tables& shared_;
     nonce_registry nonces_;
+    spread_keeper spreads_;
+    std::set<ipsec::sa_id> spread_; ///< SAs that all workers carry
     control::backend_listener* listener_ = nullptr;
     std::function<void()> encap_changed_;
     bool in_batch_ = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/worker.h"
 
+#include <algorithm>
 #include <cassert>
 #include <ctime>
 #include <pthread.h>
@@ -13,8 +14,9 @@ namespace esplane::fastpath {
 
 namespace {
 
-constexpr int sleep_ms = 100;
-constexpr int sleep_with_held_ms = 1;
+/// The longest sleep while packets wait for their next hop.
+constexpr std::chrono::milliseconds with_held{1};
+constexpr std::size_t descriptors_of_port = 16;
 /// Taken over from each other worker in one loop, at most.
 constexpr unsigned bursts_of_others = 4;
 
@@ -52,11 +54,7 @@ worker::worker(tables& shared, buffer_pool& buffers, std::span<port* const> port
     , wake_(wake) {
     if (mesh_ != nullptr) mesh_->set_bell(options.index, wake_);
     pipeline_.limit_punts(options_.punts);
-    waits_.push_back({wake_, POLLIN, 0});
-    for (const port* p : ports_)
-        if (serves(*p))
-            for (const int fd : p->descriptors(options_.index))
-                waits_.push_back({fd, POLLIN, 0});
+    waits_.reserve(1 + ports_.size() * descriptors_of_port);
 }
 
 worker::~worker() {
@@ -91,13 +89,18 @@ void worker::stop() {
 std::size_t worker::run_once(moment when) noexcept {
     enter_lane(options_.index);
     pipeline_.tend(when); // first: what waited must not be overtaken by what comes now
-    std::size_t total = mesh_ != nullptr ? take_over(when) : 0;
+    const std::size_t handed = mesh_ != nullptr ? take_over(when) : 0;
+    std::size_t total = handed;
     for (std::size_t i = 0; i < ports_.size(); ++i) {
         if (!serves(*ports_[i])) continue;
         const std::size_t n = ports_[i]->receive(options_.index, burst_);
         if (n == 0) continue;
         pipeline_.process({burst_.data(), n}, static_cast<std::uint8_t>(i), when);
         total += n;
+    }
+    if (mesh_ != nullptr) {
+        mesh_->note_arrivals(options_.index, total != handed);
+        if (pipeline_.release_spread(when)) ++total;
     }
     for (port* p : ports_) {
         if (!serves(*p)) continue;
@@ -133,33 +136,64 @@ void worker::loop() noexcept {
     reader self;
     for (port* p : ports_)
         if (serves(*p)) p->enter(options_.index);
-    std::uint32_t idle = 0;
-    while (!stopping_.load(std::memory_order_relaxed)) {
-        const std::size_t n = run_once(now());
+    listens_ = listen();
+    vitals_.running.store(true, std::memory_order_relaxed);
+    pacing pace(options_.idle_loops);
+    bool worked = false;
+    for (std::uint64_t last_ns = 0; !stopping_.load(std::memory_order_relaxed);) {
+        const moment when = now();
+        if (worked) vitals_.busy_ns.add(when.monotonic_ns - last_ns);
+        last_ns = when.monotonic_ns;
+        worked = run_once(when) != 0;
         self.quiescent();
-        if (n != 0) {
-            idle = 0;
-            pipeline_.counters().busy_loops.add(1);
-        } else if (++idle >= options_.idle_loops) {
-            sleep(self);
-            idle = 0;
-        } else
-            pipeline_.counters().idle_loops.add(1);
+        vitals_.loops.add(1);
+        (worked ? pipeline_.counters().busy_loops : pipeline_.counters().idle_loops).add(1);
+        const pacing::rest rest = pace.after(worked, listens_);
+        if (rest.longest.count() != 0) sleep(self, pace, rest);
     }
+    vitals_.running.store(false, std::memory_order_relaxed);
     for (port* p : ports_)
         if (serves(*p)) p->leave(options_.index);
 }
 
-/// Offline until a port has frames, another worker hands some over, somebody stops us, or held
-/// packets are due.
-void worker::sleep(reader& self) noexcept {
+/// Fills waits_: our own descriptor, then the ports'.  Anew for each sleep: a device that came back
+/// has others.  False: a port has none.
+bool worker::listen() noexcept {
+    waits_.assign(1, {wake_, POLLIN, 0});
+    bool all = true;
+    for (const port* p : ports_) {
+        if (!serves(*p)) continue;
+        const std::span<const int> own = p->descriptors(options_.index);
+        all = all && !own.empty();
+        for (const int fd : own)
+            if (waits_.size() < waits_.capacity()) waits_.push_back({fd, POLLIN, 0});
+    }
+    return all;
+}
+
+/// Offline until a port has frames, another worker hands some over, somebody stops us, held packets
+/// are due, or the rest is over.
+void worker::sleep(reader& self, pacing& pace, const pacing::rest& rest) noexcept {
+    using std::chrono::microseconds;
     if (mesh_ != nullptr && !mesh_->lie_down(options_.index)) return;
+    if (mesh_ != nullptr && pipeline_.awaits_release()) {
+        mesh_->get_up(options_.index);
+        return;
+    }
+    const microseconds longest =
+        pipeline_.holds_packets() ? std::min<microseconds>(rest.longest, with_held) : rest.longest;
+    const timespec timeout{0, std::chrono::nanoseconds(longest).count()};
+    listens_ = listen();
+    const std::size_t waits = rest.listen ? waits_.size() : 1;
+    vitals_.running.store(false, std::memory_order_relaxed);
     self.offline();
-    ::poll(waits_.data(), waits_.size(), pipeline_.holds_packets() ? sleep_with_held_ms : sleep_ms);
+    const int woken = ::ppoll(waits_.data(), waits, &timeout, nullptr);
     self.online();
+    vitals_.running.store(true, std::memory_order_relaxed);
     if (mesh_ != nullptr) mesh_->get_up(options_.index);
     std::uint64_t count = 0;
-    (void)!::read(wake_, &count, sizeof count);
+    const bool called = ::read(wake_, &count, sizeof count) > 0;
+    if (woken > 0 && !called) pace.woken_by_port();
 }
 
 void worker::wake_control() noexcept {

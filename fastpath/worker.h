@@ -4,8 +4,8 @@
 // pipeline, send, hand over, be quiescent.
 //
 // A worker without a thread (never started) is driven by run_once(): tests, benchmarks and the
-// offline engine do that.  With a thread it polls while there is traffic and sleeps on its ports'
-// descriptors after a while without; asleep it is offline for the tables.
+// offline engine do that.  With a thread it polls while there is traffic and sleeps after a while
+// without (pacing.h); asleep it is offline for the tables.
 #pragma once
 
 #include <atomic>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "fastpath/handover.h"
+#include "fastpath/pacing.h"
 #include "fastpath/pipeline.h"
 #include "fastpath/quiescence.h"
 
@@ -25,9 +26,16 @@ namespace esplane::fastpath {
 struct worker_options {
     unsigned index = 0;             ///< its lane of all ports; below max_lanes
     int cpu = -1;                   ///< to pin to; -1 = leave it to the scheduler
-    std::uint32_t idle_loops = 512; ///< without a packet before it sleeps
+    std::uint32_t idle_loops = 512; ///< without a packet before it sleeps; ~0u = it never does
     int wake_control = -1;          ///< eventfd to write to when events wait; -1 = none
     punt_rates punts;               ///< this worker's share; without limits where none are set
+};
+
+/// Whether a worker lives, and how much it works.  Written by the worker, read by control.
+struct worker_vitals {
+    counter loops;                    ///< moves while it runs
+    counter busy_ns;                  ///< in loops that had packets
+    std::atomic<bool> running{false}; ///< neither asleep nor ended: `loops` must move
 };
 
 class worker {
@@ -51,6 +59,8 @@ class worker {
     std::size_t run_once(moment now) noexcept;
 
     [[nodiscard]] const worker_counters& counters() const noexcept { return pipeline_.counters(); }
+    [[nodiscard]] const worker_vitals& vitals() const noexcept { return vitals_; }
+    [[nodiscard]] int cpu() const noexcept { return options_.cpu; } ///< -1: any
     /// Read by control: what the worker has to say.
     [[nodiscard]] event_ring& events() noexcept { return pipeline_.events(); }
     [[nodiscard]] const crypto::engine& engine() const noexcept { return *crypto_; }
@@ -63,7 +73,8 @@ class worker {
     [[nodiscard]] bool serves(const port& p) const noexcept { return options_.index < p.lanes(); }
     [[nodiscard]] std::size_t take_over(moment now) noexcept;
     void loop() noexcept;
-    void sleep(reader& self) noexcept;
+    void sleep(reader& self, pacing& pace, const pacing::rest& rest) noexcept;
+    [[nodiscard]] bool listen() noexcept;
     void wake_control() noexcept;
 
     worker_options options_;
@@ -74,7 +85,9 @@ class worker {
     pipeline pipeline_;
     std::array<packet, max_burst> burst_;
     std::vector<pollfd> waits_; ///< what a sleep waits on: wake_, then the ports
+    bool listens_ = true;       ///< every port has descriptors
     int wake_;                  ///< eventfd that ends a sleep
+    worker_vitals vitals_;
     std::atomic<bool> stopping_{false};
     std::thread thread_;
 };

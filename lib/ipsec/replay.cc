@@ -25,6 +25,15 @@ std::vector<std::uint32_t> replay_window::snapshot() const {
     return bitmap;
 }
 
+void replay_window::copy(const replay_window& live) noexcept {
+    const std::uint64_t* from = live.large_ ? live.large_.get() : live.small_.data();
+    std::uint64_t* to = large_ ? large_.get() : small_.data();
+    for (std::uint32_t i = 0; i <= mask_; ++i)
+        store(to[i],
+              std::atomic_ref(const_cast<std::uint64_t&>(from[i])).load(std::memory_order_acquire));
+    store(highest_, live.highest()); // after the words: see advance()
+}
+
 void replay_window::restore(std::uint64_t highest, const std::vector<std::uint32_t>& bitmap) {
     for (std::uint32_t i = 0; i <= mask_; ++i)
         store(word_of(std::uint64_t{i} * 64), 0);

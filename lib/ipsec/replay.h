@@ -61,6 +61,9 @@ class replay_window {
     [[nodiscard]] std::vector<std::uint32_t> snapshot() const;
     /// Starts from a client's state.  Before any packet only.
     void restore(std::uint64_t highest, const std::vector<std::uint32_t>& bitmap);
+    /// Starts from a window of the same size, whose owner may be at work.  What that one committed
+    /// before the call is in; of what it commits meanwhile each number may be or not be.
+    void copy(const replay_window& live) noexcept;
 
   private:
     /// A window of 64 packets fits beside the numbers: no second cache line for most SAs.
@@ -118,13 +121,14 @@ inline replay_verdict replay_window::commit(std::uint64_t seq) noexcept {
 }
 
 /// Clears the words that the window enters; those it only leaves keep stale bits that no number in
-/// the window maps to.
+/// the window maps to.  The number first: who reads beside us never finds a cleared word in a
+/// window that has not moved on yet, in which it would stand for numbers not seen.
 inline void replay_window::advance(std::uint64_t seq) noexcept {
     const std::uint64_t entered = seq / 64 - highest() / 64;
     const std::uint64_t ring = std::uint64_t{mask_} + 1;
-    for (std::uint64_t i = 0; i < entered && i < ring; ++i)
-        store(word_of(seq - i * 64), 0);
     store(highest_, seq);
+    for (std::uint64_t i = 0; i < entered && i < ring; ++i)
+        std::atomic_ref(word_of(seq - i * 64)).store(0, std::memory_order_release);
 }
 
 } // namespace esplane::ipsec
