@@ -3,7 +3,7 @@
 // Runs a scene inside a guest kernel of its own (user-mode Linux), for what the host's kernel may
 // lack: VLANs, VRFs.  No root is needed outside; inside the scene is root.
 //
-//   uml_scene SCRIPT      status: the scene's; 77 (skipped) without a guest kernel
+//   uml_scene SCRIPT [WORD]      status: the scene's; 77 (skipped) without a guest kernel
 //
 // ESPLANE_BUILD names the build directory, ESPLANE_UML_KERNEL the kernel (see lib/uml_guest.h).
 #include <cstdio>
@@ -28,7 +28,7 @@ std::string commands(const std::string& scene) {
            "export SANDBOX=/run/scene HOME=/run\n" +
            std::string(build == nullptr ? ""
                                         : "export ESPLANE_BUILD='" + std::string(build) + "'\n") +
-           "bash '" + scene + "'\necho \"status $?\"\necho 'scene over'\n";
+           "bash " + scene + "\necho \"status $?\"\necho 'scene over'\n";
 }
 
 int run(const std::string& scene) {
@@ -48,12 +48,13 @@ int run(const std::string& scene) {
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
-        std::fputs("usage: uml_scene SCRIPT\n", stderr);
+    if (argc != 2 && argc != 3) {
+        std::fputs("usage: uml_scene SCRIPT [WORD]\n", stderr);
         return 2;
     }
     try {
-        return run(std::filesystem::canonical(argv[1]));
+        const std::string script = std::filesystem::canonical(argv[1]);
+        return run("'" + script + "' " + (argc == 3 ? argv[2] : ""));
     } catch (const std::exception& e) {
         std::fprintf(stderr, "uml_scene: %s\n", e.what());
         return EXIT_FAILURE;
