@@ -354,8 +354,8 @@ void parse_own(stage& s, std::span<packet> packets, packet_list& clear) noexcept
             continue;
         }
         p.next = way_out;
-        p.flags = static_cast<std::uint16_t>((p.flags & ~packet_flag::for_machine) |
-                                             packet_flag::own);
+        p.flags =
+            static_cast<std::uint16_t>((p.flags & ~packet_flag::for_machine) | packet_flag::own);
         clear.push(p);
     }
 }
