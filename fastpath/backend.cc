@@ -101,7 +101,8 @@ struct user_backend::sa_record {
     };
     std::deque<former<sa_in>> former_in; ///< oldest first
     std::deque<former<sa_out>> former_out;
-    sa_counts late; ///< by those that are gone, after they had handed on
+    std::uint64_t work_known = 0; ///< as loads_of() last told
+    sa_counts late;               ///< by those that are gone, after they had handed on
     std::shared_ptr<spread_out> spread_out_now; ///< while all workers carry it
     std::shared_ptr<spread_in> spread_in_now;
     std::vector<std::shared_ptr<spread_out>> former_spreads; ///< their shares have counted, too
@@ -467,6 +468,22 @@ void user_backend::tend_spread() {
     for (const ipsec::sa_id& id : std::vector(spread_.begin(), spread_.end()))
         if (sa_record& r = *sas_.at(id); is_near_limit(r)) unspread(r);
     spreads_.tend();
+}
+
+std::vector<sa_load> user_backend::loads_of(unsigned worker) {
+    constexpr std::size_t most = 65536; // control has others to serve
+    constexpr std::uint64_t bytes_like_a_packet = 1024;
+    std::vector<sa_load> loads;
+    for (const auto& [id, r] : sas_) {
+        const bool is_theirs = (r->in && r->in->owner.who() == worker) ||
+                               (r->out && r->out->owner.who() == worker);
+        if (!is_theirs) continue;
+        const sa_counts c = r->counts();
+        const std::uint64_t work = c.packets + c.bytes / bytes_like_a_packet;
+        loads.push_back({id, work - std::exchange(r->work_known, work)});
+        if (loads.size() == most) break;
+    }
+    return loads;
 }
 
 bool user_backend::ask_to_move(const ipsec::sa_id& id, unsigned to) {

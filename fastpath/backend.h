@@ -17,6 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "fastpath/balance.h"
 #include "fastpath/event_ring.h"
 #include "fastpath/nonces.h"
 #include "fastpath/spread_keeper.h"
@@ -49,6 +50,9 @@ class user_backend final : public control::backend {
     /// Takes all SAs from a worker that is stuck; each is the next one's that has a packet for it.
     /// Returns how many there were.
     std::size_t take_from(unsigned worker);
+    /// What the SAs of a worker have given it to do since the last call, for some of them where
+    /// there are very many.
+    [[nodiscard]] std::vector<sa_load> loads_of(unsigned worker);
     /// Asks the owner of an SA, of both its directions, to pass it on to a worker with its next
     /// packet.  False: there is no such SA.
     bool ask_to_move(const ipsec::sa_id& id, unsigned to);

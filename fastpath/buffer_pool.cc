@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t huge_page = 2u << 20;
 /// Frames that a lane keeps to itself while there are others: a burst in each direction, and more.
-constexpr std::size_t lane_frames = 8 * frame_depot::chunk;
+constexpr std::size_t full_stack = 8 * frame_depot::chunk;
 
 /// Room for `bytes` that starts on a huge page.  What the alignment costs is given back.
 void* map_aligned(std::size_t bytes) {
@@ -40,50 +40,60 @@ result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count, unsi
         new buffer_pool(static_cast<std::uint8_t*>(base), count, lanes));
 }
 
-/// All frames begin in the depot but what does not fill a chunk, and, with one lane, all in its
-/// stack: nobody is there to share them with.
+/// All frames begin at home, in whole chunks in the depots; what is left over is lane 0's.
 buffer_pool::buffer_pool(std::uint8_t* base, std::uint32_t count, unsigned lanes)
     : base_(base)
     , count_(count)
     , lanes_(lanes)
-    , full_(lanes == 1 ? count : lane_frames)
+    , lanes_a_frame_((std::uint64_t{lanes} << 32) / count)
     , stacks_(std::make_unique<stack[]>(lanes))
-    , depot_(count / frame_depot::chunk + 1) {
-    for (unsigned i = 0; i < lanes; ++i)
+    , away_(std::make_unique<stack[]>(std::size_t{lanes} * lanes)) {
+    for (unsigned i = 0; i < lanes; ++i) {
         stacks_[i].reserve(count + frame_depot::chunk);
-    std::array<std::uint64_t, frame_depot::chunk> chunk{};
-    std::size_t in_chunk = 0;
-    for (std::uint32_t i = count; i-- > 0;) {
-        chunk[in_chunk++] = std::uint64_t{i} * frame_size;
-        const bool whole = in_chunk == chunk.size();
-        if (whole && lanes > 1) {
-            (void)depot_.put(chunk);
-            in_chunk = 0;
-        } else if (whole || i == 0) {
-            for (std::size_t k = 0; k < in_chunk; ++k)
-                stacks_[0].push(chunk[k]);
-            in_chunk = 0;
-        }
+        depots_.push_back(std::make_unique<frame_depot>(count / frame_depot::chunk + 1));
     }
+    for (unsigned i = 0; lanes > 1 && i < lanes * lanes; ++i)
+        away_[i].reserve(count + frame_depot::chunk);
+    for (std::uint32_t i = count; i-- > 0;) {
+        const unsigned home = home_of(std::uint64_t{i} * frame_size);
+        stack& s = stacks_[home];
+        s.push(std::uint64_t{i} * frame_size);
+        if (lanes > 1 && s.size() == frame_depot::chunk && depots_[home]->put(s.top()))
+            s.shrink(frame_depot::chunk);
+    }
+    for (unsigned i = 1; i < lanes; ++i)
+        while (stacks_[i].size() != 0)
+            stacks_[0].push(stacks_[i].pop());
 }
 
 buffer_pool::~buffer_pool() {
     ::munmap(base_, size());
 }
 
-/// A depot cell that another lane is just emptying takes nothing: the stack gives next time.
+/// A depot cell that another lane is just emptying takes nothing: the chunk goes next time.
 void buffer_pool::put(std::uint64_t frame) noexcept {
-    stack& s = mine();
+    const unsigned home = home_of(frame);
+    const bool ours = home == this_lane();
+    stack& s = ours ? mine() : away(home);
     s.push(frame);
-    if (s.size() > full_ && depot_.put(s.top())) s.shrink(frame_depot::chunk);
+    if (lanes_ == 1 || s.size() < (ours ? full_stack : frame_depot::chunk)) return;
+    if (depots_[home]->put(s.top())) s.shrink(frame_depot::chunk);
 }
 
 /// False: there is none to be had.
 bool buffer_pool::stock(stack& s) noexcept {
     if (s.size() != 0) return true;
     s.grow(frame_depot::chunk);
-    if (depot_.take(s.top())) return true;
+    for (unsigned i = 0, from = this_lane(); i < lanes_; ++i) {
+        if (depots_[from]->take(s.top())) return true;
+        from = from + 1 == lanes_ ? 0 : from + 1;
+    }
     s.shrink(frame_depot::chunk);
+    for (unsigned home = 0; lanes_ > 1 && home < lanes_; ++home)
+        if (stack& a = away(home); a.size() != 0) {
+            s.push(a.pop());
+            return true;
+        }
     return false;
 }
 
@@ -115,9 +125,11 @@ void buffer_pool::give(std::span<const std::uint64_t> frames) noexcept {
 }
 
 std::size_t buffer_pool::free_frames() const noexcept {
-    std::size_t n = depot_.size() * frame_depot::chunk;
+    std::size_t n = 0;
     for (unsigned i = 0; i < lanes_; ++i)
-        n += stacks_[i].size();
+        n += stacks_[i].size() + depots_[i]->size() * frame_depot::chunk;
+    for (unsigned i = 0; i < lanes_ * lanes_; ++i)
+        n += away_[i].size();
     return n;
 }
 

@@ -4,8 +4,9 @@
 //
 // The mapping is what an AF_XDP port registers as its UMEM, so frames go from port to port, and
 // from worker to worker, without a copy.  Everything exists at start: an empty pool costs packets,
-// never memory.  A lane whose stack runs over or empty gives to or takes from the common depot, in
-// chunks.
+// never memory.  Each frame has a home lane, in whose caches it mostly lies, and on whose memory
+// node; whoever frees it gives it back to there, in chunks, by a depot.  A lane that has none left
+// takes from others' depots.
 // Threads: release, allocate, take and give work on the stack of this_lane(); the rest is
 // anybody's. Huge pages by madvise where the kernel has them.
 #pragma once
@@ -52,11 +53,18 @@ class buffer_pool final : public buffer_owner {
     [[nodiscard]] std::uint8_t* base() const noexcept { return base_; }
     [[nodiscard]] std::uint64_t size() const noexcept { return std::uint64_t{count_} * frame_size; }
     [[nodiscard]] std::uint32_t count() const noexcept { return count_; }
-    /// Free frames of all lanes and the depot; while workers run, about.
+    /// Free frames of all lanes and depots; while workers run, about.
     [[nodiscard]] std::size_t free_frames() const noexcept;
-    /// Free frames that this lane can have now: its own and the depot's.
+    /// Free frames that this lane can have now: its own and the depots'.
     [[nodiscard]] std::size_t within_reach() const noexcept {
-        return mine().size() + depot_.size() * frame_depot::chunk;
+        std::size_t n = mine().size();
+        for (unsigned i = 0; i < lanes_; ++i)
+            n += depots_[i]->size() * frame_depot::chunk;
+        return n;
+    }
+    /// The lane that a frame belongs to.
+    [[nodiscard]] unsigned home_of(std::uint64_t frame) const noexcept {
+        return static_cast<unsigned>(frame / frame_size * lanes_a_frame_ >> 32);
     }
 
   private:
@@ -91,15 +99,18 @@ class buffer_pool final : public buffer_owner {
     buffer_pool(std::uint8_t* base, std::uint32_t count, unsigned lanes);
     [[nodiscard]] stack& mine() noexcept { return stacks_[this_lane()]; }
     [[nodiscard]] const stack& mine() const noexcept { return stacks_[this_lane()]; }
+    /// What this lane has freed of another's.
+    [[nodiscard]] stack& away(unsigned home) noexcept { return away_[this_lane() * lanes_ + home]; }
     void put(std::uint64_t frame) noexcept;
     [[nodiscard]] bool stock(stack& s) noexcept;
 
     std::uint8_t* base_;
     std::uint32_t count_;
     unsigned lanes_;
-    std::size_t full_; ///< frames in a lane's stack at which a chunk goes to the depot
+    std::uint64_t lanes_a_frame_; ///< times 2^32, rounded down
     std::unique_ptr<stack[]> stacks_;
-    frame_depot depot_;
+    std::unique_ptr<stack[]> away_; ///< by lane and home
+    std::vector<std::unique_ptr<frame_depot>> depots_;
 };
 
 } // namespace esplane::fastpath

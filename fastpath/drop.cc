@@ -57,6 +57,7 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"punt_limited_icmp", "for the machine, above the rate for ICMP (--punt-limit)"},
     {"punt_limited_other", "for the machine, above the rate for the rest (--punt-limit)"},
     {"handover_full", "for a worker that has too many packets of others to work on"},
+    {"spread_full", "of an SA on all workers whose packets wait for one of them too long"},
     {"sa_moved", "its SA was just taken from a worker that is stuck"},
 }};
 

@@ -66,6 +66,7 @@ enum class drop_reason : std::uint8_t {
     punt_limited_other,
     // workers
     handover_full,
+    spread_full,
     sa_moved,
     count_,
 };

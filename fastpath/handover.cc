@@ -28,6 +28,16 @@ void handover_mesh::ring_bell(unsigned worker) noexcept {
     (void)!::write(b.bell, &one, sizeof one);
 }
 
+unsigned outbox::idle() noexcept {
+    for (unsigned i = 0; i < mesh_.workers(); ++i) {
+        last_idle_ = last_idle_ + 1 == mesh_.workers() ? 0 : last_idle_ + 1;
+        if (last_idle_ != self_ && !mesh_.has_arrivals(last_idle_) &&
+            mesh_.ring(self_, last_idle_).waiting() < max_burst)
+            return last_idle_;
+    }
+    return none;
+}
+
 void outbox::publish() noexcept {
     for (; touched_ != 0; touched_ &= touched_ - 1) {
         const auto to = static_cast<unsigned>(std::countr_zero(touched_));

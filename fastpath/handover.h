@@ -20,16 +20,19 @@
 #include <span>
 #include <vector>
 
+#include "fastpath/lane.h"
 #include "fastpath/packet.h"
 
 namespace esplane::fastpath {
 
 /// What the next worker does with a packet.
 enum class handover_phase : std::uint8_t {
-    inbound,  ///< parsed: decrypt it and go on from there
-    outbound, ///< `note` names the sa_out: encrypt, send
-    transmit, ///< a frame, complete: send it by packet::port
-    punt,     ///< a frame, complete: up by packet::port
+    inbound,           ///< parsed: decrypt it and go on from there
+    outbound,          ///< `note` names the sa_out: encrypt, send
+    transmit,          ///< a frame, complete: send it by packet::port
+    punt,              ///< a frame, complete: up by packet::port
+    numbered_outbound, ///< `ticket` of the spread_out `note.slot`: encrypt, put
+    numbered_inbound,  ///< `ticket` of the spread_in `note.slot`: decrypt, put; serial: seq_high
 };
 
 /// One writer, one reader, no waiting.
@@ -66,6 +69,10 @@ class handover_ring {
         next_out_ += static_cast<std::uint32_t>(n);
         out_.store(next_out_, std::memory_order_release);
     }
+    /// Writer: how many the reader has not taken yet.
+    [[nodiscard]] std::uint32_t waiting() const noexcept {
+        return next_in_ - out_.load(std::memory_order_acquire);
+    }
     /// Reader, before it falls asleep.
     [[nodiscard]] bool empty() const noexcept {
         return in_.load(std::memory_order_seq_cst) == next_out_;
@@ -99,12 +106,21 @@ class handover_mesh {
     void get_up(unsigned worker) noexcept {
         beds_[worker].asleep.store(false, std::memory_order_relaxed);
     }
+    /// The worker itself, each loop: whether its ports had packets.
+    void note_arrivals(unsigned worker, bool some) noexcept {
+        if (beds_[worker].arrivals.load(std::memory_order_relaxed) != some)
+            beds_[worker].arrivals.store(some, std::memory_order_relaxed);
+    }
+    [[nodiscard]] bool has_arrivals(unsigned worker) const noexcept {
+        return beds_[worker].arrivals.load(std::memory_order_relaxed);
+    }
     /// After publishing to a worker: wakes it where it sleeps, once per sleep.
     void ring_bell(unsigned worker) noexcept;
 
   private:
     struct alignas(64) bed {
         std::atomic<bool> asleep{false};
+        std::atomic<bool> arrivals{false};
         int bell = -1;
     };
     unsigned workers_;
@@ -118,6 +134,12 @@ class handover_sink {
     virtual ~handover_sink() = default;
     /// Takes the packet over, its `note` set; false: not now, it remains the caller's.
     [[nodiscard]] virtual bool push(unsigned to, packet& p) noexcept = 0;
+    /// Another worker whose ports are quiet and who has done most of what it was given; `none`
+    /// where all are busy.
+    static constexpr unsigned none = max_lanes;
+    [[nodiscard]] virtual unsigned idle() noexcept { return none; }
+    /// At the end of the loop that worker is woken: something is there for it.
+    virtual void nudge(unsigned) noexcept {}
 };
 
 /// One worker's way to all others.
@@ -134,6 +156,10 @@ class outbox final : public handover_sink {
         touched_ |= std::uint64_t{1} << to;
         return true;
     }
+    [[nodiscard]] unsigned idle() noexcept override;
+    void nudge(unsigned to) noexcept override {
+        if (to != self_) touched_ |= std::uint64_t{1} << to;
+    }
     /// The others see what was pushed since the last call.
     void publish() noexcept;
 
@@ -141,6 +167,7 @@ class outbox final : public handover_sink {
     handover_mesh& mesh_;
     unsigned self_;
     std::uint64_t touched_ = 0; ///< workers that have something to see
+    unsigned last_idle_ = 0;    ///< whom idle() named last
 };
 
 } // namespace esplane::fastpath

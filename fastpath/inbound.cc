@@ -3,6 +3,7 @@
 
 #include "fastpath/account.h"
 #include "fastpath/parse.h"
+#include "fastpath/spread.h"
 #include "lib/wire/checksum.h"
 
 namespace esplane::fastpath {
@@ -17,10 +18,6 @@ constexpr std::uint8_t ecn_ce = 3;
 const std::uint8_t* destination_of(const packet& p) noexcept {
     return p.family == family::ipv4 ? reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination)
                                     : p.ipv6().destination.data();
-}
-
-std::uint32_t esp_offset(const packet& p) noexcept {
-    return p.protocol == wire::proto_udp ? p.l4_offset + sizeof(wire::udp_header) : p.l4_offset;
 }
 
 ipsec::sa_id id_of(const sa_in& sa) {
@@ -153,7 +150,44 @@ drop_reason accept(stage& s, inbound_item& c) noexcept {
     return drop_reason::none;
 }
 
+/// What follows the verdict on an ICV.
+void go_on(stage& s, inbound_item& c, bool authentic, packet_list& clear) noexcept {
+    drop_reason why = drop_reason::icv_mismatch;
+    if (authentic)
+        why = accept(s, c);
+    else
+        c.sa->integrity_failed.add(1);
+    if (why != drop_reason::none) {
+        s.drop(*c.p, why);
+        return;
+    }
+    s.counters.decrypted.add(1);
+    c.p->inbound_sa = c.sa;
+    clear.push(*c.p);
+}
+
+void spread_runs(stage& s, std::span<inbound_item> items) noexcept {
+    while (!items.empty()) {
+        std::size_t n = 1;
+        while (n < items.size() && items[n].sa == items[0].sa)
+            ++n;
+        spread_inbound(s, *items[0].sa->spread.load(std::memory_order_acquire), items.first(n));
+        items = items.subspan(n);
+    }
+}
+
 } // namespace
+
+crypto::job decryption_of(const inbound_item& c) noexcept {
+    crypto::job j{};
+    j.keys = c.sa->keys;
+    j.esp = c.p->data + c.offset;
+    j.text_length = c.p->length - c.offset - static_cast<std::uint32_t>(sizeof(wire::esp_header)) -
+                    c.sa->layout.iv_length - c.sa->layout.icv_length;
+    j.esn = (c.sa->flags & ipsec::sa_flag::esn) != 0;
+    j.seq_high = static_cast<std::uint32_t>(c.sequence >> 32);
+    return j;
+}
 
 // 1. Find the SA of each packet; its lines are fetched a step ahead.  Another worker's SA: hand
 //    over.
@@ -178,7 +212,7 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
         s.shared.inbound().prefetch_entry(items[i].hash);
 
     std::span<crypto::job> jobs = s.scratch.jobs;
-    unsigned count = 0;
+    unsigned count = 0, spread = 0;
     for (unsigned i = 0; i < esp.size(); ++i) {
         inbound_item& c = items[count];
         if (count != i) c = items[i];
@@ -195,31 +229,35 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
             s.drop(*c.p, why);
             continue;
         }
-        crypto::job& j = jobs[count++];
-        j.keys = c.sa->keys;
-        j.esp = c.p->data + c.offset;
-        j.text_length = c.p->length - c.offset -
-                        static_cast<std::uint32_t>(sizeof(wire::esp_header)) -
-                        c.sa->layout.iv_length - c.sa->layout.icv_length;
-        j.esn = (c.sa->flags & ipsec::sa_flag::esn) != 0;
-        j.seq_high = static_cast<std::uint32_t>(c.sequence >> 32);
+        if (c.sa->spread.load(std::memory_order_relaxed) != nullptr) [[unlikely]]
+            s.scratch.spread_in[spread++] = c;
+        else
+            jobs[count++] = decryption_of(c);
     }
     s.crypto.decrypt(jobs.first(count));
 
-    for (unsigned i = 0; i < count; ++i) {
-        inbound_item& c = items[i];
-        drop_reason why = drop_reason::icv_mismatch;
-        if (jobs[i].ok)
-            why = accept(s, c);
-        else
-            c.sa->integrity_failed.add(1);
-        if (why != drop_reason::none) {
-            s.drop(*c.p, why);
+    for (unsigned i = 0; i < count; ++i)
+        go_on(s, items[i], jobs[i].ok, clear);
+    spread_runs(s, std::span(s.scratch.spread_in).first(spread));
+}
+
+void release_inbound(stage& s, const spread_in& all, std::span<packet* const> ready,
+                     packet_list& clear) noexcept {
+    sa_in* sa = all.sa.load(std::memory_order_acquire);
+    for (packet* p : ready) {
+        const bool authentic = p->drop == static_cast<std::uint8_t>(drop_reason::none);
+        p->drop = 0;
+        if (sa == nullptr) {
+            s.drop(*p, drop_reason::sa_unknown);
             continue;
         }
-        s.counters.decrypted.add(1);
-        c.p->inbound_sa = c.sa;
-        clear.push(*c.p);
+        // Others of the burst it came with may have moved the window meanwhile.
+        inbound_item c{
+            .p = p, .sa = sa, .sequence = 0, .spi = {}, .hash = 0, .offset = esp_offset(*p)};
+        if (const drop_reason why = check(c); why != drop_reason::none)
+            s.drop(*p, why);
+        else
+            go_on(s, c, authentic, clear);
     }
 }
 

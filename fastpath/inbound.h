@@ -16,4 +16,18 @@ namespace esplane::fastpath {
 /// esp   packets that parse() put there: ESP or ESP in UDP, for the machine
 void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept;
 
+/// Where the ESP header of a packet that parse() took for ESP begins, from its data.
+[[nodiscard]] inline std::uint32_t esp_offset(const packet& p) noexcept {
+    return p.protocol == wire::proto_udp
+               ? p.l4_offset + static_cast<std::uint32_t>(sizeof(wire::udp_header))
+               : p.l4_offset;
+}
+
+/// The work for the engine; of `sequence` only the upper half is asked for.
+[[nodiscard]] crypto::job decryption_of(const inbound_item& c) noexcept;
+
+/// What has been decrypted for a spread SA of this worker, in order: goes on as in inbound().
+void release_inbound(stage& s, const spread_in& all, std::span<packet* const> ready,
+                     packet_list& clear) noexcept;
+
 } // namespace esplane::fastpath

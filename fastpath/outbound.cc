@@ -167,6 +167,8 @@ std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
         const unsigned who = s.owner_of(item.sa->owner);
         if (who == s.self)
             items[kept++] = item;
+        else if (who == sa_owner::spread)
+            s.scratch.spread[s.spread++] = item;
         else
             s.hand_over(*item.p, who, handover_phase::outbound, item.sa->name);
     }

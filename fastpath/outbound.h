@@ -14,8 +14,9 @@ namespace esplane::fastpath {
 /// Encrypts in place and appends the outer packets to `out`, their route in `next`.
 void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept;
 
-/// Hands over what falls under another worker's SA; returns how many of `items` remain, at the
-/// front.  What outbound() gets has been through this.
+/// Hands over what falls under another worker's SA and puts what falls under a spread one into
+/// s.scratch.spread; returns how many of `items` remain, at the front.  What outbound() gets has
+/// been through this.
 [[nodiscard]] std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept;
 
 /// The largest inner packet that fits a path of `mtu` bytes through this SA; as the kernel's

@@ -70,7 +70,10 @@ struct alignas(64) packet {
     wire::be16 source_port;      ///< as in ipsec::flow
     wire::be16 destination_port;
     std::uint16_t interface = 0; ///< fib::interface it came in on; after next_hop it leaves by
-    const sa_in* inbound_sa = nullptr; ///< SA it came out of; nullptr = clear
+    union {
+        const sa_in* inbound_sa = nullptr; ///< SA it came out of; nullptr = clear
+        std::uint64_t ticket;              ///< between two workers, instead: see in_order.h
+    };
     union {
         const adjacency* next = nullptr; ///< how it leaves; valid within one burst
         handover_note note;              ///< between two workers, instead

@@ -7,6 +7,7 @@
 #include "fastpath/inbound.h"
 #include "fastpath/next_hop.h"
 #include "fastpath/parse.h"
+#include "fastpath/spread.h"
 
 namespace esplane::fastpath {
 
@@ -59,14 +60,23 @@ void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
     packet_list esp, clear, frames, leaving;
     std::size_t known = 0;
     const bool closed = shared_.closed();
+    ticket_run numbered(s);
     for (packet* p : handed) {
         const handover_note note = p->note;
-        p->next = nullptr;
+        const auto phase = static_cast<handover_phase>(note.phase);
+        const bool has_ticket =
+            phase == handover_phase::numbered_outbound || phase == handover_phase::numbered_inbound;
         if (closed) {
+            if (has_ticket) numbered.refuse(*p);
             s.drop(*p, drop_reason::closed);
             continue;
         }
-        switch (static_cast<handover_phase>(note.phase)) {
+        if (has_ticket) {
+            numbered.add(*p, leaving);
+            continue;
+        }
+        p->next = nullptr;
+        switch (phase) {
         case handover_phase::inbound:
             esp.push(*p);
             break;
@@ -81,13 +91,62 @@ void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
             break;
         case handover_phase::punt:
             raise(s, *p);
+            break;
+        case handover_phase::numbered_outbound:
+        case handover_phase::numbered_inbound:
+            break;
         }
     }
+    numbered.finish(leaving);
     encrypt(s, std::span(scratch_.protect).first(known), leaving);
     decrypt(s, esp, clear);
     forward(s, clear, leaving);
     transmit(s, frames);
     finish(s);
+}
+
+bool pipeline::release_spread(moment now) noexcept {
+    bool some = false;
+    std::array<packet*, max_burst> ready;
+    shared_.spread_outbound().each([&](spread_out& all) {
+        if (all.releaser != lane_) return;
+        for (std::size_t n; (n = all.order.peek(ready)) != 0; some = true) {
+            stage s = begin(now);
+            counters_.handed_in.add(n);
+            packet_list frames;
+            for (packet* p : std::span(ready).first(n))
+                frames.push(*p);
+            transmit(s, frames);
+            finish(s);
+            all.order.release();
+        }
+        all.order.release(); // tickets that led nowhere
+    });
+    shared_.spread_inbound().each([&](spread_in& all) {
+        if (all.owner != lane_) return;
+        for (std::size_t n; (n = all.order.peek(ready)) != 0; some = true) {
+            stage s = begin(now);
+            counters_.handed_in.add(n);
+            packet_list clear, leaving;
+            release_inbound(s, all, std::span(ready).first(n), clear);
+            filter_decrypted(s, clear, 0);
+            forward(s, clear, leaving);
+            finish(s);
+            all.order.release();
+        }
+        all.order.release();
+    });
+    return some;
+}
+
+bool pipeline::awaits_release() const noexcept {
+    bool some = false;
+    shared_.spread_outbound().each([&](const spread_out& all) {
+        some = some || (all.releaser == lane_ && all.order.ready());
+    });
+    shared_.spread_inbound().each(
+        [&](const spread_in& all) { some = some || (all.owner == lane_ && all.order.ready()); });
+    return some;
 }
 
 /// What was inside ESP goes on beside what came in clear.
@@ -166,6 +225,8 @@ void pipeline::protect(stage& s, std::span<protect_item> items, packet_list& lea
 void pipeline::encrypt(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept {
     items = items.first(keep_own(s, items));
     if (!items.empty()) outbound(s, items, leaving);
+    if (s.spread != 0) spread_outbound(s, std::span(s.scratch.spread).first(s.spread), leaving);
+    s.spread = 0;
 }
 
 /// What leaves as it came.

@@ -40,6 +40,12 @@ class pipeline {
     /// Goes on with at most max_burst packets that another worker began.
     void take_over(std::span<packet* const> handed, moment now) noexcept;
 
+    /// Goes on with what all workers together have finished for this one.  False: nothing was
+    /// there.
+    bool release_spread(moment now) noexcept;
+    /// Whether release_spread() would find something.
+    [[nodiscard]] bool awaits_release() const noexcept;
+
     /// How much may go to the machine's own stack from now on.
     void limit_punts(const punt_rates& rates) noexcept { punts_ = punt_limiter(rates); }
 

@@ -23,6 +23,8 @@
 namespace esplane::fastpath {
 
 struct adjacency;
+struct spread_in;
+struct spread_out;
 
 /// What every SA counts, and where it must stop to think.
 struct sa_account {
@@ -71,6 +73,8 @@ struct alignas(64) sa_in {
     ipsec::mode run_mode = ipsec::mode::tunnel;
     ipsec::selector selector;
     sa_limits limits;
+    /// Where its packets are decrypted by all workers; nullptr: by the owner alone.
+    std::atomic<spread_in*> spread{nullptr};
     counter integrity_failed;
     counter replay;
     counter replay_too_old;
@@ -110,6 +114,8 @@ struct alignas(64) sa_out {
     /// Of the interface whose traffic goes into it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};
     sa_name name; ///< the directory's
+    /// Where `owner` says spread.
+    std::atomic<spread_out*> spread{nullptr};
 
     [[nodiscard]] const std::uint8_t* first_header() const noexcept {
         return header.data() + template_size - header_length;

@@ -23,14 +23,15 @@ namespace esplane::fastpath {
 class sa_owner {
   public:
     static constexpr unsigned nobody = 0xff;
-    static constexpr unsigned moved = 0xfe; ///< this object is dead
-    static_assert(max_lanes <= moved);
+    static constexpr unsigned moved = 0xfe;  ///< this object is dead
+    static constexpr unsigned spread = 0xfd; ///< all workers together: see spread.h
+    static_assert(max_lanes <= spread);
 
     /// Worker: whether `self` owns it and nobody wishes for it.  The usual case, one load.
     [[nodiscard]] bool is(unsigned self) const noexcept {
         return state_.load(std::memory_order_acquire) == settled(self);
     }
-    /// Worker: claims it where nobody owns it.  Returns the owner, or moved.
+    /// Worker: claims it where nobody owns it.  Returns the owner, moved or spread.
     unsigned claim(unsigned self) noexcept {
         std::uint16_t before = settled(nobody);
         if (state_.compare_exchange_strong(before, settled(self), std::memory_order_acq_rel,
@@ -49,13 +50,19 @@ class sa_owner {
     void wish(unsigned to) noexcept {
         std::uint16_t before = state_.load(std::memory_order_relaxed);
         const unsigned owner = before & 0xff;
-        if (owner == nobody || owner == moved) return;
+        if (owner == nobody || owner == moved || owner == spread) return;
         const auto after = static_cast<std::uint16_t>(owner | (owner == to ? nobody : to) << 8);
         (void)state_.compare_exchange_strong(before, after, std::memory_order_relaxed);
     }
+    /// Control: it is to be everybody's, with the owner's next packet, or now where nobody owns it.
+    void wish_spread() noexcept {
+        std::uint16_t before = settled(nobody);
+        if (!state_.compare_exchange_strong(before, settled(spread), std::memory_order_acq_rel))
+            wish(spread);
+    }
     /// Control: this object is dead.
     void abandon() noexcept { state_.store(settled(moved), std::memory_order_seq_cst); }
-    /// Anybody: a worker, nobody or moved.
+    /// Anybody: a worker, nobody, moved or spread.
     [[nodiscard]] unsigned who() const noexcept {
         return state_.load(std::memory_order_relaxed) & 0xff;
     }

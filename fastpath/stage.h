@@ -87,7 +87,9 @@ struct burst_scratch {
     std::array<protect_item, max_burst> protect;
     std::array<inbound_item, max_burst> inbound;
     std::array<crypto::job, max_burst> jobs;
-    std::array<sa_owner*, 2 * max_burst> passing; ///< SAs whose owner may have to be another
+    std::array<sa_owner*, 2 * max_burst> passing;  ///< SAs whose owner may have to be another
+    std::array<protect_item, max_burst> spread;    ///< what falls under SAs that are spread
+    std::array<inbound_item, max_burst> spread_in; ///< the same, inbound
 };
 
 /// One burst's surroundings.  `routes` is the same table for the whole burst.
@@ -103,7 +105,10 @@ struct stage {
     moment now;
     unsigned self = 0;               ///< the worker
     handover_sink* others = nullptr; ///< nullptr: there are none
+    /// Whether there is an interface for every if_id, and it is up: an embedder's are his own.
+    bool every_interface = false;
     unsigned passing = 0;            ///< how many of scratch.passing are set
+    unsigned spread = 0;             ///< of scratch.spread
     packet_list lost{};              ///< released at the end of the burst
     packet_list created{};           ///< ICMP errors, sent at the end of the burst
 
@@ -114,8 +119,8 @@ struct stage {
         lost.push(p);
     }
 
-    /// Who is to work on an SA: `self`, another worker, or sa_owner::moved.  Claims an SA that has
-    /// no owner.
+    /// Who is to work on an SA: `self`, another worker, sa_owner::moved or sa_owner::spread.
+    /// Claims an SA that has no owner.
     [[nodiscard]] unsigned owner_of(sa_owner& o) noexcept {
         if (o.is(self)) [[likely]]
             return self;

@@ -17,6 +17,7 @@
 #include "fastpath/retired.h"
 #include "fastpath/sa.h"
 #include "fastpath/sa_directory.h"
+#include "fastpath/spread.h"
 #include "lib/ipsec/policy.h"
 
 namespace esplane::fastpath {
@@ -60,6 +61,13 @@ class tables {
                                       std::uint32_t if_id) const noexcept;
     /// SAs that packets under way between workers name.
     [[nodiscard]] const sa_directory& outbound() const noexcept { return outbound_; }
+    /// SAs that all workers carry together.
+    [[nodiscard]] const spread_table<spread_out>& spread_outbound() const noexcept {
+        return spread_outbound_;
+    }
+    [[nodiscard]] const spread_table<spread_in>& spread_inbound() const noexcept {
+        return spread_inbound_;
+    }
     /// Whether UDP to this port of the machine carries ESP for some SA.
     [[nodiscard]] bool is_encap_port(wire::be16 port) const noexcept {
         const std::uint16_t n = port.host();
@@ -87,6 +95,8 @@ class tables {
     void set_encap_port(wire::be16 port, bool on) noexcept;
     [[nodiscard]] lookup_table<sa_in>& inbound() noexcept { return inbound_; }
     [[nodiscard]] sa_directory& outbound() noexcept { return outbound_; }
+    [[nodiscard]] spread_table<spread_out>& spread_outbound() noexcept { return spread_outbound_; }
+    [[nodiscard]] spread_table<spread_in>& spread_inbound() noexcept { return spread_inbound_; }
     /// Puts in and takes out a policy for the traffic of an interface, or, 0, of none.  The entry
     /// stays the caller's, and readable until the workers were quiescent.
     template <std::size_t Words>
@@ -116,6 +126,8 @@ class tables {
     std::atomic<fib*> routes_;
     lookup_table<sa_in> inbound_;
     sa_directory outbound_;
+    spread_table<spread_out> spread_outbound_;
+    spread_table<spread_in> spread_inbound_;
     spd_set policies_; ///< of no interface
     lookup_table<interface_policies> interfaces_;
     std::atomic<bool> closed_{false};
