@@ -130,9 +130,9 @@ packet_ring::~packet_ring() {
     if (memory_ != nullptr) ::munmap(memory_, ring_bytes);
 }
 
-result<std::uint16_t> packet_ring::join(std::uint16_t group) {
-    const int kind = PACKET_FANOUT_HASH | (group == 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
-    const int wanted = group | kind << 16;
+result<std::uint16_t> packet_ring::join(std::optional<std::uint16_t> group) {
+    const int kind = PACKET_FANOUT_HASH | (group ? 0 : PACKET_FANOUT_FLAG_UNIQUEID);
+    const int wanted = group.value_or(0) | kind << 16;
     if (auto r = set_option(fd_.get(), PACKET_FANOUT, wanted, "PACKET_FANOUT"); !r)
         return tl::unexpected(r.error());
     int joined = 0;

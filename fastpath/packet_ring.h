@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "lib/base/result.h"
@@ -38,8 +39,8 @@ class packet_ring {
     packet_ring& operator=(packet_ring&&) = delete;
 
     /// Shares what arrives with others by the flows' hash.
-    /// group   0 makes a new one.  Returns its number.
-    [[nodiscard]] result<std::uint16_t> join(std::uint16_t group);
+    /// group   what the first of them got; nothing makes a new one.  Returns its number.
+    [[nodiscard]] result<std::uint16_t> join(std::optional<std::uint16_t> group);
     /// Begins to listen.
     [[nodiscard]] result<void> listen();
     /// Takes the place of this one: same descriptor, same memory, as if opened anew.

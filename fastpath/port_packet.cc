@@ -149,7 +149,7 @@ result<std::unique_ptr<packet_port>> packet_port::open(packet_port_options optio
 
 /// All sockets are in their group before the first listens: each frame goes to one of them.
 result<void> packet_port::open_lanes(unsigned count, int ifindex) {
-    std::uint16_t group = 0;
+    std::optional<std::uint16_t> group;
     for (unsigned i = 0; i < count; ++i) {
         auto ring = packet_ring::open(ifindex);
         if (!ring) return tl::unexpected(ring.error());
@@ -311,11 +311,9 @@ result<bool> packet_port::tend() {
         l->ring.clear_error();
     if (usable && d.ifindex != ifindex_ && !any_worker_inside()) fits = reopen(d.ifindex);
     if (usable && fits && d.ifindex == ifindex_) up_.store(true, std::memory_order_seq_cst);
-    if (up() != std::exchange(told_up_, up())) return true;
-    const std::string trouble = fits ? "" : fits.error().text;
-    if (trouble != std::exchange(told_trouble_, trouble) && !fits)
-        return tl::unexpected(fits.error());
-    return false;
+    const bool changed = up() != std::exchange(told_up_, up());
+    if (!fits) return tl::unexpected(fits.error());
+    return changed;
 }
 
 bool packet_port::any_worker_inside() const noexcept {

@@ -101,8 +101,7 @@ class packet_port final : public port {
     std::vector<std::unique_ptr<lane_state>> lanes_;
     std::atomic<int> ifindex_{0};
     std::atomic<bool> up_{false};
-    bool told_up_ = true;      ///< what the last tend() left
-    std::string told_trouble_; ///< the last error of tend()
+    bool told_up_ = true; ///< what the last tend() left
     std::optional<tun> way_up_;
     std::string no_way_up_;
     mutable counter lost_by_kernel_; ///< control's

@@ -8,9 +8,9 @@
 
 namespace esplane::tools {
 
-/// Sends an empty datagram to the neighbour's discard port (RFC 863), which the kernel cannot do
-/// without the MAC address.  For where CAP_NET_ADMIN is missing; rtnetlink tells what came of it.
-/// Errors: what the socket gives.
+/// Sends it an ICMP echo reply, which it ignores, but which the kernel cannot send without its MAC
+/// address.  For where CAP_NET_ADMIN is missing; rtnetlink tells what came of it.
+/// Errors: EPERM without CAP_NET_RAW; what the socket gives.
 [[nodiscard]] result<void> solicit(int ifindex, const ipsec::address& neighbour);
 
 } // namespace esplane::tools
