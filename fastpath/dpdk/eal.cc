@@ -13,6 +13,8 @@
 #include <sched.h>
 #include <sstream>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <rte_dev.h>
@@ -159,6 +161,29 @@ class kept_affinity {
     bool known_ = false;
 };
 
+/// Whether a path is a socket's that nobody listens on any more.
+bool is_dead_socket(const std::string& path) {
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    if (path.empty() || path[0] != '/' || path.size() >= sizeof name.sun_path) return false;
+    path.copy(name.sun_path, path.size());
+    const unique_fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    return fd.valid() &&
+           ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 &&
+           errno == ECONNREFUSED;
+}
+
+/// A process that is killed leaves its sockets, and memif and vhost do not listen where one is.
+void remove_dead_sockets(const std::string& arguments) {
+    std::istringstream all("," + arguments);
+    if (all.str().find(",role=client") != std::string::npos) return; // it connects, to a live one
+    if (all.str().find(",client=1") != std::string::npos) return;
+    for (std::string argument; std::getline(all, argument, ',');) {
+        const std::string value = argument.substr(argument.find('=') + 1);
+        if (is_dead_socket(value)) (void)::unlink(value.c_str());
+    }
+}
+
 std::string without_hugepages(const eal_options& o) {
     return "DPDK runs without huge pages: echo " + std::to_string(o.memory_mib / 2) +
            " >/proc/sys/vm/nr_hugepages before the start makes it faster";
@@ -229,6 +254,7 @@ result<std::string> start_eal(const eal_options& o) {
 result<std::uint16_t> probe_device(const std::string& device, const std::string& arguments) {
     std::uint16_t id = 0;
     if (::rte_eth_dev_get_port_by_name(device.c_str(), &id) == 0) return id;
+    remove_dead_sockets(arguments);
     const std::string whole = arguments.empty() ? device : device + "," + arguments;
     if (auto probed = quietly([&] { return ::rte_dev_probe(whole.c_str()); }); !probed)
         return fail(probed.error().code == EPERM ? EIO : probed.error().code, // a plain -1

@@ -52,6 +52,13 @@ std::uint16_t descriptors(std::uint16_t preferred) {
     return preferred != 0 ? preferred : usual_descriptors;
 }
 
+/// A memif that has lost its server does not look for it again.
+bool is_memif_client(const ethdev_options& o) {
+    return o.device.starts_with("net_memif") &&
+           o.arguments.find("role=server") == std::string::npos &&
+           o.arguments.find("role=master") == std::string::npos;
+}
+
 wire::mac_address bytes_of(const rte_ether_addr& a) {
     wire::mac_address mac;
     std::memcpy(mac.data(), a.addr_bytes, mac.size());
@@ -96,6 +103,7 @@ result<std::unique_ptr<ethdev>> ethdev::open(const ethdev_options& o, mbuf_memor
     if (!id) return tl::unexpected(id.error());
     std::unique_ptr<ethdev> d(new ethdev(*id));
     d->pool_ = pool;
+    d->connects_ = is_memif_client(o);
     if (auto done = d->configure(o, memory); !done) return tl::unexpected(done.error());
     d->find_mac();
     d->watch(true);
@@ -189,8 +197,10 @@ ethdev::~ethdev() {
 void ethdev::refresh_link() noexcept {
     rte_eth_link link{};
     if (::rte_eth_dev_is_removed(id_) != 0) gone_.store(true, std::memory_order_release);
+    const bool was_up = link_up();
     if (!gone() && ::rte_eth_link_get_nowait(id_, &link) == 0)
         link_up_.store(link.link_status == RTE_ETH_LINK_UP, std::memory_order_relaxed);
+    if (connects_ && was_up && !link_up()) gone_.store(true, std::memory_order_release);
 }
 
 result<void> ethdev::set_mtu(std::uint32_t mtu) {

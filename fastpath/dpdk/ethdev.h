@@ -53,7 +53,7 @@ class ethdev {
 
     /// As the last event or refresh_link() left it.
     [[nodiscard]] bool link_up() const noexcept { return link_up_.load(std::memory_order_relaxed); }
-    /// Whether it was pulled out.
+    /// Whether it was pulled out, or is of no use until it is opened anew.
     [[nodiscard]] bool gone() const noexcept { return gone_.load(std::memory_order_acquire); }
     void refresh_link() noexcept;
 
@@ -82,6 +82,7 @@ class ethdev {
     std::atomic<bool> link_up_{false};
     std::atomic<bool> gone_{false};
     bool started_ = false;
+    bool connects_ = false; ///< to a peer, once and never again: it is to be opened anew
 
     friend int on_device_event(std::uint16_t id, int event, void* device, void* unused) noexcept;
 };
