@@ -22,6 +22,7 @@ namespace {
 constexpr int send_buffer_bytes = 4 << 20;
 constexpr std::size_t most_frames = 2 * max_burst; ///< of one sendmmsg()
 constexpr std::size_t most_tags_bytes = 8;
+constexpr std::uint32_t dummy_address = 0xc0000008; ///< 192.0.0.8 (RFC 7600)
 
 /// What the kernel says about a device.
 struct device_state {
@@ -76,6 +77,19 @@ result<void> check(const std::string& device, const device_state& d) {
                            ": the kernel would forward in clear what esplane protects: "
                            "turn it off ('sysctl -w " +
                            sysctl + "=0') or use an xdp port");
+}
+
+/// What comes up by a TUN device has its way back by another: with rp_filter the kernel takes it
+/// when it looks loosely, and only on a device that has an IPv4 address.
+void let_any_source_in(const std::string& device) {
+    std::ofstream("/proc/sys/net/ipv4/conf/" + device + "/rp_filter") << 2;
+    ifreq r{};
+    std::memcpy(r.ifr_name, device.data(), std::min(device.size(), sizeof r.ifr_name - 1));
+    auto& address = *reinterpret_cast<sockaddr_in*>(&r.ifr_addr);
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = wire::be32(dummy_address).network();
+    const unique_fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    (void)::ioctl(socket.get(), SIOCSIFADDR, &r);
 }
 
 result<unique_fd> hold_protocol(int family) {
@@ -199,8 +213,7 @@ void packet_port::open_way_up() {
     }
     if (there == 0) {
         made->forsake();
-        // What comes up here has its way back by another device.
-        std::ofstream("/proc/sys/net/ipv4/conf/" + device + "/rp_filter") << 2;
+        let_any_source_in(device);
     }
     way_up_ = std::move(*made);
 }
