@@ -64,7 +64,7 @@ interface_table::interface_table(const control::network& n, std::span<const port
         i.kind = interface_kind::tunnel;
         i.if_id = t.if_id;
         describe(i, n, *l, vrf_of);
-        tunnels_.emplace_back(t.if_id, index);
+        if (i.up) tunnels_.emplace_back(t.if_id, index);
     }
     std::sort(tunnels_.begin(), tunnels_.end());
     add_vlans(n, before, first, vrf_of);

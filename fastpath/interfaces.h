@@ -73,7 +73,7 @@ class interface_table {
     /// The VLAN whose frames carry these tags on a port; none where there is no such.
     [[nodiscard]] std::uint16_t find(std::uint8_t port, const vlan_tags& tags) const noexcept;
     [[nodiscard]] std::uint16_t find(int ifindex) const noexcept;
-    /// The tunnel with that if_id; none where there is no such.
+    /// The tunnel with that if_id; none where there is no such, or it is down.
     [[nodiscard]] std::uint16_t find_tunnel(std::uint32_t if_id) const noexcept;
 
     /// An address of the machine to speak from towards `peer` on an interface: one whose prefix
@@ -102,7 +102,7 @@ class interface_table {
     void index_tags();
 
     std::vector<interface> all_;
-    std::vector<std::pair<std::uint32_t, std::uint16_t>> tunnels_; ///< if_id and index, ascending
+    std::vector<std::pair<std::uint32_t, std::uint16_t>> tunnels_; ///< up: if_id, index; ascending
     std::vector<tagged> by_tags_; ///< a hash table; its size is a power of two, or it is empty
     std::vector<machine_address> addresses_;
 };

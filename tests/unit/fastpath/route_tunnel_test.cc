@@ -180,6 +180,18 @@ TEST_F(RouteTunnel, WithoutItsInterfaceThePoliciesOfNoneAdmit) {
     EXPECT_EQ(two.sent(plain).size(), 1u);
 }
 
+TEST_F(RouteTunnel, AnInterfaceThatIsDownIsNotThere) {
+    connect(ten);
+    one.add_route(10, "10.2.0.0/16");
+    two.network.links.back().up = false;
+    two.publish_network();
+    two.push(secure, leaves_one());
+    EXPECT_EQ(two.drops(drop_reason::policy_missing), 1u);
+    two.add_policy(protect(two, in, 0));
+    two.push(secure, leaves_one({.host = 1}));
+    EXPECT_EQ(two.punted(secure).size(), 1u) << "as if it had come by the port";
+}
+
 TEST_F(RouteTunnel, AnUpdateMovesAnSaToAnotherInterface) {
     connect(ten);
     one.add_route(10, "10.2.0.0/16");
