@@ -60,6 +60,13 @@ TEST_F(ClosedGuarding, OpensOnceWithAnOutPolicyThatBlocks) {
     EXPECT_EQ(opened_, 1);
 }
 
+TEST_F(ClosedGuarding, OpensWithAPolicyOfAnInterfaceToo) {
+    ipsec::policy p = protecting(out, 17);
+    p.if_id = 10;
+    add(p);
+    EXPECT_EQ(opened_, 1);
+}
+
 TEST_F(ClosedGuarding, AnUpdateOpensAsAnAdditionDoes) {
     guarding_.on_event(ipsec::policy_updated{protecting(out, 9), {}});
     EXPECT_EQ(opened_, 1);
