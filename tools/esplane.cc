@@ -18,6 +18,9 @@
 #include "tools/shim.h"
 #include "tools/text.h"
 #include "tools/version.h"
+#ifdef ESPLANE_HAVE_XDP
+#include "tools/xdp_helper.h"
+#endif
 
 namespace {
 
@@ -26,7 +29,7 @@ using namespace esplane::tools;
 
 constexpr int exit_failed = 1;
 constexpr int exit_usage = 2;
-constexpr int exit_not_found = 127; ///< of `run`, as the shell has it
+constexpr int exit_not_found = 127; ///< of `run` and `xdp-helper`, as the shell has it
 
 int report_failure(const error& e, int status = exit_failed) {
     std::cerr << "esplane: " << e.text << '\n';
@@ -45,6 +48,7 @@ constexpr question questions[] = {
     {"policy", "security policies", "policies"},
     {"ports", "ports and their counters", nullptr},
     {"drops", "packets lost, by reason", nullptr},
+    {"workers", "packet threads: how busy, what they hand each other", nullptr},
     {"filter", "rules for what is in the tunnels, and what they decided", nullptr},
 };
 
@@ -111,7 +115,7 @@ int work_offline(const offline_request& request, bool as_json) {
     return report_failure({EIO, request.input + ": ends early: " + trouble.get<std::string>(), {}});
 }
 
-/// `run` takes whatever follows as it is: CLI11 sees what stands before the command.
+/// `run` and `xdp-helper` take whatever follows as it is: CLI11 sees what stands before the command.
 struct split_arguments {
     std::vector<const char*> ours; ///< with argv[0]
     std::vector<std::string> command;
@@ -129,13 +133,25 @@ split_arguments split(int argc, const char* const* argv) {
         if (argument == "--run-dir" && i + 1 < argc)
             s.ours.push_back(argv[++i]);
         else if (i != 0 && !option) {
-            if (argument != "run") return {{argv, argv + argc}, {}};
+            if (argument != "run" && argument != "xdp-helper") return {{argv, argv + argc}, {}};
             running = true;
         }
     }
     if (i < argc && std::string(argv[i]) == "--") ++i;
     s.command.assign(argv + i, argv + argc);
     return s;
+}
+
+int help_xdp(const std::vector<std::string>& command) {
+#ifdef ESPLANE_HAVE_XDP
+    const auto status = run_under_xdp_helper(command);
+    if (status) return *status;
+    const error& e = status.error();
+    return report_failure(e, e.field == "exec" ? exit_not_found : exit_failed);
+#else
+    (void)command;
+    return report_failure({ENOTSUP, "xdp-helper: this build has no AF_XDP ports", {}});
+#endif
 }
 
 /// The command line: what it may say, and what is done then.
@@ -157,6 +173,7 @@ class command_line {
                 action_ = [this, q] { return ask(run_dir_, q, json_, verbose_); };
             });
         }
+        add_helper();
         add_interface();
         add_release();
         add_pcap();
@@ -189,6 +206,12 @@ class command_line {
         CLI::App* sub =
             app_.add_subcommand("run", "run an unmodified XFRM client: run -- COMMAND…");
         sub->final_callback([this] { action_ = [this] { return run(run_dir_, command_); }; });
+    }
+
+    void add_helper() {
+        CLI::App* sub = app_.add_subcommand(
+            "xdp-helper", "run an esplaned without privileges: xdp-helper -- setpriv … esplaned …");
+        sub->final_callback([this] { action_ = [this] { return help_xdp(command_); }; });
     }
 
     void add_interface() {

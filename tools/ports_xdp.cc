@@ -5,6 +5,7 @@
 
 #include "fastpath/xdp/guard.h"
 #include "fastpath/xdp/port_xdp.h"
+#include "tools/xdp_helper.h"
 
 namespace esplane::tools {
 
@@ -71,12 +72,13 @@ class xdp_opener final : public port_opener {
 
 std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 xdp_openers(const port_surroundings& around) {
-    const auto means = std::make_shared<fastpath::own_privileges>();
-    return [around, means](const port_spec& spec) -> result<std::unique_ptr<port_opener>> {
+    return [around](const port_spec& spec) -> result<std::unique_ptr<port_opener>> {
         auto options = options_of(spec, around.lanes);
         if (!options) return tl::unexpected(options.error());
         if (auto there = check_device(spec.device); !there) return tl::unexpected(there.error());
-        auto guard = fastpath::guard::open(spec.device, means);
+        auto means = means_of_this_process();
+        if (!means) return tl::unexpected(means.error());
+        auto guard = fastpath::guard::open(spec.device, std::move(*means));
         if (!guard) return tl::unexpected(guard.error());
         return std::make_unique<xdp_opener>(std::move(*options), std::move(*guard), around);
     };

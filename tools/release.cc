@@ -4,8 +4,11 @@
 #include <net/if.h>
 #include <unistd.h>
 
+#include "fastpath/tap.h"
+#include "fastpath/tun.h"
+
 #ifdef ESPLANE_HAVE_XDP
-#include "fastpath/xdp/guard.h"
+#include "tools/xdp_helper.h"
 #endif
 
 namespace esplane::tools {
@@ -14,7 +17,9 @@ namespace {
 
 #ifdef ESPLANE_HAVE_XDP
 result<std::vector<std::string>> take_off(const std::string& device) {
-    const auto off = fastpath::guard::release(device);
+    const auto means = means_of_this_process();
+    if (!means) return tl::unexpected(means.error());
+    const auto off = (*means)->release(device);
     if (!off) return tl::unexpected(off.error());
     std::vector<std::string> removed;
     if (off->ingress) removed.push_back("XDP program");
@@ -27,6 +32,18 @@ result<std::vector<std::string>> take_off(const std::string& device) {
     return fail(ENOTSUP, device + ": this build has no AF_XDP ports: release it with one that has");
 }
 #endif
+
+result<std::vector<std::string>> take_off(const guarded_device& d, const std::string& name) {
+    if (d.kind == "dpdk") {
+        if (auto removed = fastpath::tap::remove(name); !removed)
+            return tl::unexpected(removed.error());
+        return std::vector<std::string>{"TAP"};
+    }
+    if (d.if_id == 0) return take_off(name);
+    if (auto removed = fastpath::tun::remove(d.ifindex); !removed)
+        return tl::unexpected(removed.error());
+    return std::vector<std::string>{"interface"};
+}
 
 /// A device may have been renamed since; its number stays.
 released_device release_device(const guarded_device& d) {
@@ -41,7 +58,7 @@ released_device release_device(const guarded_device& d) {
         return outcome;
     }
     outcome.what.device = name;
-    if (auto removed = take_off(name))
+    if (auto removed = take_off(d, name))
         outcome.removed = std::move(*removed);
     else
         outcome.failure = removed.error().text;

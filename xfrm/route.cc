@@ -437,27 +437,41 @@ result<void> route_monitor::refresh_routes() {
     return {};
 }
 
-result<void> route_monitor::resolve(int ifindex, const ipsec::address& neighbour) {
+namespace {
+
+result<void> ask_for(route_socket& socket, int ifindex, const ipsec::address& neighbour) {
     ndmsg header{};
     header.ndm_family = static_cast<std::uint8_t>(af_of(neighbour.fam));
     header.ndm_ifindex = ifindex;
     header.ndm_flags = NTF_USE;
     const auto body = with_attribute(header, NDA_DST, neighbour.bytes.data(),
                                      ipsec::address_length(neighbour.fam));
-    if (auto r = queries_.send(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, std::span(body)); !r)
+    if (auto r = socket.send(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, std::span(body)); !r)
         return r;
     std::optional<int> answer;
     while (!answer) {
-        const auto bytes = queries_.receive(true);
+        const auto bytes = socket.receive(true);
         if (!bytes) return tl::unexpected(bytes.error());
         for_each_message(*bytes, [&](const nlmsghdr& m) {
-            if (m.nlmsg_seq == queries_.sequence() && m.nlmsg_type == NLMSG_ERROR)
+            if (m.nlmsg_seq == socket.sequence() && m.nlmsg_type == NLMSG_ERROR)
                 answer = code_of(m);
         });
     }
     if (*answer != 0)
         return fail_code(*answer, "asking for the neighbour " + neighbour.to_string());
     return {};
+}
+
+} // namespace
+
+result<void> route_monitor::resolve(int ifindex, const ipsec::address& neighbour) {
+    return ask_for(queries_, ifindex, neighbour);
+}
+
+result<void> route_monitor::resolve_once(int ifindex, const ipsec::address& neighbour) {
+    auto socket = route_socket::open(query_buffer_bytes);
+    if (!socket) return tl::unexpected(socket.error());
+    return ask_for(*socket, ifindex, neighbour);
 }
 
 // --- routes, in pieces

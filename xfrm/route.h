@@ -78,6 +78,8 @@ class route_monitor {
 
     /// Asks the kernel to resolve a neighbour (NTF_USE); poll() will tell.
     [[nodiscard]] result<void> resolve(int ifindex, const ipsec::address& neighbour);
+    /// The same by a socket of its own: for who follows no routes.
+    [[nodiscard]] static result<void> resolve_once(int ifindex, const ipsec::address& neighbour);
 
   private:
     using neighbour_map = std::map<std::pair<int, ipsec::address>, control::neighbour>;

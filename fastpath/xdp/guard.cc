@@ -226,12 +226,7 @@ guard_counters guard::counters() const {
 }
 
 result<attachments> guard::release(const std::string& device) {
-    silence_bpf_libraries();
-    const auto ifindex = index_of(device);
-    if (!ifindex) return tl::unexpected(ifindex.error());
-    const auto lock = reserve_device(device, *ifindex);
-    if (!lock) return tl::unexpected(lock.error());
-    return detach(device, *ifindex);
+    return own_privileges().release(device);
 }
 
 std::vector<std::string> guard::guarded_devices() {

@@ -12,7 +12,6 @@
 #include <egress.skel.h>
 #include <ingress.skel.h>
 
-#include "fastpath/xdp/attachment.h"
 #include "fastpath/xdp/bpf.h"
 #include "fastpath/xdp/device.h"
 
@@ -124,6 +123,14 @@ result<guard_attached> own_privileges::attach(const std::string& device, xdp_wis
         attach_ingress(device, p.ifindex, bpf_program__fd(p.ingress->progs.esplane_ingress), wish);
     if (!mode) return tl::unexpected(mode.error());
     return guard_attached{p.ifindex, *mode};
+}
+
+result<attachments> own_privileges::release(const std::string& device) {
+    const auto ifindex = index_of(device);
+    if (!ifindex) return tl::unexpected(ifindex.error());
+    const auto lock = reserve_device(device, *ifindex);
+    if (!lock) return tl::unexpected(lock.error());
+    return detach(device, *ifindex);
 }
 
 result<unique_fd> own_privileges::open_socket(unsigned busy_poll_us) {

@@ -19,6 +19,7 @@
 #include <memory>
 #include <string>
 
+#include "fastpath/xdp/attachment.h"
 #include "fastpath/xdp/binding.h"
 #include "lib/base/result.h"
 #include "lib/base/unique_fd.h"
@@ -73,6 +74,9 @@ class privileged {
     /// A fresh AF_XDP socket.  busy_poll_us   above 0: it polls its device for so long at a time
     /// Errors: EPERM; EOPNOTSUPP where the kernel has no busy polling.
     [[nodiscard]] virtual result<unique_fd> open_socket(unsigned busy_poll_us) = 0;
+    /// Takes the programs off a device; refuses while a daemon has it.
+    /// Errors: ENODEV, EBUSY; what the kernel says otherwise.
+    [[nodiscard]] virtual result<attachments> release(const std::string& device) = 0;
 };
 
 /// This process does it.
@@ -84,6 +88,7 @@ class own_privileges final : public privileged {
     [[nodiscard]] result<guard_parts> prepare(const std::string& device) override;
     [[nodiscard]] result<guard_attached> attach(const std::string& device, xdp_wish wish) override;
     [[nodiscard]] result<unique_fd> open_socket(unsigned busy_poll_us) override;
+    [[nodiscard]] result<attachments> release(const std::string& device) override;
 
   private:
     struct prepared;
