@@ -25,9 +25,15 @@ result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
                                              std::vector<fastpath::worker_options> workers) {
     std::unique_ptr<engine> e(
         new engine(std::move(ports), static_cast<unsigned>(workers.size())));
+    auto interfaces = fastpath::tun_port::make(buffers, e->tables_.graveyard(),
+                                               static_cast<unsigned>(workers.size()));
+    if (!interfaces) return tl::unexpected(interfaces.error());
+    e->interfaces_ = std::move(*interfaces);
+    std::vector<fastpath::port*> all = e->ports_;
+    all.push_back(e->interfaces_.get());
     for (fastpath::worker_options options : workers) {
         options.index = static_cast<unsigned>(e->workers_.size());
-        auto worker = fastpath::worker::make(e->tables_, buffers, e->ports_, options, &e->mesh_);
+        auto worker = fastpath::worker::make(e->tables_, buffers, all, options, &e->mesh_);
         if (!worker) return tl::unexpected(worker.error());
         e->workers_.push_back(std::move(*worker));
     }
@@ -64,7 +70,7 @@ void engine::publish_network(const control::network& n) {
     std::vector<fastpath::port_binding> bindings;
     for (std::size_t i = 0; i < ports_.size(); ++i)
         bindings.push_back({ports_[i]->ifindex(), static_cast<std::uint8_t>(i)});
-    tables_.publish(fastpath::fib::build(n, {std::move(bindings), {}}));
+    tables_.publish(fastpath::fib::build(n, {std::move(bindings), tunnels_}));
 }
 
 void engine::set_filter(std::vector<fastpath::filter_rule> rules) {

@@ -12,6 +12,7 @@
 
 #include "fastpath/backend.h"
 #include "fastpath/buffer_pool.h"
+#include "fastpath/port_tun.h"
 #include "fastpath/tables.h"
 #include "fastpath/worker.h"
 #include "lib/control/layer.h"
@@ -52,6 +53,12 @@ class engine {
     [[nodiscard]] result<void> start();
     void stop();
     [[nodiscard]] const std::vector<fastpath::port*>& ports() const noexcept { return ports_; }
+    /// The interfaces of tunnels by route: one port of the workers beside ports().
+    [[nodiscard]] fastpath::tun_port& interfaces() noexcept { return *interfaces_; }
+    /// Which devices they are, from the next change of interfaces on.
+    void set_tunnels(std::vector<fastpath::tunnel_binding> tunnels) {
+        tunnels_ = std::move(tunnels);
+    }
 
     /// Routes by what the kernel says; ports are found by their ifindex.
     void publish_network(const control::network& n);
@@ -68,7 +75,9 @@ class engine {
     engine(std::vector<fastpath::port*> ports, unsigned workers);
 
     std::vector<fastpath::port*> ports_;
+    std::vector<fastpath::tunnel_binding> tunnels_;
     fastpath::tables tables_;
+    std::unique_ptr<fastpath::tun_port> interfaces_;
     const fastpath::rule_filter* filter_ = nullptr; ///< of tables_
     fastpath::user_backend backend_;
     control::layer layer_;

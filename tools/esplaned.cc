@@ -26,6 +26,7 @@
 #include "tools/control_socket.h"
 #include "tools/engine.h"
 #include "tools/guarding.h"
+#include "tools/interfaces.h"
 #include "tools/options.h"
 #include "tools/ports.h"
 #include "tools/process.h"
@@ -111,6 +112,7 @@ class daemon {
     [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> make_engine();
+    [[nodiscard]] result<void> adopt_interfaces();
     [[nodiscard]] result<void> follow_network();
     [[nodiscard]] result<void> open_sockets();
     [[nodiscard]] result<void> watch_all();
@@ -130,6 +132,7 @@ class daemon {
     std::unique_ptr<port_set> devices_;
     std::unique_ptr<guarding> guarding_;
     std::unique_ptr<engine> engine_;
+    std::unique_ptr<interfaces> interfaces_;
     std::unique_ptr<xfrm::route_monitor> routes_;
     std::unique_ptr<control_server> control_;
     event_loop loop_;
@@ -144,7 +147,7 @@ result<void> daemon::start() {
     if (!lock) return tl::unexpected(lock.error());
     lock_ = std::make_unique<run_lock>(std::move(*lock));
     for (const auto step : {&daemon::check_cpus, &daemon::guard_devices, &daemon::make_engine,
-                            &daemon::follow_network, &daemon::open_sockets, &daemon::watch_all})
+                            &daemon::adopt_interfaces, &daemon::follow_network, &daemon::open_sockets, &daemon::watch_all})
         if (auto done = (this->*step)(); !done) return done;
     return begin_work();
 }
@@ -210,6 +213,18 @@ result<void> daemon::make_engine() {
     return {};
 }
 
+result<void> daemon::adopt_interfaces() {
+    interfaces_ = std::make_unique<interfaces>(
+        engine_->interfaces(), options_.run_dir,
+        [this] {
+            engine_->set_tunnels(interfaces_->bindings());
+            network_changed_ = true;
+            if (routes_) kernel_spoke();
+        },
+        log);
+    return interfaces_->adopt();
+}
+
 result<void> daemon::follow_network() {
     auto routes = xfrm::route_monitor::open();
     if (!routes) return tl::unexpected(routes.error());
@@ -227,7 +242,10 @@ result<void> daemon::open_sockets() {
         if (auto open = engine_->open_xfrm(xfrm_socket_path(options_.run_dir)); !open) return open;
     auto control = control_server::open(
         control_socket_path(options_.run_dir),
-        [this](const nlohmann::json& request) { return answer(*engine_, facts_, request); });
+        [this](const nlohmann::json& request) {
+            return interfaces::knows(request) ? interfaces_->answer(request)
+                                              : answer(*engine_, facts_, request);
+        });
     if (!control) return tl::unexpected(control.error());
     control_ = std::move(*control);
     return {};
@@ -271,6 +289,7 @@ void daemon::publish_network() {
 void daemon::kernel_spoke() {
     const auto change = routes_->poll();
     if (!change) log("reading routes: " + change.error().text);
+    if (change && change->interfaces) interfaces_->tend();
     network_changed_ |= !change || !change->empty();
     if (routes_->unfinished() || !std::exchange(network_changed_, false)) return;
     publish_network();
