@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A set of prefixes, each with a value: a binary tree without one-way branches
-// (PATRICIA).
+// A set of prefixes, each with a value: a binary tree without one-way branches (PATRICIA).
 //
 //            0/0
-//            /                 A node is a prefix that was put in, or the place
-//            where two part.
-//       10.0.0.0/14            Nodes lie in one array and are named by their
-//       index: 24 bytes each /         \            for IPv4, at most two a
-//       prefix.
+//            /                 A node is a prefix that was put in, or the place where two part.
+//       10.0.0.0/14            Nodes lie in one array and are named by their index: 24 bytes each
+//       /         \            for IPv4, at most two a prefix.
 //  10.1.0.0/16  10.2.0.0/16
 //
 // Threads: one.  Does not: look up addresses; that is what fastpath/fib does.
@@ -60,8 +57,7 @@ struct key_v6 {
     friend bool operator==(const key_v6&, const key_v6&) = default;
 };
 
-/// Value: what a prefix has; a default-constructed one compares equal to
-/// "nothing".
+/// Value: what a prefix has; a default-constructed one compares equal to "nothing".
 template <typename Key, typename Value>
 class prefix_tree {
   public:
@@ -84,8 +80,8 @@ class prefix_tree {
         return at != none && nodes_[at].length == length && nodes_[at].key == key ? at : none;
     }
 
-    /// The node of that prefix; makes it where it is not there yet.  Nodes keep
-    /// their index as long as they have a value.
+    /// The node of that prefix; makes it where it is not there yet.  Nodes keep their index as long
+    /// as they have a value.
     index insert(const Key& key, unsigned length) {
         index above = root;
         while (nodes_[above].length < length) {
@@ -105,8 +101,7 @@ class prefix_tree {
         return above;
     }
 
-    /// Takes a node out whose value is nothing, and the parting above where it is
-    /// of no use then.
+    /// Takes a node out whose value is nothing, and the parting above where it is of no use then.
     void erase(index n) {
         const Key key = nodes_[n].key;
         const unsigned length = nodes_[n].length;
@@ -120,8 +115,7 @@ class prefix_tree {
         if (grandparent != none && is_nothing(parent)) splice(grandparent, parent);
     }
 
-    /// Calls see(node) for each prefix that covers `n`, the shortest first, `n`
-    /// not among them.
+    /// Calls see(node) for each prefix that covers `n`, the shortest first, `n` not among them.
     template <typename See>
     void above(index n, See see) const {
         const Key key = nodes_[n].key;
@@ -129,8 +123,8 @@ class prefix_tree {
             see(at);
     }
 
-    /// Calls see(node) for each node that `n` covers, `n` not among them.  `see`
-    /// may change values and nothing else.
+    /// Calls see(node) for each node that `n` covers, `n` not among them.  `see` may change values
+    /// and nothing else.
     template <typename See>
     void below(index n, See see) const {
         std::vector<index> waiting(nodes_[n].child.begin(), nodes_[n].child.end());

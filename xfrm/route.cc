@@ -70,9 +70,8 @@ std::vector<std::byte> with_attribute(const Header& header, int type, const void
     return body;
 }
 
-/// The tables that rules lead a VRF's traffic to (vrf 0: all other).  A VRF's
-/// order ends at its own table: what its traffic does not find there it finds
-/// where all other does.
+/// The tables that rules lead a VRF's traffic to (vrf 0: all other).  A VRF's order ends at its own
+/// table: what its traffic does not find there it finds where all other does.
 lookup_order order_by(const std::vector<routing_rule>& rules, std::uint32_t vrf) {
     lookup_order order{vrf, {}};
     const auto add = [&](std::uint32_t table) {
@@ -112,8 +111,7 @@ result<std::unique_ptr<route_monitor>> route_monitor::open(int event_bytes) {
     auto routes = route_socket::open(query_buffer_bytes);
     for (const auto* socket : {&events, &queries, &routes})
         if (!*socket) return tl::unexpected(socket->error());
-    // Subscribed before the first dump: what happens between is seen twice, not
-    // never.
+    // Subscribed before the first dump: what happens between is seen twice, not never.
     if (auto r = events->follow(groups); !r) return tl::unexpected(std::move(r.error()));
     std::unique_ptr<route_monitor> m(
         new route_monitor(std::move(*events), std::move(*queries), std::move(*routes)));
@@ -157,9 +155,6 @@ std::size_t route_monitor::skipped_rules() const noexcept {
     return count_conditional(rules_v4_) + count_conditional(rules_v6_);
 }
 
-// --- events
-// --------------------------------------------------------------------------------------
-
 void route_monitor::take_events() {
     for (int i = 0; i < events_a_poll; ++i) {
         const auto bytes = events_.receive(false);
@@ -173,8 +168,7 @@ void route_monitor::take_events() {
     }
 }
 
-/// After a gap nothing that still waits may have the last word: what
-/// contradicts it can be lost.
+/// After a gap nothing that still waits may have the last word: what contradicts it can be lost.
 void route_monitor::start_over() {
     stale_ = {};
     waiting_.clear();
@@ -183,15 +177,13 @@ void route_monitor::start_over() {
         if (const auto bytes = events_.receive(false); bytes && bytes->empty()) return;
 }
 
-/// Routes and what they hang on wait while routes are being read; neighbours
-/// never do.
+/// Routes and what they hang on wait while routes are being read; neighbours never do.
 void route_monitor::sort_event(const nlmsghdr& m) {
     if (m.nlmsg_type == RTM_NEWNEIGH || m.nlmsg_type == RTM_DELNEIGH || readings_.empty()) {
         take_event(m);
         return;
     }
-    // The kernel goes on with a dump of IPv6 by counting: what goes meanwhile
-    // hides others.
+    // The kernel goes on with a dump of IPv6 by counting: what goes meanwhile hides others.
     const bool is_route = m.nlmsg_type == RTM_NEWROUTE || m.nlmsg_type == RTM_DELROUTE;
     reading& r = readings_.front();
     if (is_route && asked_ && r.family == ipsec::family::ipv6)
@@ -251,8 +243,8 @@ void route_monitor::take_link(const link_message& said) {
     publish_links();
 }
 
-/// One that is not resolved counts as little as one that is not there: a scan
-/// of a network makes many.
+/// One that is not resolved counts as little as one that is not there: a scan of a network makes
+/// many.
 void route_monitor::take_neighbour(const control::neighbour& n, bool gone) {
     auto& known = neighbours_[{n.ifindex, n.ip}];
     if (known.resolved != n.resolved || known.mac != n.mac)
@@ -270,8 +262,7 @@ void route_monitor::forget_neighbours(int ifindex) {
         take_neighbour(n, true);
 }
 
-/// IPv4 routes go in silence with the source they prefer, and with the last
-/// address of their link.
+/// IPv4 routes go in silence with the source they prefer, and with the last address of their link.
 void route_monitor::suspect_routes_after_lost_addresses() {
     const auto& all = network_.addresses;
     for (const control::interface_address& lost : std::exchange(lost_addresses_, {})) {
@@ -285,9 +276,6 @@ void route_monitor::suspect_routes_after_lost_addresses() {
                 suspects_.insert(ifindex);
     }
 }
-
-// --- what is read at once
-// ------------------------------------------------------------------------
 
 result<void> route_monitor::refresh() {
     const std::array<std::pair<bool*, result<void> (route_monitor::*)()>, 6> parts{{
@@ -446,8 +434,7 @@ result<void> ask_for(route_socket& socket, int ifindex, const ipsec::address& ne
     header.ndm_flags = NTF_USE;
     const auto body = with_attribute(header, NDA_DST, neighbour.bytes.data(),
                                      ipsec::address_length(neighbour.fam));
-    if (auto r = socket.send(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, std::span(body)); !r)
-        return r;
+    if (auto r = socket.send(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, std::span(body)); !r) return r;
     std::optional<int> answer;
     while (!answer) {
         const auto bytes = socket.receive(true);
@@ -473,9 +460,6 @@ result<void> route_monitor::resolve_once(int ifindex, const ipsec::address& neig
     if (!socket) return tl::unexpected(socket.error());
     return ask_for(*socket, ifindex, neighbour);
 }
-
-// --- routes, in pieces
-// ---------------------------------------------------------------------------
 
 /// Next hop objects go in silence too, with their link.
 result<void> route_monitor::plan_readings() {
@@ -519,8 +503,7 @@ result<void> route_monitor::ask_for_routes() {
     return routes_.send(RTM_GETROUTE, NLM_F_DUMP, std::span(body));
 }
 
-/// True at the end of the dump.  That a link is not there any more (ENODEV) is
-/// an end as well.
+/// True at the end of the dump.  That a link is not there any more (ENODEV) is an end as well.
 result<bool> route_monitor::read_piece(const nlmsghdr& m) {
     reading& r = readings_.front();
     r.interrupted |= (m.nlmsg_flags & NLM_F_DUMP_INTR) != 0;

@@ -1,29 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Follows the kernel's links, addresses, routes and neighbours, as changes of
-// control::network.
+// Follows the kernel's links, addresses, routes and neighbours, as changes of control::network.
 //
-// Everything is read once and then followed message by message: a table of BGP
-// size is not read again because one route or neighbour changed.  What the
-// kernel does not announce is read again as far as it can reach:
+// Everything is read once and then followed message by message: a table of BGP size is not read
+// again because one route or neighbour changed.  What the kernel does not announce is read again as
+// far as it can reach:
 //
-//   a link goes up or down, changes its master or is gone    routes that leave
-//   by it, next hop the last IPv4 address of a link, or the source that objects
-//     routes prefer, is gone
-//   a gap (ENOBUFS)                                          everything; only
-//   differences are told
+//   a link goes up or down, changes its master, is gone  }  routes that leave by it, and next hop
+//   the last IPv4 address of a link is gone              }    objects
+//   the source that routes prefer is gone                   routes of the links they leave by
+//   a gap (ENOBUFS)                                         everything; only differences are told
 //
-// While routes are being read, in pieces, what happens to them meanwhile waits
-// and is taken in afterwards: it may be older or newer than what was read, and
-// its last word is the newest.
+// While routes are being read, in pieces, what happens to them meanwhile waits and is taken in
+// afterwards: it may be older or newer than what was read, and its last word is the newest.
 //
-// Routes are those that forwarding uses: of the tables that plain rules of `ip
-// rule` reach, in the order of the rules; for the traffic of a VRF up to the
-// VRF's own table, where the l3mdev rule stands (see control::route::vrf for
-// what comes behind).
+// Routes are those that forwarding uses: of the tables that plain rules of `ip rule` reach, in the
+// order of the rules; for the traffic of a VRF up to the VRF's own table, where the l3mdev rule
+// stands (see control::route::vrf for what comes behind).
 //
-// Threads: control.  Network namespace: the one of the thread that calls
-// open(). Does not: follow rules with conditions (counted), "throw" routes.
+// Threads: control.  Network namespace: the one of the thread that calls open().
+// Does not: follow rules with conditions (counted), "throw" routes.
 #pragma once
 
 #include <cstdint>
@@ -55,20 +51,18 @@ class route_monitor {
     /// Readable when poll() has something to do.
     [[nodiscard]] int descriptor() const noexcept { return events_.descriptor(); }
 
-    /// Takes in what has happened, without waiting for more, and says what is
-    /// different for it; the first time that is everything.  At most some 10,000
-    /// routes a call: see unfinished().
+    /// Takes in what has happened, without waiting for more, and says what is different for it; the
+    /// first time that is everything.  At most some 10,000 routes a call: see unfinished().
     ///
-    /// On an error what could be read is kept and told by the next call that
-    /// succeeds, which tries again.
+    /// On an error what could be read is kept and told by the next call that succeeds, which tries
+    /// again.
     [[nodiscard]] result<control::network_change> poll();
     /// poll() has more to say at once, whatever descriptor() shows.
     [[nodiscard]] bool unfinished() const noexcept;
 
     /// Links and addresses; routes and neighbours are told by poll() alone.
     [[nodiscard]] const control::network& current() const noexcept { return network_; }
-    /// All that has been told so far, as one; for tests and for those who look at
-    /// it seldom.
+    /// All that has been told so far, as one; for tests and for those who look at it seldom.
     [[nodiscard]] control::network snapshot() const;
 
     /// Rules with conditions, whose routes are left out.

@@ -125,8 +125,7 @@ ipsec::address via_from(const nlattr* attr) {
                         nla_len(attr) - static_cast<int>(sizeof via));
 }
 
-/// Weights are counted from 1 here, from 0 in messages; 256 is more than
-/// anybody needs.
+/// Weights are counted from 1 here, from 0 in messages; 256 is more than anybody needs.
 std::uint8_t weight_from(unsigned less_one) {
     return static_cast<std::uint8_t>(std::min(less_one + 1, 255u));
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rtnetlink messages as control's terms: links, addresses, rules, routes, next
-// hops, neighbours.
+// rtnetlink messages as control's terms: links, addresses, rules, routes, next hops, neighbours.
 //
-// Each function reads one message and copies what it needs; nothing where the
-// message is not of that kind, is malformed, or says something that forwarding
-// does not look at. Threads: any.
+// Each function reads one message and copies what it needs; nothing where the message is not of
+// that kind, is malformed, or says something that forwarding does not look at.
+// Threads: any.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +17,10 @@ struct nlmsghdr;
 
 namespace esplane::xfrm {
 
-/// What a link is, and what of its state decides whether the kernel keeps its
-/// routes.
+/// What a link is, and what of its state decides whether the kernel keeps its routes.
 struct link_message {
     control::link link; ///< vrf only of a VRF itself; whoever knows its master
-                        ///< fills in the others'
+                        /// < fills in the others'
     bool gone = false;
     std::uint32_t flags = 0; ///< IFF_UP, IFF_LOWER_UP
 };
@@ -96,16 +94,15 @@ struct nexthop_message {
 [[nodiscard]] std::optional<control::interface_address> parse_address(const nlmsghdr& message);
 /// RTM_NEWRULE.
 [[nodiscard]] std::optional<routing_rule> parse_rule(const nlmsghdr& message);
-/// RTM_NEWROUTE and RTM_DELROUTE.  Left out: cloned and multicast routes, those
-/// for a TOS or a source, "throw".
+/// RTM_NEWROUTE and RTM_DELROUTE.  Left out: cloned and multicast routes, those for a TOS or a
+/// source, "throw".
 ///
 /// into  keeps its memory from one call to the next; undefined where this
 /// returns false
 [[nodiscard]] bool parse_route(const nlmsghdr& message, route_message& into);
 /// RTM_NEWNEXTHOP and RTM_DELNEXTHOP.
 [[nodiscard]] std::optional<nexthop_message> parse_nexthop(const nlmsghdr& message);
-/// RTM_NEWNEIGH and RTM_DELNEIGH of IPv4 and IPv6.  A deleted one is not
-/// resolved.
+/// RTM_NEWNEIGH and RTM_DELNEIGH of IPv4 and IPv6.  A deleted one is not resolved.
 [[nodiscard]] std::optional<control::neighbour> parse_neighbour(const nlmsghdr& message);
 
 } // namespace esplane::xfrm

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The paths of routes, each kept once however many routes have it: a BGP table
-// of a million routes has a few hundred.  And the next hop objects (`ip
-// nexthop`) that some of them name.
+// The paths of routes, each kept once however many routes have it: a BGP table of a million routes
+// has a few hundred.  And the next hop objects (`ip nexthop`) that some of them name.
 //
-// A path with a next hop object is as good as that object is at the moment:
-// set_nexthop() says which paths became others with it. Threads: one.
+// A path with a next hop object is as good as that object is at the moment: set_nexthop() says
+// which paths became others with it.
+// Threads: one.
 #pragma once
 
 #include <cstdint>
@@ -35,17 +35,15 @@ class route_paths {
 
     /// As the kernel told it.
     [[nodiscard]] const route_path& told(id path) const noexcept { return paths_[path].told; }
-    /// As forwarding sees it: hops that are alive, next hop objects followed.
-    /// Prefix, table, metric and VRF are for the caller to fill in.
+    /// As forwarding sees it: hops that are alive, next hop objects followed.  Prefix, table,
+    /// metric and VRF are for the caller to fill in.
     [[nodiscard]] const control::route& seen(id path) const noexcept { return paths_[path].seen; }
-    /// False where no hop is alive: the kernel's lookup goes on as if the route
-    /// were not there.
+    /// False where no hop is alive: the kernel's lookup goes on as if the route were not there.
     [[nodiscard]] bool usable(id path) const noexcept { return paths_[path].usable; }
     /// Leaves by that link, dead or alive.
     [[nodiscard]] bool leaves_by(id path, int ifindex) const noexcept;
 
-    /// Takes in a next hop object, or that it is gone.  Returns the paths that
-    /// are others now.
+    /// Takes in a next hop object, or that it is gone.  Returns the paths that are others now.
     std::vector<id> set_nexthop(const nexthop_message& n);
     [[nodiscard]] const std::unordered_map<std::uint32_t, nexthop_message>&
     nexthops() const noexcept {

@@ -43,8 +43,7 @@ bool same_route(const route_path& a, const route_path& b) {
            std::equal(a.hops.begin(), a.hops.end(), b.hops.begin(), b.hops.end(), same_hop);
 }
 
-/// IPv6 makes one multipath route of those of a metric that have gateways,
-/// unless by advertisement.
+/// IPv6 makes one multipath route of those of a metric that have gateways, unless by advertisement.
 bool joins_others(const route_path& p) {
     return p.nexthop_id == 0 && !p.advertised && !p.hops.empty() &&
            std::all_of(p.hops.begin(), p.hops.end(), [](const next_hop& h) {
@@ -62,9 +61,6 @@ std::vector<next_hop> without(std::vector<next_hop> hops, const std::vector<next
 }
 
 } // namespace
-
-// --- routes of one prefix
-// ------------------------------------------------------------------------
 
 template <typename Key>
 template <typename Item>
@@ -113,9 +109,8 @@ std::uint32_t family_rib<Key>::find_same(typename nodes::index node, const route
 
 /// The route that `m` takes the place of, or none.
 ///
-/// IPv4 replaces the first of its metric where it says so.  IPv6 tells a
-/// multipath route whole whenever a hop came to it; else it replaces the first
-/// that is multipath, or not, as `m` is.
+/// IPv4 replaces the first of its metric where it says so.  IPv6 tells a multipath route whole
+/// whenever a hop came to it; else it replaces the first that is multipath, or not, as `m` is.
 template <typename Key>
 std::uint32_t family_rib<Key>::find_replaced(typename nodes::index node,
                                              const route_message& m) const {
@@ -187,9 +182,8 @@ void family_rib<Key>::put(typename nodes::index node, const route_message& m) {
     }
 }
 
-/// In the order of the reading: in front of those of its metric that have not
-/// been read yet.  One link's routes say nothing about the order among others':
-/// what is known of them stays in place.
+/// In the order of the reading: in front of those of its metric that have not been read yet.  One
+/// link's routes say nothing about the order among others': what is known of them stays in place.
 template <typename Key>
 void family_rib<Key>::put_read(typename nodes::index node, const route_message& m) {
     const std::uint32_t same = find_same(node, m);
@@ -205,8 +199,7 @@ void family_rib<Key>::put_read(typename nodes::index node, const route_message& 
     add(node, first_where(node, not_yet), m);
 }
 
-/// One that is not there is no error: a change may be told that a reading has
-/// shown already.
+/// One that is not there is no error: a change may be told that a reading has shown already.
 template <typename Key>
 void family_rib<Key>::take_out(typename nodes::index node, const route_message& m) {
     if (const std::uint32_t same = find_same(node, m); same != none) {
@@ -227,9 +220,6 @@ void family_rib<Key>::take_out(typename nodes::index node, const route_message& 
             set_path(i, rest);
     }
 }
-
-// --- winners
-// -------------------------------------------------------------------------------------
 
 template <typename Key>
 control::route family_rib<Key>::route_of(const winner& w) const {
@@ -259,8 +249,8 @@ bool family_rib<Key>::covered(typename nodes::index node, std::uint32_t table) c
     return found;
 }
 
-/// The route that a prefix contributes to that order; none where it has none,
-/// or a table before covers it.
+/// The route that a prefix contributes to that order; none where it has none, or a table before
+/// covers it.
 template <typename Key>
 std::uint32_t family_rib<Key>::choose(typename nodes::index node, const lookup_order& order) const {
     for (const std::uint32_t table : order.tables) {
@@ -339,8 +329,7 @@ void family_rib<Key>::weigh_table(typename nodes::index node, std::uint32_t tabl
     }
 }
 
-/// Lets alter() change the routes of a prefix and table, and follows up what
-/// that means.
+/// Lets alter() change the routes of a prefix and table, and follows up what that means.
 template <typename Key>
 template <typename Alter>
 void family_rib<Key>::alter(typename nodes::index node, std::uint32_t table, Alter alter,
@@ -398,8 +387,7 @@ void family_rib<Key>::nexthop_gone(std::uint32_t nexthop_id, route_changes& out)
     remove_where([&](const route& r) { return paths_.told(r.path).nexthop_id == nexthop_id; }, out);
 }
 
-/// Such a path may have become usable, or ceased to be: whoever stood behind it
-/// is weighed too.
+/// Such a path may have become usable, or ceased to be: whoever stood behind it is weighed too.
 template <typename Key>
 void family_rib<Key>::paths_changed(const std::vector<route_paths::id>& changed,
                                     route_changes& out) {
@@ -439,9 +427,6 @@ void family_rib<Key>::set_orders(std::vector<lookup_order> orders, route_changes
 
 template class family_rib<key_v4>;
 template class family_rib<key_v6>;
-
-// --- both families
-// -------------------------------------------------------------------------------
 
 void rib::set_orders(ipsec::family family, std::vector<lookup_order> orders, route_changes& out) {
     if (family == ipsec::family::ipv4)

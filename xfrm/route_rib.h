@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The routing information base: every route the kernel has, from all its
-// tables, and which one wins for each prefix and VRF.
+// The routing information base: every route the kernel has, from all its tables, and which one wins
+// for each prefix and VRF.
 //
-// The kernel walks tables in the order of its rules and takes the longest match
-// of the first table that has any.  One longest-prefix match over all says the
-// same once each route is left out that a table before its own covers; what is
-// left are the winners.  A change is weighed against what it can touch alone:
-// its prefix, and below it only where a prefix comes to or goes from a table
-// that others follow.
+// The kernel walks tables in the order of its rules and takes the longest match of the first table
+// that has any.  One longest-prefix match over all says the same once each route is left out that a
+// table before its own covers; what is left are the winners.  A change is weighed against what it
+// can touch alone: its prefix, and below it only where a prefix comes to or goes from a table that
+// others follow.
 //
-//   messages --> routes of (prefix, table), best first --> winner of (prefix,
-//   VRF) --> changes
+//   messages --> routes of (prefix, table), best first --> winner of (prefix, VRF) --> changes
 //
 // Threads: one.  Does not: "throw" routes, rules with conditions.
 #pragma once
@@ -27,8 +25,7 @@
 
 namespace esplane::xfrm {
 
-/// The tables that one VRF's traffic is looked up in, in order, each once.  0:
-/// all other traffic.
+/// The tables that one VRF's traffic is looked up in, in order, each once.  0: all other traffic.
 struct lookup_order {
     std::uint32_t vrf = 0;
     std::vector<std::uint32_t> tables;
@@ -85,8 +82,7 @@ class family_rib {
     };
     using nodes = prefix_tree<Key, heads>;
 
-    /// Those of one table stand together by metric, those of one metric in the
-    /// kernel's order.
+    /// Those of one table stand together by metric, those of one metric in the kernel's order.
     struct route {
         std::uint32_t next = none;
         typename nodes::index node = nodes::none;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An rtnetlink socket for a million messages: they are looked at where they
-// were received, none is copied or allocated (libnl's receive does both for
-// each).
+// An rtnetlink socket for a million messages: they are looked at where they were received, none is
+// copied or allocated (libnl's receive does both for each).
 //
 // Threads: one.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -28,16 +30,14 @@ class route_socket {
     /// Multicast from now on.  groups   RTNLGRP_*.
     [[nodiscard]] result<void> follow(std::span<const unsigned> groups);
 
-    /// Sends one message: `header` is what comes behind nlmsghdr, attributes
-    /// included.
+    /// Sends one message: `header` is what comes behind nlmsghdr, attributes included.
     [[nodiscard]] result<void> send(int type, unsigned flags, std::span<const std::byte> body);
     template <typename Body>
     [[nodiscard]] result<void> send(int type, unsigned flags, const Body& body) {
         return send(type, flags, std::as_bytes(std::span(&body, 1)));
     }
 
-    /// One datagram; empty where nothing is there (never, with `wait`).  Valid
-    /// until the next call.
+    /// One datagram; empty where nothing is there (never, with `wait`).  Valid until the next call.
     ///
     /// Errors: ENOBUFS where the kernel has dropped some; those of recv(2).
     [[nodiscard]] result<std::span<const std::byte>> receive(bool wait);
