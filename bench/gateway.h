@@ -1,44 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What `tools/bench gateway` measures: figures of ports and tables, each beside its peer of the
-// same run.
-//
-// A row function measures, bounded in time, and returns its rows; gateway.cc has the table of them
-// and prints.
+// What `tools/bench gateway` measures: figures of ports and tables; see rows.h.
 #pragma once
 
-#include <string>
-#include <utility>
-#include <vector>
+#include "bench/rows.h"
 
 namespace esplane::bench {
 
-struct gateway_row {
-    enum class bound { at_most, at_least };
-
-    std::string name; ///< "dpdk_port_cost": stable, for machines
-    double measured = 0;
-    std::string unit; ///< "ns", "x", "s": follows the number
-    bound limit_is = bound::at_most;
-    double limit = 0;
-    std::string note;  ///< the figures behind it, for people
-    bool there = true; ///< false: could not be measured; `note` says why
-
-    [[nodiscard]] bool ok() const noexcept {
-        return there && (limit_is == bound::at_most ? measured <= limit : measured >= limit);
-    }
-};
-
-/// A row for what this machine or this build cannot measure.
-[[nodiscard]] inline gateway_row not_measured(std::string name, std::string why) {
-    gateway_row r;
-    r.name = std::move(name);
-    r.note = std::move(why);
-    r.there = false;
-    return r;
-}
-
-using gateway_rows = std::vector<gateway_row>;
+using gateway_row = figure_row;
+using gateway_rows = figure_rows;
 
 /// gateway_dpdk.cc.  `dpdk_port_cost`: ns a packet that receive() and send() of a port take above
 /// rx_burst and tx_burst on the same ring, as testpmd forwards.
@@ -50,6 +20,9 @@ gateway_rows measure_dpdk_memif();
 gateway_rows measure_routes();
 /// gateway_fib.cc.  `fib_lookup`: a lookup among 1,000,000 routes over reading a prefetched line.
 gateway_rows measure_fib();
+/// gateway_xdp.cc.  `xdp_esp_cost`: thread time a packet as ESP over that in clear, on veths; needs
+/// root.
+gateway_rows measure_xdp();
 gateway_rows measure_overload(); ///< gateway_overload.cc; starts esplaned, needs root
 
 } // namespace esplane::bench

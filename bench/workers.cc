@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a second worker brings: `tools/bench workers`; options as rows.h says.
+//
+//   memory [lane 0] --> worker 0 --.               many SAs: each by its owner
+//   memory [lane 1] --> worker 1 --+--> memory     one fat SA: by both, one of them sends
+//
+// Ports without a device: each lane always has packets, as fast as it is asked for them.  One and
+// two workers take turns, in runs of some 40 ms on pinned CPUs; medians count.  That a fat SA's
+// packets keep their order is checked in a run of its own, by a window of 32.
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <optional>
+#include <thread>
+
+#include "bench/path.h"
+#include "bench/rows.h"
+#include "lib/ipsec/replay.h"
+
+namespace esplane::bench {
+namespace {
+
+constexpr std::uint32_t frames = 4096;
+constexpr auto run_time = std::chrono::milliseconds(40);
+constexpr int runs = 15;
+
+/// Which lane a flow arrives on.
+enum class arrival {
+    by_sa, ///< all flows of an SA on one, as where the far ends are few
+    mixed, ///< every other flow of each SA
+    one,   ///< all on the first
+};
+
+struct scene {
+    unsigned workers;
+    shape path;
+    arrival by;
+    bool spread = false;
+};
+
+/// Never out of packets, and takes everything.
+class endless_port final : public fastpath::port {
+  public:
+    endless_port(std::string name, fastpath::buffer_pool& pool, unsigned lanes)
+        : name_(std::move(name))
+        , pool_(pool)
+        , lanes_(lanes) {}
+
+    /// What a lane is fed with, over and over.
+    void feed(unsigned lane, std::vector<frame> source) { lanes_[lane].source = std::move(source); }
+    /// Frames that lanes have sent.
+    [[nodiscard]] std::uint64_t sent() const noexcept {
+        std::uint64_t sum = 0;
+        for (const feed_state& l : lanes_)
+            sum += l.sent.get();
+        return sum;
+    }
+    /// From now on sent ESP is held against a peer's window.
+    void check_order() { window_.emplace(32); }
+    [[nodiscard]] std::uint64_t refused() const noexcept { return refused_; }
+
+    [[nodiscard]] unsigned lanes() const noexcept override {
+        return static_cast<unsigned>(lanes_.size());
+    }
+    [[nodiscard]] std::size_t receive(unsigned at, std::span<packet> into) noexcept override {
+        feed_state& l = lanes_[at];
+        if (l.source.empty()) return 0;
+        std::size_t n = 0;
+        for (; n < std::min<std::size_t>(into.size(), 32); ++n) {
+            const frame& f = l.source[l.next];
+            if (!pool_.allocate(into[n], static_cast<std::uint32_t>(f.size()))) break;
+            std::memcpy(into[n].data, f.data(), 64); // the rest is payload
+            into[n].extend(static_cast<int>(f.size()));
+            l.next = l.next + 1 == l.source.size() ? 0 : l.next + 1;
+        }
+        return n;
+    }
+    [[nodiscard]] std::size_t send(unsigned at,
+                                   std::span<packet* const> frames_out) noexcept override {
+        if (window_) judge(frames_out);
+        lanes_[at].sent.add(frames_out.size());
+        pool_.release(frames_out);
+        return frames_out.size();
+    }
+    [[nodiscard]] std::size_t punt(unsigned, std::span<packet* const>) noexcept override {
+        return 0;
+    }
+    void flush(unsigned) noexcept override {}
+    [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
+    [[nodiscard]] fastpath::port_counters counters() const noexcept override { return {}; }
+    [[nodiscard]] const std::string& name() const noexcept override { return name_; }
+    [[nodiscard]] const std::string& device() const noexcept override { return name_; }
+    [[nodiscard]] const char* kind() const noexcept override { return "bench"; }
+    [[nodiscard]] int ifindex() const noexcept override { return 0; }
+    [[nodiscard]] fastpath::port_role role() const noexcept override {
+        return fastpath::port_role::plain;
+    }
+
+  private:
+    struct alignas(64) feed_state {
+        std::vector<frame> source;
+        std::size_t next = 0;
+        fastpath::counter sent;
+    };
+    /// One worker sends all packets of an SA, so one thread comes here.
+    void judge(std::span<packet* const> sent_frames) noexcept {
+        for (const packet* p : sent_frames) {
+            const std::uint8_t* esp =
+                p->data + sizeof(wire::ethernet_header) + sizeof(wire::ipv4_header);
+            const std::uint32_t number = wire::load<wire::be32>(esp + 4).host();
+            if (window_->commit(number) != ipsec::replay_verdict::fresh) ++refused_;
+        }
+    }
+
+    std::string name_;
+    fastpath::buffer_pool& pool_;
+    std::vector<feed_state> lanes_;
+    std::optional<ipsec::replay_window> window_;
+    std::uint64_t refused_ = 0;
+};
+
+/// A gateway with so many workers, and its traffic.
+class gateway {
+  public:
+    explicit gateway(const scene& s)
+        : scene_(s)
+        , site_(1, 64)
+        , pool_(*fastpath::buffer_pool::make(frames, s.workers))
+        , mesh_(s.workers)
+        , plain_("plain", *pool_, s.workers)
+        , secure_("secure", *pool_, s.workers) {
+        program(site_, s.path);
+        feed();
+        for (unsigned i = 0; i < s.workers; ++i)
+            workers_.push_back(
+                fastpath::worker::make(site_.tables, *pool_, ports_,
+                                       {.index = i, .cpu = static_cast<int>(i), .idle_loops = ~0u},
+                                       &mesh_)
+                    .value());
+        if (s.spread) spread();
+    }
+    ~gateway() { stop(); }
+
+    void check_order() { secure_.check_order(); }
+    [[nodiscard]] std::uint64_t refused() const noexcept { return secure_.refused(); }
+
+    /// Packets a second, in millions.
+    [[nodiscard]] double run() {
+        start();
+        std::this_thread::sleep_for(run_time / 8); // until all threads run
+        const auto begun = std::chrono::steady_clock::now();
+        const std::uint64_t before = secure_.sent();
+        std::this_thread::sleep_for(run_time);
+        const std::uint64_t sent = secure_.sent() - before;
+        const std::chrono::duration<double, std::micro> time =
+            std::chrono::steady_clock::now() - begun;
+        stop();
+        return static_cast<double>(sent) / time.count();
+    }
+
+  private:
+    void start() {
+        for (const auto& w : workers_)
+            if (!w->start()) std::abort();
+    }
+    void stop() {
+        for (const auto& w : workers_)
+            w->stop();
+    }
+    void feed() {
+        std::vector<std::vector<frame>> by_lane(scene_.workers);
+        for (unsigned f = 0; f < flows; ++f) {
+            const unsigned sa = f % scene_.path.sites() % scene_.path.sas;
+            const unsigned key = scene_.by == arrival::by_sa ? sa
+                                 : scene_.by == arrival::one ? 0
+                                                             : f / scene_.path.sites() + f;
+            by_lane[key % scene_.workers].push_back(
+                tests::with_ethernet(flow_packet(scene_.path, f, 64)));
+        }
+        for (unsigned i = 0; i < scene_.workers; ++i)
+            plain_.feed(i, std::move(by_lane[i]));
+    }
+    /// The SA has an owner from its first packet on.
+    void spread() {
+        start();
+        std::this_thread::sleep_for(run_time);
+        const auto done = site_.backend.spread_sa(site_.sa_of(tunnel(0), true), scene_.workers);
+        std::this_thread::sleep_for(run_time);
+        stop();
+        if (!done) std::abort();
+    }
+
+    scene scene_;
+    lab site_; ///< its tables and control layer
+    std::unique_ptr<fastpath::buffer_pool> pool_;
+    fastpath::handover_mesh mesh_;
+    endless_port plain_, secure_;
+    std::array<fastpath::port*, 2> ports_{&plain_, &secure_};
+    std::vector<std::unique_ptr<fastpath::worker>> workers_;
+};
+
+/// Keeps other work of the machine from being measured.
+void prefer_us() {
+    std::ofstream("/proc/self/autogroup") << "-15";
+}
+
+double median(std::vector<double> all) {
+    std::nth_element(all.begin(), all.begin() + all.size() / 2, all.end());
+    return all[all.size() / 2];
+}
+
+figure_row compare(std::string name, const scene& s, double limit) {
+    if (std::thread::hardware_concurrency() < s.workers)
+        return not_measured(std::move(name), "needs two CPUs");
+    prefer_us();
+    scene alone = s;
+    alone.workers = 1;
+    alone.spread = false;
+    gateway one(alone), all(s);
+    std::vector<double> single, together;
+    for (int i = 0; i < runs; ++i) {
+        single.push_back(one.run());
+        together.push_back(all.run());
+    }
+    std::array<char, 96> note;
+    std::snprintf(note.data(), note.size(), "%.2f and %.2f million packets/s", median(single),
+                  median(together));
+    return {
+        std::move(name), median(together) / median(single), "x", figure_row::bound::at_least, limit,
+        note.data()};
+}
+
+figure_rows measure_many() {
+    return {compare("many_sas_64", {2, {true, 1000, 64}, arrival::by_sa}, 1.8)};
+}
+
+/// Without a target: half of the packets arrive where their SA's owner is not.
+figure_rows measure_mixed() {
+    return {compare("many_sas_64_mixed", {2, {true, 1000, 64}, arrival::mixed}, 0)};
+}
+
+figure_rows measure_fat() {
+    const scene s{2, {true, 1, 1420}, arrival::mixed, true};
+    figure_rows rows{compare("fat_sa_1420", s, 1.6)};
+    if (!rows[0].there) return rows;
+    gateway checked(s);
+    checked.check_order();
+    for (int i = 0; i < 5; ++i)
+        (void)checked.run();
+    rows.push_back({"fat_sa_refused", static_cast<double>(checked.refused()), "",
+                    figure_row::bound::at_most, 0, "packets that a window of 32 did not take"});
+    return rows;
+}
+
+/// Without a target: one flow, or a few that one queue receives.
+figure_rows measure_fat_on_one_lane() {
+    return {compare("fat_sa_1420_one_lane", {2, {true, 1, 1420}, arrival::one, true}, 0)};
+}
+
+constexpr row_group groups[] = {
+    {"many", measure_many},
+    {"mixed", measure_mixed},
+    {"fat", measure_fat},
+    {"one-lane", measure_fat_on_one_lane},
+};
+
+} // namespace
+} // namespace esplane::bench
+
+int main(int argc, char** argv) {
+    return esplane::bench::run_rows("workers", esplane::bench::groups, argc, argv);
+}
