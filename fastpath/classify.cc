@@ -75,17 +75,15 @@ bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
            (t.reqid == 0 || t.reqid == sa.reqid) && (t.source.is_any() || t.source == sa.source);
 }
 
-/// The policy of one direction for a flow, marked as used.  if_id   whose traffic it is, or 0
+/// The policy for a flow, marked as used.
 template <std::size_t Words>
-const policy_entry* look_up(const stage& s, policy_direction d, std::uint32_t if_id,
+const policy_entry* look_up(const stage& s, const tables::spd& spd,
                             const flow_key<Words>& key) noexcept {
-    const tables::spd* const spd = if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, if_id);
-    if (spd == nullptr) return nullptr;
     const policy_entry* found;
     if constexpr (Words == v4_words)
-        found = spd->v4.find(key);
+        found = spd.v4.find(key);
     else
-        found = spd->v6.find(key);
+        found = spd.v6.find(key);
     if (found != nullptr && found->use_time.get() != s.now.realtime_s)
         const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
     return found;
@@ -123,10 +121,21 @@ sa_out* choose(const sa_group& group, const packet& p) noexcept {
 /// there and up (xfrmi_decode_session); else those of none.
 std::uint32_t if_id_of(const stage& s, const packet& p) noexcept {
     if (p.inbound_sa == nullptr) return 0;
-    if (p.inbound_sa->if_id.load(std::memory_order_relaxed) == 0) [[likely]]
+    const std::uint32_t if_id = p.inbound_sa->if_id.load(std::memory_order_relaxed);
+    if (if_id == 0) [[likely]]
         return 0;
+    if (s.every_interface) return if_id;
     const interface& in = s.routes.interface(p.interface);
     return in.kind == interface_kind::tunnel && in.up ? in.if_id : 0;
+}
+
+/// The policy for the traffic of an interface.  Apart, for the sake of all other traffic.
+template <std::size_t Words>
+[[gnu::noinline]] const policy_entry* look_up(const stage& s, policy_direction d,
+                                              std::uint32_t if_id,
+                                              const flow_key<Words>& key) noexcept {
+    const tables::spd* const spd = s.shared.policies(d, if_id);
+    return spd == nullptr ? nullptr : look_up(s, *spd, key);
 }
 
 bool is_clear(const policy_entry* out) noexcept {
@@ -136,7 +145,8 @@ bool is_clear(const policy_entry* out) noexcept {
 /// `out` for a packet whose route leads into an interface.  What is not protected there does not
 /// leave at all (xfrmi_xmit2); nullptr: it is dropped.
 template <std::size_t Words>
-const policy_entry* enter_interface(stage& s, packet& p, const flow_key<Words>& key) noexcept {
+[[gnu::noinline]] const policy_entry* enter_interface(stage& s, packet& p,
+                                                      const flow_key<Words>& key) noexcept {
     const policy_entry* out = look_up(s, policy_direction::out, p.next->if_id, key);
     if (is_clear(out)) {
         s.drop(p, drop_reason::interface_unprotected);
@@ -150,7 +160,10 @@ template <std::size_t Words>
 bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
     const bool ours = (p.flags & packet_flag::for_machine) != 0;
     const auto way_in = ours ? policy_direction::in : policy_direction::fwd;
-    const drop_reason why = admit_inbound(p, look_up(s, way_in, if_id_of(s, p), key));
+    const std::uint32_t if_id = if_id_of(s, p);
+    const policy_entry* const policy =
+        if_id == 0 ? look_up(s, s.shared.policies(way_in), key) : look_up(s, way_in, if_id, key);
+    const drop_reason why = admit_inbound(p, policy);
     if (why == drop_reason::none) return true;
     s.drop(p, why);
     return false;
@@ -159,7 +172,7 @@ bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
 /// `out`.
 template <std::size_t Words>
 void direct_key(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
-    const policy_entry* out = look_up(s, policy_direction::out, 0, key);
+    const policy_entry* out = look_up(s, s.shared.policies(policy_direction::out), key);
     if (is_clear(out)) {
         if (p.next->kind != adjacency_kind::tunnel) [[likely]] {
             to.bypass.push(p);
@@ -296,8 +309,8 @@ template std::pair<flow_key<v6_words>, flow_key<v6_words>>
 key_of<v6_words>(const ipsec::selector&) noexcept;
 
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
-    return p.family == family::ipv4 ? look_up(s, d, 0, key_of_v4(p))
-                                    : look_up(s, d, 0, key_of_v6(p));
+    const tables::spd& spd = s.shared.policies(d);
+    return p.family == family::ipv4 ? look_up(s, spd, key_of_v4(p)) : look_up(s, spd, key_of_v6(p));
 }
 
 bool admit(stage& s, packet& p) noexcept {

@@ -58,30 +58,34 @@ result<void> require(const T* argument, const char* name) {
     return fail(EINVAL, std::string(name) + " is NULL", name);
 }
 
-/// Of the calling thread; nullptr and *error otherwise.
+/// Of the calling thread, which is not in a callback; nullptr and `code` set otherwise.
 seat* seat_of(esplane_worker* handle, int& code) {
     seat* s = find(handle);
     if (s == nullptr)
         code = refuse_handle();
-    else if (s->thread.load(std::memory_order_relaxed) != this_thread()) {
+    else if (s->thread.load(std::memory_order_relaxed) != this_thread())
         code = refuse(EPERM, "the worker belongs to another thread: each thread registers itself");
-        s = nullptr;
-    }
-    return s;
-}
-
-/// The seat of a thread that may push a burst.
-seat* seat_for_burst(esplane_worker* handle, const esplane_packet* packets, std::size_t count,
-                     int& code) {
-    seat* s = seat_of(handle, code);
-    if (s == nullptr) return nullptr;
-    if (packets == nullptr && count != 0)
-        code = refuse(EINVAL, "packets is NULL, and count is not 0");
-    else if (!s->online)
-        code = refuse(EPERM, "the worker is offline: call esplane_worker_online() first");
+    else if (s->busy)
+        code = refuse(EBUSY, "a callback may read the engine, not change it or push packets");
     else
         return s;
     return nullptr;
+}
+
+/// Runs `work(worker, packet_array)` as a burst of the calling thread.
+template <typename Work>
+int burst(esplane_worker* handle, esplane_packet* packets, std::size_t count, Work work) {
+    int code = 0;
+    seat* s = seat_of(handle, code);
+    if (s == nullptr) return code;
+    if (packets == nullptr && count != 0)
+        return refuse(EINVAL, "packets is NULL, and count is not 0");
+    if (!s->online)
+        return refuse(EPERM, "the worker is offline: call esplane_worker_online() first");
+    s->busy = true;
+    work(*s->run, packet_array(packets, s->packet_size, count));
+    s->busy = false;
+    return 0;
 }
 
 bool is_reason(std::uint16_t reason) noexcept {
@@ -207,6 +211,17 @@ int esplane_sa_delete(esplane_engine* engine, const esplane_sa_id* id) {
         const auto named = id_from(*id);
         if (!named) return tl::unexpected(named.error());
         return e.layer().delete_sa(*named, {});
+    });
+}
+
+int esplane_sa_move(esplane_engine* engine, const esplane_sa_id* id, unsigned to) {
+    return with_engine(engine, intent::change, [&](embed::engine& e) -> result<void> {
+        if (auto ok = require(id, "id"); !ok) return ok;
+        if (auto ok = e.check_worker(to); !ok) return ok;
+        const auto named = id_from(*id);
+        if (!named) return tl::unexpected(named.error());
+        if (!e.backend().ask_to_move(*named, to)) return fail(ESRCH, "there is no such SA");
+        return {};
     });
 }
 
@@ -346,6 +361,13 @@ int esplane_worker_unregister(esplane_worker* worker) {
     return code;
 }
 
+int esplane_worker_abandon(esplane_engine* engine, unsigned index) {
+    return with_engine(engine, intent::change, [&](embed::engine& e) -> result<int> {
+        if (auto ok = e.check_worker(index); !ok) return tl::unexpected(ok.error());
+        return static_cast<int>(e.backend().take_from(index));
+    });
+}
+
 int esplane_worker_quiescent(esplane_worker* worker) {
     int code = 0;
     seat* s = seat_of(worker, code);
@@ -378,22 +400,17 @@ int esplane_worker_index(esplane_worker* worker) {
 
 int esplane_inbound(esplane_worker* worker, esplane_packet* packets, std::size_t count,
                     esplane_time now) {
-    int code = 0;
-    if (const seat* s = seat_for_burst(worker, packets, count, code))
-        s->run->inbound({packets, s->packet_size, count}, moment_of(now));
-    return code;
+    return burst(worker, packets, count,
+                 [&](embed::worker& w, packet_array all) { w.inbound(all, moment_of(now)); });
 }
 
 int esplane_outbound(esplane_worker* worker, esplane_packet* packets, std::size_t count,
                      esplane_time now, std::uint32_t flags) {
-    int code = 0;
-    const seat* s = seat_for_burst(worker, packets, count, code);
-    if (s == nullptr) return code;
     if ((flags & ~ESPLANE_FROM_OUTSIDE) != 0)
         return refuse(EINVAL, "flags has a bit that this version does not know");
-    s->run->outbound({packets, s->packet_size, count}, moment_of(now),
-                     (flags & ESPLANE_FROM_OUTSIDE) != 0);
-    return 0;
+    return burst(worker, packets, count, [&](embed::worker& w, packet_array all) {
+        w.outbound(all, moment_of(now), (flags & ESPLANE_FROM_OUTSIDE) != 0);
+    });
 }
 
 int esplane_counters_get(esplane_engine* engine, esplane_counters* into) {

@@ -113,6 +113,10 @@ seat* find(const esplane_worker* handle) noexcept {
     return workers.find(handle);
 }
 
+seat* own_seat() noexcept {
+    return mine.taken;
+}
+
 result<std::unique_ptr<engine>> engine::make(const esplane_engine_options& o) {
     if (auto ok = check(o); !ok) return tl::unexpected(ok.error());
     // A processor or a cipher that cannot be used is found out here, not by the first thread.
@@ -136,8 +140,15 @@ void engine::publish_routes() {
     tables_.publish(fastpath::fib::everywhere(0, options_.mtu, addresses_));
 }
 
+/// Whoever has the next packet takes them; a thread that has the seat by now keeps them.
+void engine::release_sas_of_those_who_left() {
+    for (seat* s : seats())
+        if (s->left.exchange(false)) (void)backend_.take_from(s->run->index());
+}
+
 void engine::tick(moment now) {
     layer_.tick(now);
+    release_sas_of_those_who_left();
     for (seat* s : seats())
         for (fastpath::worker_event e; s->run->events().pop(e);) {
             backend_.deliver(e);
@@ -170,6 +181,11 @@ result<void> engine::check_room_for_policy() const {
     const control::spd_counts n = layer_.policy_counts();
     if (std::uint64_t{n.in} + n.out + n.fwd < options_.max_policies) return {};
     return fail(ENOBUFS, "max_policies policies are there", "max_policies");
+}
+
+result<void> engine::check_worker(unsigned index) const {
+    if (index < seats().size()) return {};
+    return fail(EINVAL, "there is no worker with that index", "index");
 }
 
 void engine::tell(esplane_event_kind kind, bool hard, const ipsec::sa* sa,
@@ -257,6 +273,8 @@ std::vector<seat*> engine::seats() const {
 result<seat*> engine::register_worker() {
     if (mine.taken != nullptr)
         return fail(EALREADY, "this thread is a worker: unregister it first");
+    if (controlling_.load(std::memory_order_relaxed) == this_thread())
+        return fail(EBUSY, "a callback may read the engine, not change it");
     const std::lock_guard lock(seats_mutex_);
     auto free = free_seat();
     if (!free) return tl::unexpected(free.error());
@@ -266,6 +284,8 @@ result<seat*> engine::register_worker() {
     s.reader.emplace();
     fastpath::enter_lane(s.run->index());
     s.online = true;
+    s.busy = false;
+    s.left = false;
     s.thread.store(this_thread(), std::memory_order_release);
     mine.taken = &s;
     return &s;
@@ -277,6 +297,7 @@ void engine::unregister_worker(seat& s) noexcept {
     fastpath::enter_lane(0);
     s.reader.reset();
     mine.taken = nullptr;
+    s.left = true;
     s.thread.store(nullptr, std::memory_order_release);
 }
 
@@ -292,23 +313,44 @@ void engine::count(fastpath::worker_counters& into) const {
 }
 
 control_call::control_call(engine& e, intent what) noexcept
-    : engine_(e) {
+    : engine_(e)
+    , standing_(enter(what)) {
+    if (standing_ != standing::admitted || own_seat() == nullptr) return;
+    resting_ = own_seat();
+    resting_->busy = true;
+    if (resting_->online) resting_->reader->offline();
+}
+
+auto control_call::enter(intent what) noexcept -> standing {
+    if (engine_.controlling_.load(std::memory_order_relaxed) == this_thread())
+        return what == intent::read ? standing::nested : standing::in_callback;
+    if (const seat* own = own_seat(); own != nullptr && own->busy)
+        return standing::in_callback; // of a burst, or of another engine
     const void* nobody = nullptr;
-    admitted_ =
-        e.controlling_.compare_exchange_strong(nobody, this_thread(), std::memory_order_acquire);
-    if (admitted_) return;
-    nested_ = nobody == this_thread();
-    admitted_ = nested_ && what == intent::read;
+    return engine_.controlling_.compare_exchange_strong(nobody, this_thread(),
+                                                        std::memory_order_acquire)
+               ? standing::admitted
+               : standing::beside_another;
 }
 
 control_call::~control_call() {
-    if (admitted_ && !nested_) engine_.controlling_.store(nullptr, std::memory_order_release);
+    if (standing_ != standing::admitted) return;
+    if (resting_ != nullptr) {
+        if (resting_->online) resting_->reader->online();
+        resting_->busy = false;
+    }
+    engine_.controlling_.store(nullptr, std::memory_order_release);
 }
 
 result<void> control_call::admitted() const {
-    if (admitted_) return {};
-    return nested_ ? fail(EBUSY, "the event callback may read the engine, not change it")
-                   : fail(EBUSY, "another thread is in a control call: one at a time");
+    switch (standing_) {
+    case standing::in_callback:
+        return fail(EBUSY, "a callback may read the engine, not change it");
+    case standing::beside_another:
+        return fail(EBUSY, "another thread is in a control call: one at a time");
+    default:
+        return {};
+    }
 }
 
 } // namespace esplane::embed

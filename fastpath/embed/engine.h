@@ -44,6 +44,8 @@ struct seat {
     std::atomic<const void*> thread{nullptr}; ///< what this_thread() is to it; nullptr = nobody's
     std::optional<fastpath::reader> reader;   ///< the thread's own
     bool online = false;                      ///< likewise
+    bool busy = false;                        ///< likewise: in a burst, or in a control call
+    std::atomic<bool> left{false};            ///< nobody's, and SAs may be its still
 };
 
 class engine final : private ipsec::listener {
@@ -61,9 +63,12 @@ class engine final : private ipsec::listener {
     void set_addresses(std::vector<ipsec::address> addresses);
     void set_filter(esplane_filter f, void* user);
     [[nodiscard]] control::layer& layer() noexcept { return layer_; }
+    [[nodiscard]] fastpath::user_backend& backend() noexcept { return backend_; }
     /// Errors: ENOBUFS.
     [[nodiscard]] result<void> check_room_for_sa() const;
     [[nodiscard]] result<void> check_room_for_policy() const;
+    /// Whether a worker of that index was ever registered.  Errors: EINVAL.
+    [[nodiscard]] result<void> check_worker(unsigned index) const;
     /// Templates of what policy_to() gave last.
     [[nodiscard]] std::vector<esplane_template>& templates() noexcept { return templates_; }
 
@@ -83,6 +88,7 @@ class engine final : private ipsec::listener {
     void tell(esplane_event_kind kind, bool hard, const ipsec::sa* sa, const ipsec::policy* policy);
     void tell_first_use(const ipsec::sa_id& id);
     void publish_routes();
+    void release_sas_of_those_who_left();
     [[nodiscard]] result<seat*> free_seat();
     [[nodiscard]] std::vector<seat*> seats() const;
 
@@ -102,7 +108,8 @@ class engine final : private ipsec::listener {
 
 enum class intent : bool { read, change };
 
-/// One control call: no other thread may be in one, and the event callback may only read.
+/// One control call: no other thread may be in one, and out of a callback only reading is allowed.
+/// Where the thread is a worker too, it is quiescent meanwhile: nobody waits for himself.
 class control_call {
   public:
     control_call(engine& e, intent what) noexcept;
@@ -114,9 +121,12 @@ class control_call {
     [[nodiscard]] result<void> admitted() const;
 
   private:
+    enum class standing : std::uint8_t { admitted, nested, in_callback, beside_another };
+    [[nodiscard]] standing enter(intent what) noexcept;
+
     engine& engine_;
-    bool nested_ = false;
-    bool admitted_;
+    standing standing_;
+    seat* resting_ = nullptr; ///< the thread's own, where it is a worker
 };
 
 /// An address that only the calling thread has while it lives.
@@ -127,5 +137,7 @@ class control_call {
 [[nodiscard]] engine* find(const esplane_engine* handle) noexcept;
 void drop_handle(esplane_engine* handle) noexcept;
 [[nodiscard]] seat* find(const esplane_worker* handle) noexcept;
+/// The calling thread's; nullptr where it is no worker.
+[[nodiscard]] seat* own_seat() noexcept;
 
 } // namespace esplane::embed

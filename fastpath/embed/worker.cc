@@ -101,11 +101,12 @@ stage worker::begin(const packet_array& packets, moment now) noexcept {
     for (std::size_t i = 0; i < packets.size(); ++i) {
         describe(packets_[i], packets[i]);
         outcomes_[i] = {};
+        outcomes_[i].if_id = packets[i].if_id;
     }
     counters_.received.add(packets.size());
     budget_.refill(now.monotonic_ns);
     return stage{shared_, shared_.routes(), *crypto_, counters_, events_, nothing,
-                 budget_, scratch_,         now,      index_,    this};
+                 budget_, scratch_,         now,      index_,    this,    true};
 }
 
 /// The embedder brings it to the other worker.
@@ -137,6 +138,7 @@ void worker::admit_all(stage& s, const packet_list& packets) noexcept {
         if (p->inbound_sa != nullptr) {
             o.verdict = ESPLANE_DECRYPTED;
             o.spi = p->inbound_sa->spi.host();
+            o.if_id = p->inbound_sa->if_id.load(std::memory_order_relaxed);
         } else
             o.verdict = ours ? ESPLANE_FOR_MACHINE : ESPLANE_BYPASS;
     }
@@ -168,12 +170,25 @@ void worker::direct_all(stage& s, std::size_t count, bool from_outside,
             continue;
         }
         const bool ours = (p.flags & packet_flag::for_machine) != 0;
+        if (!ours) route(p);
         if (from_outside && !(ours && is_exempt(p)) && !fastpath::admit(s, p)) continue;
         if (ours)
             to.local.push(p);
         else
             fastpath::direct(s, p, to);
     }
+}
+
+/// Into the interface that the embedder names, if he does; its MTU is that of the path.
+void worker::route(packet& p) noexcept {
+    const std::uint32_t if_id = outcome_of(p).if_id;
+    if (if_id == 0) [[likely]]
+        return;
+    fastpath::adjacency& into = interfaces_[static_cast<std::size_t>(&p - packets_.data())];
+    into = *p.next;
+    into.kind = fastpath::adjacency_kind::tunnel;
+    into.if_id = if_id;
+    p.next = &into;
 }
 
 void worker::protect(stage& s, std::span<fastpath::protect_item> items) noexcept {
@@ -202,6 +217,7 @@ void worker::finish(stage& s, packet_array packets) noexcept {
         to.family = static_cast<std::uint8_t>(p.family);
         to.reason = p.drop;
         to.spi = o.spi;
+        to.if_id = o.if_id;
         to.mtu = 0;
         to.worker = o.other;
         to.local = (p.flags & packet_flag::for_machine) != 0 ? 1 : 0;

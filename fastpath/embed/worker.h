@@ -68,6 +68,7 @@ class worker final : private fastpath::handover_sink {
         std::uint8_t verdict;
         std::uint8_t other; ///< ESPLANE_OTHER_WORKER: which
         std::uint32_t spi;  ///< host order
+        std::uint32_t if_id;
         const fastpath::sa_out* sa;
     };
 
@@ -79,6 +80,7 @@ class worker final : private fastpath::handover_sink {
     void admit_all(fastpath::stage& s, const fastpath::packet_list& packets) noexcept;
     void direct_all(fastpath::stage& s, std::size_t count, bool from_outside,
                     fastpath::verdicts& to) noexcept;
+    void route(fastpath::packet& p) noexcept;
     void protect(fastpath::stage& s, std::span<fastpath::protect_item> items) noexcept;
     void finish(fastpath::stage& s, packet_array packets) noexcept;
     void report_drop(std::size_t i, esplane_packet& to) noexcept;
@@ -95,6 +97,8 @@ class worker final : private fastpath::handover_sink {
     fastpath::burst_scratch scratch_;
     std::array<fastpath::packet, fastpath::max_burst> packets_;
     std::array<outcome, fastpath::max_burst> outcomes_;
+    /// Ways out of packets that the embedder routed into an interface.
+    std::array<fastpath::adjacency, fastpath::max_burst> interfaces_;
 };
 
 } // namespace esplane::embed

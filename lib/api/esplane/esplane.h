@@ -18,8 +18,8 @@
  *   -EBADF    the handle is none, or what it named is gone
  *   -EINVAL   an argument is missing or out of its range; a struct's `size` is too small
  *   -E2BIG    a struct from a later version with a field set that this version does not know
- *   -EBUSY    control calls: another thread is in one, or the event callback tried to change
- *             something
+ *   -EBUSY    another thread is in a control call; or the call comes out of a callback, where only
+ *             reading is allowed
  * and nothing has changed then.
  *
  * Structs: those passed by pointer begin with `size`, which the esplane_*_init functions set.  They
@@ -480,6 +480,13 @@ ESPLANE_API int esplane_sa_delete(struct esplane_engine* engine, const struct es
 /* All of them.  Errors: none of its own. */
 ESPLANE_API int esplane_sa_flush(struct esplane_engine* engine);
 
+/* Asks the worker that has the SA to pass it on, in both its directions, with its next packet:
+ * packets that reach the worker `to` after that are taken there.  Before its first packet an SA has
+ * no worker, and nothing happens.
+ * Errors: -ESRCH; -EINVAL (`to` is no index of a worker). */
+ESPLANE_API int esplane_sa_move(struct esplane_engine* engine, const struct esplane_sa_id* id,
+                                unsigned int to);
+
 /* One SA, with counters as of now.  Pointers in `into`, keys among them, are valid until the next
  * control call.  Errors: -ESRCH. */
 ESPLANE_API int esplane_sa_get(struct esplane_engine* engine, const struct esplane_sa_id* id,
@@ -522,9 +529,10 @@ ESPLANE_API int esplane_policy_next(struct esplane_engine* engine, uint64_t* cur
  */
 
 /* The calling thread is a worker from now on: it alone may use the handle.  It counts as inside the
- * tables until it says otherwise: a control call that takes something out waits until every worker
- * was quiescent since, or is offline.  A thread may work for one engine at a time.  The thread must
- * not be registered with liburcu-qsbr on its own account.
+ * tables until it says otherwise: what a control call takes out is freed when every worker was
+ * quiescent since, or is offline; the call waits for that, 0.1 s at most.  A thread works for one
+ * engine at a time; one that ends is unregistered.  A worker may make control calls, between
+ * bursts: it is quiescent meanwhile.
  * Errors: -EALREADY (this thread is registered); -ENOBUFS (max_workers there are); -ENOTSUP. */
 ESPLANE_API int esplane_worker_register(struct esplane_engine* engine,
                                         struct esplane_worker** worker) ESPLANE_MUST_CHECK;
@@ -533,13 +541,20 @@ ESPLANE_API int esplane_worker_register(struct esplane_engine* engine,
 ESPLANE_API int esplane_worker_unregister(struct esplane_worker* worker);
 
 /* Between two bursts, once per loop: nothing of the last burst is looked at any more.  A worker
- * that does not say so for long delays control calls.  Errors: -EPERM. */
+ * that does not say so for long delays control calls and holds up memory.  Errors: -EPERM. */
 ESPLANE_API int esplane_worker_quiescent(struct esplane_worker* worker);
 
 /* Before the thread sleeps or does something long; and after.  While offline a burst is refused.
  * Errors: -EPERM. */
 ESPLANE_API int esplane_worker_offline(struct esplane_worker* worker);
 ESPLANE_API int esplane_worker_online(struct esplane_worker* worker);
+
+/* Control call.  Takes all SAs from a worker whose thread is stuck in the middle of a burst, or has
+ * not come back for long: each goes to the worker that has the next packet for it.  What that
+ * thread still does with them if it comes back repeats nothing and is counted; sequence numbers of
+ * its SAs jump by 65.  SAs of a thread that has unregistered are released by esplane_tick().
+ * Returns how many there were.  Errors: -EINVAL (no index of a worker). */
+ESPLANE_API int esplane_worker_abandon(struct esplane_engine* engine, unsigned int index);
 
 /* 0 to max_workers - 1: what ESPLANE_OTHER_WORKER names.  Errors: -EBADF. */
 ESPLANE_API int esplane_worker_index(struct esplane_worker* worker);

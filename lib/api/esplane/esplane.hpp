@@ -230,6 +230,9 @@ class engine {
     result<void> remove(const esplane_sa_id& id) {
         return checked(esplane_sa_delete(handle_, &id));
     }
+    result<void> move(const esplane_sa_id& id, unsigned to) {
+        return checked(esplane_sa_move(handle_, &id, to));
+    }
     result<void> flush_sas() { return checked(esplane_sa_flush(handle_)); }
     result<sa> get(const esplane_sa_id& id) {
         sa s;
@@ -274,6 +277,13 @@ class engine {
         const int returned = esplane_worker_register(handle_, &handle);
         if (returned < 0) return error::latest(returned);
         return worker(handle);
+    }
+
+    /// Takes its SAs from a worker that is stuck; how many there were.
+    result<unsigned> abandon(unsigned worker_index) {
+        const int returned = esplane_worker_abandon(handle_, worker_index);
+        if (returned < 0) return error::latest(returned);
+        return static_cast<unsigned>(returned);
     }
 
     result<counters> count() const {

@@ -258,6 +258,56 @@ TEST_F(ApiBurst, EspForNobodyIsDiscarded) {
     EXPECT_STREQ(reason_of(b), "sa_unknown");
 }
 
+/// A tunnel of an interface, beside the gateways' own.
+class ApiInterface : public testing::Test {
+  protected:
+    ApiInterface() {
+        for (gateway* g : {&near, &far}) {
+            esplane_sa s = make_sa(1, g->key);
+            s.if_id = 10;
+            EXPECT_EQ(esplane_sa_add(g->engine, &s, at(1)), 0);
+            esplane_template via;
+            esplane_policy p = make_policy(g == &near ? ESPLANE_OUT : ESPLANE_FORWARD, 1, via);
+            p.if_id = 10;
+            EXPECT_EQ(esplane_policy_add(g->engine, &p, at(1)), 0);
+        }
+    }
+    gateway near{1}, far{2};
+};
+
+TEST_F(ApiInterface, OnlyWhatIsRoutedIntoItIsProtectedByIt) {
+    buffer elsewhere(make_packet({}));
+    near.outbound(elsewhere);
+    EXPECT_EQ(elsewhere.packet.verdict, ESPLANE_BYPASS);
+    buffer other(make_packet({}));
+    other.packet.if_id = 11;
+    near.outbound(other);
+    EXPECT_EQ(other.packet.verdict, ESPLANE_DISCARD);
+    EXPECT_STREQ(reason_of(other), "interface_unprotected");
+    EXPECT_TRUE(other.untouched());
+    const bytes inner = make_packet({});
+    buffer b(inner);
+    b.packet.if_id = 10;
+    near.outbound(b);
+    ASSERT_EQ(b.packet.verdict, ESPLANE_PROTECTED) << reason_of(b);
+    b.packet.if_id = 0;
+    far.inbound(b);
+    ASSERT_EQ(b.packet.verdict, ESPLANE_DECRYPTED) << reason_of(b);
+    EXPECT_EQ(b.packet.if_id, 10u);
+    EXPECT_EQ(b.content(), inner);
+}
+
+TEST_F(ApiInterface, WhatComesOutOfItIsHeldAgainstItsPoliciesAlone) {
+    ASSERT_EQ(esplane_policy_flush(far.engine), 0);
+    far.add_policy(ESPLANE_FORWARD, 1); // of no interface
+    buffer b(make_packet({}));
+    b.packet.if_id = 10;
+    near.outbound(b);
+    far.inbound(b);
+    EXPECT_EQ(b.packet.verdict, ESPLANE_DISCARD);
+    EXPECT_STREQ(reason_of(b), "policy_missing");
+}
+
 TEST_F(ApiBurst, AFilterJudgesInnerPackets) {
     struct seen {
         unsigned in = 0, out = 0;

@@ -60,6 +60,7 @@ std::vector<int> all_with(esplane_engine* e) {
             esplane_sa_add(e, &sa, at(1)),
             esplane_sa_update(e, &sa, at(1)),
             esplane_sa_delete(e, &sa.id),
+            esplane_sa_move(e, &sa.id, 0),
             esplane_sa_flush(e),
             esplane_sa_get(e, &sa.id, &sa_out),
             esplane_sa_next(e, &number, &sa_out),
@@ -71,6 +72,7 @@ std::vector<int> all_with(esplane_engine* e) {
             esplane_policy_get(e, &name, &policy_out),
             esplane_policy_next(e, &number, &policy_out),
             esplane_worker_register(e, &worker),
+            esplane_worker_abandon(e, 0),
             esplane_counters_get(e, &counters),
             esplane_drops(e, 1, &number)};
 }
@@ -182,6 +184,7 @@ TEST(Misuse, ArgumentsThatAreMissingAreErrors) {
     EXPECT_EQ(esplane_sa_add(e, nullptr, at(1)), -EINVAL);
     EXPECT_EQ(esplane_sa_update(e, nullptr, at(1)), -EINVAL);
     EXPECT_EQ(esplane_sa_delete(e, nullptr), -EINVAL);
+    EXPECT_EQ(esplane_sa_move(e, nullptr, 0), -EINVAL);
     EXPECT_EQ(esplane_sa_get(e, nullptr, nullptr), -EINVAL);
     EXPECT_EQ(esplane_sa_next(e, nullptr, nullptr), -EINVAL);
     EXPECT_EQ(esplane_spi_allocate(e, nullptr, at(1), nullptr), -EINVAL);
@@ -307,6 +310,55 @@ TEST(Misuse, TheEventCallbackMayReadAndNotChange) {
     EXPECT_EQ(ticking, -EBUSY);
     EXPECT_EQ(destroying, -EBUSY);
     EXPECT_EQ(esplane_sa_flush(g.engine), 0);
+}
+
+TEST(Misuse, AFilterMayReadAndNotChangeOrPush) {
+    static gateway* g;
+    static std::vector<int> refused;
+    static int reading;
+    gateway near(1);
+    near.add_tunnel();
+    g = &near;
+    const auto filter = [](void*, std::uint32_t, std::uint32_t, const std::uint8_t*, std::uint32_t,
+                           void*) {
+        esplane_packet p{};
+        esplane_worker* w = nullptr;
+        esplane_counters c;
+        esplane_counters_init(&c);
+        reading = esplane_counters_get(g->engine, &c);
+        refused = {esplane_sa_flush(g->engine),
+                   esplane_tick(g->engine, at(1)),
+                   esplane_outbound(g->worker, &p, 1, at(1), 0),
+                   esplane_inbound(g->worker, &p, 1, at(1)),
+                   esplane_worker_quiescent(g->worker),
+                   esplane_worker_offline(g->worker),
+                   esplane_worker_unregister(g->worker),
+                   esplane_worker_register(g->engine, &w)};
+        return 0;
+    };
+    ASSERT_EQ(esplane_set_filter(near.engine, filter, nullptr), 0);
+    buffer b(make_packet({}));
+    near.outbound(b);
+    EXPECT_EQ(b.packet.verdict, ESPLANE_PROTECTED);
+    EXPECT_EQ(reading, 0);
+    EXPECT_EQ(refused, (std::vector<int>{-EBUSY, -EBUSY, -EBUSY, -EBUSY, -EBUSY, -EBUSY, -EBUSY,
+                                         -EALREADY}));
+}
+
+TEST(Misuse, AWorkerThatMakesControlCallsWaitsForNobody) {
+    gateway g(1);
+    g.add_tunnel();
+    const std::uint64_t before = esplane_now().monotonic_ns;
+    g.working([&] {
+        for (unsigned i = 0; i < 100; ++i)
+            ASSERT_EQ(esplane_set_mtu(g.engine, 1400 + i), 0);
+        const esplane_sa_id id = make_sa(1, g.key).id;
+        ASSERT_EQ(esplane_sa_delete(g.engine, &id), 0);
+        buffer b(make_packet({}));
+        ASSERT_EQ(esplane_outbound(g.worker, &b.packet, 1, at(1), 0), 0);
+        EXPECT_EQ(b.packet.verdict, ESPLANE_DISCARD);
+    });
+    EXPECT_LT(esplane_now().monotonic_ns - before, 1'000'000'000u);
 }
 
 TEST(Misuse, TwoThreadsInControlCallsAreToldSo) {

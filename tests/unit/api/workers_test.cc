@@ -2,6 +2,8 @@
 //
 // Several threads of an embedder: whose SA is whose, and control beside them.
 #include <atomic>
+#include <cerrno>
+#include <set>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -71,6 +73,71 @@ TEST(ApiWorkers, WhoTakesTheSeatOfOneThatLeftTakesItsSas) {
             ASSERT_EQ(esplane_outbound(w, &b.packet, 1, at(1), 0), 0);
             EXPECT_EQ(b.packet.verdict, ESPLANE_PROTECTED);
         });
+}
+
+/// What worker `w` of `g` gets for a packet.
+esplane_packet send_by(gateway& g, esplane_worker* w) {
+    buffer b(make_packet({}));
+    EXPECT_EQ(esplane_outbound(w, &b.packet, 1, at(g.clock), 0), 0);
+    EXPECT_EQ(esplane_worker_quiescent(w), 0);
+    return b.packet;
+}
+
+TEST(ApiWorkers, AnSaMovesWhereControlAsks) {
+    gateway g(1);
+    g.add_tunnel();
+    const esplane_sa_id id = make_sa(1, g.key).id;
+    EXPECT_EQ(esplane_sa_move(g.engine, &id, 1), -EINVAL);
+    EXPECT_STREQ(esplane_error_field(), "index");
+    g.working([&] {
+        EXPECT_EQ(send_by(g, g.worker).verdict, ESPLANE_PROTECTED);
+        in_worker(g, [&](esplane_worker* other) {
+            EXPECT_EQ(send_by(g, other).verdict, ESPLANE_OTHER_WORKER);
+        });
+        ASSERT_EQ(esplane_sa_move(g.engine, &id, 1), 0);
+        EXPECT_EQ(send_by(g, g.worker).verdict, ESPLANE_PROTECTED); // the last one
+        const esplane_packet p = send_by(g, g.worker);
+        EXPECT_EQ(p.verdict, ESPLANE_OTHER_WORKER);
+        EXPECT_EQ(p.worker, 1);
+        in_worker(g, [&](esplane_worker* other) {
+            EXPECT_EQ(send_by(g, other).verdict, ESPLANE_PROTECTED);
+        });
+    });
+    const esplane_sa_id unknown{ip("10.9.9.9"), 7, 50, {}};
+    EXPECT_EQ(esplane_sa_move(g.engine, &unknown, 0), -ESRCH);
+}
+
+TEST(ApiWorkers, AnotherTakesOverFromOneThatIsStuckAndRepeatsNoNumber) {
+    gateway g(1);
+    g.add_tunnel();
+    std::set<std::uint32_t> numbers;
+    const auto remember = [&](esplane_worker* w) {
+        buffer b(make_packet({}));
+        ASSERT_EQ(esplane_outbound(w, &b.packet, 1, at(1), 0), 0);
+        ASSERT_EQ(b.packet.verdict, ESPLANE_PROTECTED);
+        EXPECT_TRUE(numbers.insert(wire::load<wire::be32>(b.packet.data + 24).host()).second);
+    };
+    EXPECT_EQ(esplane_worker_abandon(g.engine, 0), -EINVAL);
+    g.working([&] {
+        remember(g.worker);
+        EXPECT_EQ(esplane_worker_abandon(g.engine, 0), 1);
+        in_worker(g, [&](esplane_worker* other) { remember(other); });
+        EXPECT_EQ(send_by(g, g.worker).verdict, ESPLANE_OTHER_WORKER);
+    });
+    EXPECT_EQ(esplane_worker_abandon(g.engine, 2), -EINVAL);
+}
+
+TEST(ApiWorkers, SasOfOneThatLeftAreReleasedByATick) {
+    gateway g(1);
+    g.add_tunnel();
+    g.working([&] {
+        in_worker(g, [&](esplane_worker* other) {
+            EXPECT_EQ(send_by(g, other).verdict, ESPLANE_PROTECTED);
+        });
+        EXPECT_EQ(send_by(g, g.worker).verdict, ESPLANE_OTHER_WORKER);
+        ASSERT_EQ(esplane_tick(g.engine, at(1)), 0);
+        EXPECT_EQ(send_by(g, g.worker).verdict, ESPLANE_PROTECTED);
+    });
 }
 
 TEST(ApiWorkers, ControlChangesTablesWhileTheyWork) {
