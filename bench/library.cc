@@ -173,6 +173,7 @@ class library_case {
 int main(int argc, char** argv) {
     using namespace esplane::bench;
     report r("library", argc, argv);
+    r.name_columns("library", "path");
     for (const std::uint32_t length : {64u, 1420u})
         for (const unsigned sas : {1u, 1000u})
             for (const bool outbound : {true, false}) {

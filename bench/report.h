@@ -27,6 +27,11 @@ class report {
         std::string ours; ///< a registered benchmark
         std::string peer;
     };
+    /// What the figures of a row are of: "path" and "crypto" otherwise.
+    void name_columns(std::string ours, std::string peer) {
+        ours_ = std::move(ours);
+        peer_ = std::move(peer);
+    }
     void row(comparison c) { rows_.push_back(std::move(c)); }
 
     /// ours - peer at most `ns`.
@@ -49,6 +54,8 @@ class report {
     [[nodiscard]] bool print_comparison() const;
 
     std::string name_;
+    std::string ours_ = "path";
+    std::string peer_ = "crypto";
     std::vector<char*> arguments_;
     bool targets_wanted_ = false;
     bool compare_wanted_ = false;
