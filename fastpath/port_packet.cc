@@ -8,6 +8,8 @@
 #include <fstream>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <linux/if_vlan.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <netinet/in.h>
@@ -53,13 +55,38 @@ bool is_on(const std::string& sysctl) {
     return file >> value && value != 0;
 }
 
+/// The device that a VLAN device stands on; "" where it is none.
+std::string parent_of(int socket, const std::string& vlan) {
+    vlan_ioctl_args question{};
+    question.cmd = GET_VLAN_REALDEV_NAME_CMD;
+    std::memcpy(question.device1, vlan.data(), std::min(vlan.size(), sizeof question.device1 - 1));
+    return ::ioctl(socket, SIOCGIFVLAN, &question) == 0 ? question.u.device2 : "";
+}
+
+/// A device and the VLAN devices on it, at whatever depth: what arrives on it arrives on them.
+std::vector<std::string> with_vlans(const std::string& device) {
+    std::vector<std::string> found{device};
+    const unique_fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    struct if_nameindex* const all = ::if_nameindex();
+    if (all == nullptr) return found;
+    for (const struct if_nameindex* one = all; one->if_index != 0; ++one) {
+        std::string below = parent_of(socket.get(), one->if_name);
+        while (!below.empty() && below != device)
+            below = parent_of(socket.get(), below);
+        if (!below.empty()) found.emplace_back(one->if_name);
+    }
+    ::if_freenameindex(all);
+    return found;
+}
+
 /// The sysctl by which the kernel forwards what arrives on a device; "" where it does not.
 /// IPv6's is one for all devices: a device's own says what it takes from routers.
 std::string forwarding_sysctl(const std::string& device) {
-    for (const std::string& name :
-         {"ipv4/conf/" + device + "/forwarding", std::string("ipv6/conf/all/forwarding"),
-          "ipv6/conf/" + device + "/force_forwarding"})
-        if (is_on(name)) return "net/" + name;
+    if (is_on("ipv6/conf/all/forwarding")) return "net/ipv6/conf/all/forwarding";
+    for (const std::string& one : with_vlans(device))
+        for (const std::string& name :
+             {"ipv4/conf/" + one + "/forwarding", "ipv6/conf/" + one + "/force_forwarding"})
+            if (is_on(name)) return "net/" + name;
     return {};
 }
 
