@@ -117,25 +117,28 @@ sa_out* choose(const sa_group& group, const packet& p) noexcept {
     return *one;
 }
 
-/// Under whose policies a packet comes in: those of the interface that its SA names, where that is
-/// there and up (xfrmi_decode_session); else those of none.
-std::uint32_t if_id_of(const stage& s, const packet& p) noexcept {
-    if (p.inbound_sa == nullptr) return 0;
-    const std::uint32_t if_id = p.inbound_sa->if_id.load(std::memory_order_relaxed);
-    if (if_id == 0) [[likely]]
-        return 0;
-    if (s.every_interface) return if_id;
-    const interface& in = s.routes.interface(p.interface);
-    return in.kind == interface_kind::tunnel && in.up ? in.if_id : 0;
+/// The policy for the traffic of an interface, or, 0, of none.
+template <std::size_t Words>
+const policy_entry* look_up(const stage& s, policy_direction d, std::uint32_t if_id,
+                            const flow_key<Words>& key) noexcept {
+    const tables::spd* const spd = if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, if_id);
+    return spd == nullptr ? nullptr : look_up(s, *spd, key);
 }
 
-/// The policy for the traffic of an interface.  Apart, for the sake of all other traffic.
+bool names_interface(const sa_in* sa) noexcept {
+    return sa != nullptr && sa->if_id.load(std::memory_order_relaxed) != 0;
+}
+
+/// `in` or `fwd` for what came out of an SA with an if_id: of its interface where that is there and
+/// up (xfrmi_decode_session), else of none.  Apart, for the sake of all other traffic.
 template <std::size_t Words>
-[[gnu::noinline]] const policy_entry* look_up(const stage& s, policy_direction d,
-                                              std::uint32_t if_id,
-                                              const flow_key<Words>& key) noexcept {
-    const tables::spd* const spd = s.shared.policies(d, if_id);
-    return spd == nullptr ? nullptr : look_up(s, *spd, key);
+[[gnu::noinline]] const policy_entry* look_up_inside(const stage& s, const packet& p,
+                                                     policy_direction d,
+                                                     const flow_key<Words>& key) noexcept {
+    if (s.every_interface)
+        return look_up(s, d, p.inbound_sa->if_id.load(std::memory_order_relaxed), key);
+    const interface& in = s.routes.interface(p.interface);
+    return look_up(s, d, in.kind == interface_kind::tunnel && in.up ? in.if_id : 0, key);
 }
 
 bool is_clear(const policy_entry* out) noexcept {
@@ -157,12 +160,12 @@ template <std::size_t Words>
 
 /// `in` or `fwd`.  False: no policy admits the packet; it is dropped.
 template <std::size_t Words>
-bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
+inline bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
     const bool ours = (p.flags & packet_flag::for_machine) != 0;
     const auto way_in = ours ? policy_direction::in : policy_direction::fwd;
-    const std::uint32_t if_id = if_id_of(s, p);
-    const policy_entry* const policy =
-        if_id == 0 ? look_up(s, s.shared.policies(way_in), key) : look_up(s, way_in, if_id, key);
+    const policy_entry* const policy = names_interface(p.inbound_sa)
+                                           ? look_up_inside(s, p, way_in, key)
+                                           : look_up(s, s.shared.policies(way_in), key);
     const drop_reason why = admit_inbound(p, policy);
     if (why == drop_reason::none) return true;
     s.drop(p, why);
