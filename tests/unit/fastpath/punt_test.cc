@@ -114,7 +114,8 @@ struct punting_lab : lab {
     explicit punting_lab(const punt_rates& rates)
         : lab(1) {
         fastpath::port* const both[] = {ports[0].get(), ports[1].get()};
-        worker = *fastpath::worker::make(tables, *pool, both, {.punts = rates});
+        workers[0] = *fastpath::worker::make(tables, *pool, both, {.punts = rates}, &mesh);
+        worker = workers[0].get();
     }
     static frame for_machine(std::uint16_t port, std::uint32_t number, family f = family::ipv4) {
         return make_packet({.family = f,
