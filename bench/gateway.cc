@@ -9,7 +9,7 @@ namespace {
 /// In the order they are measured.
 constexpr row_group groups[] = {
 #ifdef HAVE_DPDK
-    {"dpdk", measure_dpdk_port},
+    {"dpdk", measure_dpdk},
 #endif
 #ifdef HAVE_XDP
     {"xdp", measure_xdp},

@@ -5,14 +5,20 @@
 #include <array>
 #include <cstdio>
 #include <ctime>
+#include <fstream>
 #include <limits>
 #include <memory>
+#include <sched.h>
+#include <unistd.h>
+#include <vector>
 
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 
+#include "bench/memif_generator.h"
 #include "fastpath/dpdk/eal.h"
 #include "fastpath/dpdk/port_dpdk.h"
+#include "tests/support/lab.h"
 
 namespace esplane::bench {
 
@@ -36,8 +42,6 @@ double now_ns() {
 class ring_port {
   public:
     [[nodiscard]] static result<std::unique_ptr<ring_port>> open() {
-        if (auto started = fastpath::start_eal({}); !started)
-            return tl::unexpected(started.error());
         auto r = std::unique_ptr<ring_port>(new ring_port);
         fastpath::dpdk_port_options o;
         o.name = "ring";
@@ -97,9 +101,132 @@ double ns_a_packet(Forward forward) {
     return (now_ns() - start) / (bursts_a_chunk * burst);
 }
 
-} // namespace
+/// Runs on one CPU for as long as it lives.
+class pinned {
+  public:
+    explicit pinned(unsigned cpu) {
+        (void)::sched_getaffinity(0, sizeof before_, &before_);
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        (void)::sched_setaffinity(0, sizeof one, &one);
+    }
+    ~pinned() { (void)::sched_setaffinity(0, sizeof before_, &before_); }
+    pinned(const pinned&) = delete;
+    pinned& operator=(const pinned&) = delete;
 
-gateway_rows measure_dpdk_port() {
+  private:
+    cpu_set_t before_;
+};
+
+/// Huge pages for the time of a measurement, where this process may ask for them.
+class hugepages {
+  public:
+    hugepages() { before_ = exchange(256); }
+    ~hugepages() { (void)exchange(before_); }
+    hugepages(const hugepages&) = delete;
+    hugepages& operator=(const hugepages&) = delete;
+
+  private:
+    static unsigned exchange(unsigned pages) {
+        constexpr const char* file = "/proc/sys/vm/nr_hugepages";
+        unsigned there = 0;
+        std::ifstream(file) >> there;
+        if (there < pages || pages < 256) std::ofstream(file) << pages;
+        return there;
+    }
+    unsigned before_ = 0;
+};
+
+/// A gateway over two memifs, with or without a tunnel.
+class memif_gateway {
+  public:
+    memif_gateway(std::span<fastpath::port* const> ports, bool tunnel) {
+        if (tunnel) lab_.add_tunnel({});
+        worker_ = std::move(*fastpath::worker::make(lab_.tables, *lab_.pool, ports, {}));
+    }
+    /// Packets a second, that the second port took.
+    [[nodiscard]] double rate(const fastpath::port& wan, double ns) {
+        run(ns / 4); // caches, and what was under way
+        const std::uint64_t before = wan.counters().tx_packets;
+        const double took = run(ns);
+        return static_cast<double>(wan.counters().tx_packets - before) * 1e9 / took;
+    }
+
+  private:
+    double run(double ns) {
+        const double start = now_ns();
+        while (now_ns() - start < ns)
+            for (unsigned i = 0; i < 16; ++i)
+                (void)worker_->run_once(fastpath::now());
+        return now_ns() - start;
+    }
+    tests::lab lab_{1};
+    std::unique_ptr<fastpath::worker> worker_;
+};
+
+double median(std::vector<double> all) {
+    std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2),
+                     all.end());
+    return all[all.size() / 2];
+}
+
+constexpr double run_ns = 20e6;
+constexpr unsigned runs = 21; ///< of each kind, in turn; medians count
+
+gateway_row esp_against_clear(memif_generator& generator, const fastpath::port& wan,
+                              memif_gateway& clear, memif_gateway& esp, std::uint32_t length,
+                              double limit) {
+    generator.send(tests::with_ethernet(tests::make_packet({.length = length})));
+    std::vector<double> in_clear, encrypted, ratios;
+    for (unsigned i = 0; i < runs; ++i) {
+        in_clear.push_back(clear.rate(wan, run_ns));
+        encrypted.push_back(esp.rate(wan, run_ns));
+    }
+    const double bare = median(in_clear), with_esp = median(encrypted);
+    gateway_row row;
+    row.name = "memif_esp_" + std::to_string(length);
+    row.measured = bare > 0 ? with_esp / bare : 0;
+    row.unit = "x";
+    row.limit_is = gateway_row::bound::at_least;
+    row.limit = limit;
+    char note[96];
+    std::snprintf(note, sizeof note, "ESP %.2f, clear %.2f million packets a second",
+                  with_esp / 1e6, bare / 1e6);
+    row.note = note;
+    return row;
+}
+
+result<std::unique_ptr<dpdk_port>> connect(const std::string& name, const std::string& socket,
+                                           fastpath::mbuf_memory& memory) {
+    fastpath::dpdk_port_options o;
+    o.name = name;
+    o.device = "net_memif_" + name;
+    o.arguments = "role=client,zero-copy=yes,rsize=9,socket-abstract=no,socket=" + socket;
+    auto port = dpdk_port::open(std::move(o), memory, std::nullopt);
+    if (!port) return port;
+    for (unsigned i = 0; i < 50 && !(*port)->up(); ++i) {
+        ::usleep(100'000);
+        if (auto tended = (*port)->tend(); !tended) return tl::unexpected(tended.error());
+    }
+    if (!(*port)->up()) return fail(ENOTCONN, name + ": the memif does not connect");
+    return port;
+}
+
+result<gateway_rows> measure_memif(memif_generator& generator) {
+    fastpath::mbuf_memory memory;
+    auto lan = connect("lan", generator.lan_socket(), memory);
+    if (!lan) return tl::unexpected(lan.error());
+    auto wan = connect("wan", generator.wan_socket(), memory);
+    if (!wan) return tl::unexpected(wan.error());
+    fastpath::port* const ports[] = {lan->get(), wan->get()};
+    memif_gateway clear(ports, false), esp(ports, true);
+    const pinned here(1);
+    return gateway_rows{esp_against_clear(generator, **wan, clear, esp, 64, 0.45),
+                        esp_against_clear(generator, **wan, clear, esp, 1400, 0.6)};
+}
+
+gateway_rows measure_ring() {
     const std::string name = "dpdk_port_cost";
     auto ring = ring_port::open();
     if (!ring) return {not_measured(name, ring.error().text)};
@@ -118,6 +245,26 @@ gateway_rows measure_dpdk_port() {
                   bare);
     row.note = note;
     return {row};
+}
+
+} // namespace
+
+/// One EAL a process, and the generator has to be forked before it starts.
+gateway_rows measure_dpdk() {
+    const hugepages pages;
+    auto generator = memif_generator::start(0);
+    const auto started = fastpath::start_eal({"--single-file-segments", {}, 256});
+    if (!started) return {not_measured("dpdk_port_cost", started.error().text)};
+    gateway_rows rows = measure_ring();
+    result<gateway_rows> memif = generator
+                                     ? measure_memif(**generator)
+                                     : result<gateway_rows>(tl::unexpected(generator.error()));
+    if (memif)
+        rows.insert(rows.end(), memif->begin(), memif->end());
+    else
+        for (const char* name : {"memif_esp_64", "memif_esp_1400"})
+            rows.push_back(not_measured(name, memif.error().text));
+    return rows;
 }
 
 } // namespace esplane::bench
