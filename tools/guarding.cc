@@ -2,6 +2,7 @@
 #include "tools/guarding.h"
 
 #include <algorithm>
+#include <set>
 
 namespace esplane::tools {
 
@@ -25,6 +26,26 @@ std::vector<fastpath::egress_device> vlan_devices_on(int ifindex,
                 found.push_back({inner.ifindex, {tag_of(outer), tag_of(inner)}});
     }
     return found;
+}
+
+/// The machine's addresses for whatever comes in on a device and the VLANs on it.  One of a VRF
+/// that not all of them are in may be somebody else's address there: it is left out, and what is
+/// sent to it goes the longer way, through the path, which knows.
+std::vector<ipsec::address> local_addresses_on(int ifindex, const control::network& n) {
+    const auto vrf_of = [&](int of) {
+        const auto is_it = [&](const control::link& l) { return l.ifindex == of; };
+        const auto at = std::find_if(n.links.begin(), n.links.end(), is_it);
+        return at == n.links.end() ? 0 : at->vrf;
+    };
+    std::set<std::uint32_t> vrfs{vrf_of(ifindex)};
+    for (const fastpath::egress_device& vlan : vlan_devices_on(ifindex, n.links))
+        vrfs.insert(vrf_of(vlan.ifindex));
+    std::vector<ipsec::address> locals;
+    for (const control::interface_address& a : n.addresses) {
+        const std::uint32_t vrf = vrf_of(a.ifindex);
+        if (vrf == 0 || (vrfs.size() == 1 && vrfs.contains(vrf))) locals.push_back(a.local);
+    }
+    return locals;
 }
 
 } // namespace
@@ -108,17 +129,12 @@ void guarding::publish_in() {
     if (all) take_local_ = take;
 }
 
-void guarding::set_addresses(const std::vector<control::interface_address>& addresses) {
-    std::vector<ipsec::address> locals;
-    for (const control::interface_address& a : addresses)
-        locals.push_back(a.local);
-    for (fastpath::guard* g : guards_)
-        check(*g, "addresses of the machine", g->set_local_addresses(locals));
-}
-
-void guarding::set_links(const std::vector<control::link>& links) {
-    for (fastpath::guard* g : guards_)
-        check(*g, "VLAN devices", g->set_vlan_devices(vlan_devices_on(g->ifindex(), links)));
+void guarding::set_network(const control::network& n) {
+    for (fastpath::guard* g : guards_) {
+        check(*g, "addresses of the machine",
+              g->set_local_addresses(local_addresses_on(g->ifindex(), n)));
+        check(*g, "VLAN devices", g->set_vlan_devices(vlan_devices_on(g->ifindex(), n.links)));
+    }
 }
 
 void guarding::set_encap_ports(const std::vector<wire::be16>& ports) {

@@ -36,9 +36,8 @@ class guarding final : public ipsec::listener {
     [[nodiscard]] bool closed() const noexcept { return closed_; }
 
     void on_event(const ipsec::event& e) override;
-    void set_addresses(const std::vector<control::interface_address>& addresses);
-    /// VLAN devices on the guarded ones: policies may name them.
-    void set_links(const std::vector<control::link>& links);
+    /// Addresses of the machine, and VLAN devices on the guarded ones: policies may name them.
+    void set_network(const control::network& n);
     void set_encap_ports(const std::vector<wire::be16>& ports);
 
   private:

@@ -9,8 +9,7 @@ guarding::guarding(std::vector<fastpath::guard*>, log) {}
 
 void guarding::stay_closed(std::function<void()>) {}
 void guarding::on_event(const ipsec::event&) {}
-void guarding::set_addresses(const std::vector<control::interface_address>&) {}
-void guarding::set_links(const std::vector<control::link>&) {}
+void guarding::set_network(const control::network&) {}
 void guarding::set_encap_ports(const std::vector<wire::be16>&) {}
 
 } // namespace esplane::tools

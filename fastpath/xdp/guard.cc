@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 #include <iterator>
 #include <numeric>
 
@@ -34,6 +35,18 @@ std::uint16_t map_key(wire::be16 port) {
     return port.network();
 }
 
+/// The kernel refills its store of map entries behind its users' backs: many entries at once may
+/// find it empty for a moment.
+int update_patiently(int fd, const void* key, const void* value) {
+    constexpr timespec moment{0, 1'000'000};
+    int e = bpf_map_update_elem(fd, key, value, BPF_ANY);
+    for (int tries = 0; e == -ENOMEM && tries < 200; ++tries) {
+        ::nanosleep(&moment, nullptr);
+        e = bpf_map_update_elem(fd, key, value, BPF_ANY);
+    }
+    return e;
+}
+
 /// Makes the hash map `fd` hold `wanted`, of which it holds `current`: adds, then removes.
 template <typename T>
 result<void> make_equal(int fd, std::set<T>& current, std::set<T> wanted, const std::string& what) {
@@ -41,8 +54,7 @@ result<void> make_equal(int fd, std::set<T>& current, std::set<T> wanted, const 
     for (const T& x : wanted) {
         if (current.contains(x)) continue;
         const auto key = map_key(x);
-        if (const int e = bpf_map_update_elem(fd, &key, &yes, BPF_ANY); e != 0)
-            return fail_bpf(e, what);
+        if (const int e = update_patiently(fd, &key, &yes); e != 0) return fail_bpf(e, what);
         current.insert(x);
     }
     for (auto at = current.begin(); at != current.end();) {
