@@ -97,7 +97,7 @@ struct hop_group {
 /// What a lookup found: an adjacency, or several for the flow's hash to choose from.
 class route_target {
   public:
-    route_target() = default;
+    route_target() noexcept {} // arrays of it stay as they are until they are written
     explicit route_target(const adjacency* only) noexcept
         : word_(reinterpret_cast<std::uintptr_t>(only)) {}
     explicit route_target(const hop_group* several) noexcept
@@ -116,7 +116,7 @@ class route_target {
     }
 
   private:
-    std::uintptr_t word_ = 0;
+    std::uintptr_t word_;
 };
 
 } // namespace esplane::fastpath

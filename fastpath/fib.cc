@@ -80,6 +80,7 @@ class fib::ledger {
     void change_route(const control::network_change::route_change& c);
     void set_route(std::uint16_t index, const ipsec::address& to, unsigned length,
                    std::optional<std::uint32_t> number);
+    [[nodiscard]] bool is_near() const;
     [[nodiscard]] std::size_t retired_blocks() const { return retired.size(); }
     [[nodiscard]] garbage take_garbage();
     void recycle(garbage& g);
@@ -93,8 +94,8 @@ class fib::ledger {
 
   private:
     struct vrf {
-        vrf(lpm_memory& nodes, std::vector<lpm_memory::block>& old)
-            : tables(std::make_unique<vrf_tables>(nodes, old)) {}
+        vrf(lpm_memory& nodes, std::vector<lpm_memory::block>& old, bool wide)
+            : tables(std::make_unique<vrf_tables>(nodes, old, wide)) {}
         template <unsigned Bytes>
         [[nodiscard]] auto& routes() {
             if constexpr (Bytes == 4)
@@ -181,10 +182,12 @@ fib::ledger::vrf* fib::ledger::find_vrf(std::uint16_t index) {
 /// Made where it is not there; nullptr where there is no memory.
 fib::ledger::vrf* fib::ledger::take_vrf(std::uint16_t index) {
     if (vrf* known = find_vrf(index)) return known;
-    if (!memory.has_room(vrf_tables::lines)) return nullptr;
+    const bool wide = index == 0;
+    if (!memory.has_room(2 * (wide ? lpm_table<4>::wide_lines : lpm_table<4>::narrow_lines)))
+        return nullptr;
     vrf_set& set = loading_ ? loaded_ : current_;
     if (index >= set.size()) set.resize(index + 1u);
-    set[index] = std::make_unique<vrf>(memory, retired);
+    set[index] = std::make_unique<vrf>(memory, retired, wide);
     if (!loading_) publish(index);
     return set[index].get();
 }
@@ -197,6 +200,7 @@ void fib::ledger::publish(std::uint16_t index) {
         tables = current_[index]->tables.get();
     }
     owner_.vrfs_[index].store(tables, std::memory_order_release);
+    if (index == 0) owner_.main_.store(tables, std::memory_order_release);
 }
 
 void fib::ledger::drop(std::unique_ptr<vrf> v) {
@@ -472,6 +476,12 @@ void fib::ledger::recycle(garbage& g) {
     g.tables.clear();
 }
 
+bool fib::ledger::is_near() const {
+    return std::all_of(current_.begin(), current_.end(), [](const auto& v) {
+        return v == nullptr || (v->tables->v4.is_near() && v->tables->v6.is_near());
+    });
+}
+
 fib_usage fib::ledger::usage() const {
     fib_usage u;
     for (const auto& v : current_) {
@@ -491,7 +501,7 @@ fib::fib()
     : generation_(next_generation())
     , vrfs_(new std::atomic<const vrf_tables*>[most_vrfs + 1u])
     , ledger_(std::make_shared<ledger>(*this)) {
-    next_hops_ = &ledger_->paths;
+    targets_ = ledger_->paths.targets();
 }
 
 fib::~fib() = default;
@@ -552,6 +562,7 @@ void fib::apply(const control::network_change& change, const control::network& n
 
 /// After this a result that is kept counts no more, and then what it may point to is retired.
 void fib::hand_over(retired& graveyard) {
+    near_.store(ledger_->is_near(), std::memory_order_relaxed);
     generation_.store(next_generation(), std::memory_order_release);
     auto old = std::make_shared<ledger::garbage>(ledger_->take_garbage());
     graveyard.add([owner = ledger_, old] { owner->recycle(*old); });
@@ -575,14 +586,14 @@ template <unsigned Bytes>
 void fib::find_burst(std::uint16_t vrf, std::span<const std::uint8_t* const> destinations,
                      route_target* targets) const noexcept {
     std::array<std::uint32_t, lpm_table<Bytes>::max_burst> numbers;
-    const vrf_tables& main = *tables_of(0);
+    const vrf_tables& main = *main_.load(std::memory_order_acquire);
     const vrf_tables* own = vrf != 0 ? tables_of(vrf) : nullptr;
     const auto& table = (own != nullptr ? *own : main).of<Bytes>();
     table.find(destinations, numbers.data());
     for (std::size_t i = 0; i < destinations.size(); ++i) {
         if (own != nullptr && numbers[i] == next_hops::missing)
             numbers[i] = main.of<Bytes>().find(destinations[i]);
-        targets[i] = (*next_hops_)[numbers[i]];
+        targets[i] = target(numbers[i]);
     }
 }
 

@@ -95,6 +95,10 @@ class fib {
     [[nodiscard]] route_target find(std::uint16_t vrf,
                                     const std::uint8_t* destination) const noexcept;
 
+    /// Whether all tables lie in the near caches, so that looking up a burst together gains
+    /// nothing.
+    [[nodiscard]] bool is_near() const noexcept { return near_.load(std::memory_order_relaxed); }
+
     /// Moves with every change after which a lookup may find something else; never 0.  Read before
     /// the lookup whose result is kept with it.
     [[nodiscard]] std::uint64_t generation() const noexcept {
@@ -135,9 +139,10 @@ class fib {
 
   private:
     struct vrf_tables {
-        vrf_tables(lpm_memory& memory, std::vector<lpm_memory::block>& retired)
-            : v4(memory, retired, next_hops::missing)
-            , v6(memory, retired, next_hops::missing) {}
+        /// wide   as most packets are looked up in it
+        vrf_tables(lpm_memory& memory, std::vector<lpm_memory::block>& retired, bool wide)
+            : v4(memory, retired, next_hops::missing, wide)
+            , v6(memory, retired, next_hops::missing, wide) {}
         template <unsigned Bytes>
         [[nodiscard]] auto& of() noexcept {
             if constexpr (Bytes == 4)
@@ -149,7 +154,6 @@ class fib {
         [[nodiscard]] const auto& of() const noexcept {
             return const_cast<vrf_tables*>(this)->of<Bytes>();
         }
-        static constexpr std::size_t lines = 32; ///< of memory for an empty one
         lpm_table<4> v4;
         lpm_table<16> v6;
     };
@@ -161,6 +165,9 @@ class fib {
     template <unsigned Bytes>
     void find_burst(std::uint16_t vrf, std::span<const std::uint8_t* const> destinations,
                     route_target* targets) const noexcept;
+    [[nodiscard]] route_target target(std::uint32_t number) const noexcept {
+        return std::atomic_ref<route_target>(targets_[number]).load(std::memory_order_acquire);
+    }
     [[nodiscard]] const vrf_tables* tables_of(std::uint16_t vrf) const noexcept {
         return vrfs_[vrf].load(std::memory_order_acquire);
     }
@@ -168,8 +175,10 @@ class fib {
     std::atomic<std::uint64_t> generation_;
     std::atomic<const interface_table*> interfaces_;
     std::atomic<bool> has_vrfs_{false}; ///< an interface belongs to one
-    const next_hops* next_hops_;
-    std::unique_ptr<std::atomic<const vrf_tables*>[]> vrfs_; ///< the first is always there
+    std::atomic<const vrf_tables*> main_{nullptr};
+    std::atomic<bool> near_{true};
+    route_target* targets_;                                  ///< of the next hops
+    std::unique_ptr<std::atomic<const vrf_tables*>[]> vrfs_; ///< the first is main_
     std::shared_ptr<ledger> ledger_; ///< what control knows; outlives what is retired
 };
 
@@ -178,8 +187,9 @@ route_target fib::find(std::uint16_t vrf, const std::uint8_t* destination) const
     std::uint32_t number = next_hops::missing;
     if (vrf != 0) [[unlikely]]
         if (const vrf_tables* own = tables_of(vrf)) number = own->of<Bytes>().find(destination);
-    if (number == next_hops::missing) number = tables_of(0)->of<Bytes>().find(destination);
-    return (*next_hops_)[number];
+    if (number == next_hops::missing) [[likely]]
+        number = main_.load(std::memory_order_acquire)->of<Bytes>().find(destination);
+    return target(number);
 }
 
 } // namespace esplane::fastpath

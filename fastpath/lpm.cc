@@ -116,7 +116,11 @@ void lpm_table<Bytes>::fetch(const std::uint8_t* base, lpm_slot child, std::uint
 template <unsigned Bytes>
 void lpm_table<Bytes>::find(std::span<const std::uint8_t* const> addresses,
                             std::uint32_t* values) const noexcept {
-    const std::uint8_t* base = memory_.base();
+    if (is_near()) {
+        for (std::size_t i = 0; i < addresses.size(); ++i)
+            values[i] = find(addresses[i]);
+        return;
+    }
     const std::uint32_t root = root_.load(std::memory_order_acquire);
     std::array<std::uint8_t, max_burst> left; // who has not arrived yet
     std::array<std::uint8_t, max_burst> at;
@@ -127,11 +131,11 @@ void lpm_table<Bytes>::find(std::span<const std::uint8_t* const> addresses,
         values[i] = s;
         at[i] = static_cast<std::uint8_t>(next);
         left[count++] = static_cast<std::uint8_t>(i);
-        fetch(base, s, addresses[i][next]);
+        fetch(base_, s, addresses[i][next]);
     };
     for (unsigned i = 0; i < addresses.size(); ++i) {
         unsigned next;
-        const lpm_slot s = first(base, root, addresses[i], next);
+        const lpm_slot s = first(base_, root, addresses[i], next);
         sort(i, s, next);
     }
     while (count != 0) {
@@ -139,7 +143,7 @@ void lpm_table<Bytes>::find(std::span<const std::uint8_t* const> addresses,
         for (unsigned j = 0; j < round; ++j) {
             const unsigned i = left[j];
             unsigned next = at[i];
-            const lpm_slot s = step(base, values[i], addresses[i], next);
+            const lpm_slot s = step(base_, values[i], addresses[i], next);
             sort(i, s, next);
         }
     }
@@ -150,14 +154,16 @@ void lpm_table<Bytes>::find(std::span<const std::uint8_t* const> addresses,
 
 template <unsigned Bytes>
 lpm_table<Bytes>::lpm_table(lpm_memory& memory, std::vector<lpm_memory::block>& retired,
-                            std::uint32_t miss)
-    : memory_(memory)
+                            std::uint32_t miss, bool wide)
+    : base_(memory.base())
+    , memory_(memory)
     , retired_(retired) {
-    if (!memory_.has_room(full_lines)) std::abort();
-    const std::uint32_t line = memory_.allocate(full_lines);
-    for (unsigned i = 0; i < 256; ++i)
+    const std::uint32_t lines = wide ? wide_lines : narrow_lines;
+    if (!memory_.has_room(lines)) std::abort(); // the caller has asked
+    const std::uint32_t line = memory_.allocate(lines);
+    for (unsigned i = 0; i < (wide ? 1u << 16 : 256u); ++i)
         store(memory_.at<lpm_slot>(line)[i], lpm_node::leaf(0, miss));
-    root_.store(line, std::memory_order_release);
+    root_.store(wide ? line | wide_bit : line, std::memory_order_release);
 }
 
 template <unsigned Bytes>
@@ -168,7 +174,7 @@ lpm_table<Bytes>::~lpm_table() {
     const bool wide = (root & wide_bit) != 0;
     for (unsigned i = 0; i < (wide ? 1u << 16 : 256u); ++i)
         free_below(memory_.at<lpm_slot>(line)[i]);
-    memory_.release({line, wide ? wide_lines : full_lines});
+    memory_.release({line, wide ? wide_lines : narrow_lines});
 }
 
 template <unsigned Bytes>
@@ -201,7 +207,8 @@ bool lpm_table<Bytes>::assign(const std::uint8_t* prefix, unsigned length, unsig
     assert(length <= Bytes * 8 && depth <= length && value <= max_value);
     if (!memory_.has_room(edit_lines)) return false;
     update_root({prefix, length, lpm_node::leaf(depth, value)});
-    if (nodes_ > wide_from && is_small()) widen();
+    const bool wide = (root_.load(std::memory_order_relaxed) & wide_bit) != 0;
+    if (!wide && nodes_.load(std::memory_order_relaxed) > most_narrow) widen();
     return true;
 }
 
@@ -248,7 +255,9 @@ lpm_slot lpm_table<Bytes>::update(lpm_slot s, unsigned level, const edit& e) {
         const bool grows = lpm_node::depth_of(e.leaf) == e.length;
         if (grows) return s;
         expand(s, level, copy);
-        if (count_runs(copy) > lpm_node::large_runs / 2) return s;
+        const unsigned runs = count_runs(copy);
+        const bool far = nodes_.load(std::memory_order_relaxed) > most_near;
+        if (runs != 1 && (!far || runs > lpm_node::large_runs / 2)) return s;
     }
     retire(s);
     return encode(copy, level);
@@ -308,7 +317,8 @@ lpm_slot lpm_table<Bytes>::encode(const slots& from, unsigned level) {
             return make_chain(level, static_cast<std::uint8_t>(odd - from.begin()), *odd,
                               otherwise);
     }
-    return runs <= lpm_node::large_runs ? make_packed(from, runs) : make_full(from);
+    const bool far = nodes_.load(std::memory_order_relaxed) >= most_near;
+    return far && runs <= lpm_node::large_runs ? make_packed(from, runs) : make_full(from);
 }
 
 template <unsigned Bytes>
@@ -383,12 +393,12 @@ void lpm_table<Bytes>::widen() {
         retire(s);
     }
     root_.store(line | wide_bit, std::memory_order_release);
-    retire(lpm_memory::block{before, full_lines});
+    retire(lpm_memory::block{before, narrow_lines});
 }
 
 template <unsigned Bytes>
 lpm_slot lpm_table<Bytes>::allocate(kind k) {
-    ++nodes_;
+    nodes_.store(nodes_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     const std::uint32_t line = memory_.allocate(lines_of(k));
     assert(line <= lpm_node::line_mask);
     return lpm_node::child_bit | static_cast<lpm_slot>(k) << lpm_node::kind_shift | line;
@@ -397,7 +407,7 @@ lpm_slot lpm_table<Bytes>::allocate(kind k) {
 template <unsigned Bytes>
 void lpm_table<Bytes>::retire(lpm_slot s) {
     if (!is_child(s)) return;
-    --nodes_;
+    nodes_.store(nodes_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
     retire(lpm_memory::block{s & lpm_node::line_mask, lines_of(lpm_node::kind_of(s))});
 }
 

@@ -2,13 +2,13 @@
 //
 // Longest prefix match from addresses to numbers, changed in place while workers look things up.
 //
-// A trie of 256-way nodes, one byte a step; the first step of a big table takes two bytes.  Leaves
+// A trie of 256-way nodes, one byte a step; the first step of a wide table takes two bytes.  Leaves
 // are pushed down, so a lookup never goes back.  A slot is 32 bits:
 //
 //   leaf    0 | depth 8 | value 23         depth: length of the prefix the value is of
 //   child   1 | kind 2  | line 29          line: where the node is, in units of 64 bytes
 //
-//   full    256 slots                                                        1024 bytes
+//   full    256 slots; what nodes are while there are few                    1024 bytes
 //   small   at most 7 runs of equal slots: bitmap of where runs begin          64
 //   large   at most 23 runs                                                   128
 //   chain   IPv6: several bytes that all but one address range miss            64
@@ -134,8 +134,16 @@ class lpm_table {
     /// Addresses of a burst.
     static constexpr unsigned max_burst = 64;
 
-    /// Everything leads to `miss`.  retired   where nodes go that workers may still read
-    lpm_table(lpm_memory& memory, std::vector<lpm_memory::block>& retired, std::uint32_t miss);
+    /// Lines of memory for an empty one, wide or not.
+    static constexpr std::uint32_t wide_lines = (1u << 16) * sizeof(lpm_slot) / 64;
+    static constexpr std::uint32_t narrow_lines = 256 * sizeof(lpm_slot) / 64;
+
+    /// Everything leads to `miss`.
+    ///
+    /// retired   where nodes go that workers may still read
+    /// wide      whether it is so from the start: a step less, and 256 KiB
+    lpm_table(lpm_memory& memory, std::vector<lpm_memory::block>& retired, std::uint32_t miss,
+              bool wide = false);
     /// Nobody reads it any more.
     ~lpm_table();
     lpm_table(const lpm_table&) = delete;
@@ -143,19 +151,18 @@ class lpm_table {
 
     /// The value of the longest prefix that covers an address (network order).
     [[nodiscard]] std::uint32_t find(const std::uint8_t* address) const noexcept {
-        const std::uint8_t* base = memory_.base();
         unsigned at;
-        lpm_slot s = first(base, root_.load(std::memory_order_acquire), address, at);
+        lpm_slot s = first(base_, root_.load(std::memory_order_acquire), address, at);
         while (lpm_node::is_child(s))
-            s = step(base, s, address, at);
+            s = step(base_, s, address, at);
         return s & lpm_node::value_mask;
     }
     /// Of at most max_burst addresses, fetched ahead level by level.
     void find(std::span<const std::uint8_t* const> addresses, std::uint32_t* values) const noexcept;
 
-    /// Whether all nodes fit the nearest caches, so that nothing need be fetched ahead.
-    [[nodiscard]] bool is_small() const noexcept {
-        return (root_.load(std::memory_order_relaxed) & wide_bit) == 0;
+    /// Whether all nodes lie in the near caches: there are so few.
+    [[nodiscard]] bool is_near() const noexcept {
+        return nodes_.load(std::memory_order_relaxed) <= most_near;
     }
 
     /// Leads to `value` whatever in `prefix` a longer one does not cover.
@@ -171,9 +178,10 @@ class lpm_table {
 
   private:
     static constexpr std::uint32_t wide_bit = 1u << 31; ///< of root_: two bytes in the first step
-    static constexpr std::uint32_t wide_lines = (1u << 16) * sizeof(lpm_slot) / 64;
-    static constexpr std::uint32_t full_lines = 256 * sizeof(lpm_slot) / 64;
-    static constexpr unsigned wide_from = 64; ///< nodes; a table with more has a wide root
+    /// Nodes of a table that is not wide, and of one that does without packed nodes and without
+    /// fetching ahead: all lie in the nearer caches.
+    static constexpr unsigned most_narrow = 64;
+    static constexpr unsigned most_near = 256;
 
     using slots = std::array<lpm_slot, 256>;
     struct edit {
@@ -240,10 +248,11 @@ class lpm_table {
     void retire(lpm_memory::block b);
     void free_below(lpm_slot s);
 
+    const std::uint8_t* base_; ///< the memory's
+    std::atomic<std::uint32_t> root_{0};
+    std::atomic<unsigned> nodes_{0};
     lpm_memory& memory_;
     std::vector<lpm_memory::block>& retired_;
-    std::atomic<std::uint32_t> root_{0};
-    unsigned nodes_ = 0;
     bool published_ = false;
 };
 

@@ -4,14 +4,31 @@
 #include <algorithm>
 #include <cstdlib>
 #include <nmmintrin.h>
+#include <sys/mman.h>
 #include <utility>
 
 namespace esplane::fastpath {
 
+namespace {
+
+constexpr std::size_t target_bytes = next_hops::most * sizeof(route_target);
+
+route_target* map_targets() {
+    void* p = ::mmap(nullptr, target_bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) std::abort(); // as where operator new finds nothing
+    return static_cast<route_target*>(p);
+}
+
+} // namespace
+
+void next_hops::unmap::operator()(route_target* p) const noexcept {
+    ::munmap(p, target_bytes);
+}
+
 next_hops::next_hops()
-    : targets_(static_cast<route_target*>(std::calloc(most, sizeof(route_target)))) {
-    if (targets_ == nullptr) std::abort(); // as where operator new finds nothing
-    (void)take({});                        // the first number, missing: this one route keeps it
+    : targets_(map_targets()) {
+    (void)take({}); // the first number, missing: this one route keeps it
 }
 
 std::size_t next_hops::hash::operator()(const path& p) const noexcept {

@@ -6,13 +6,12 @@
 //   route --> number --> route_target --> adjacency
 //                              '--> hop_group --> adjacency, adjacency, ...
 //
-// Threads: operator[] by workers, the rest by control.
+// Threads: control; what it publishes is read by workers.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -47,10 +46,8 @@ class next_hops {
 
     next_hops();
 
-    /// Worker.
-    [[nodiscard]] route_target operator[](std::uint32_t number) const noexcept {
-        return std::atomic_ref<route_target>(targets_[number]).load(std::memory_order_acquire);
-    }
+    /// By number; workers read them.  Stays where it is.
+    [[nodiscard]] route_target* targets() const noexcept { return targets_.get(); }
 
     /// What paths are made of and workers may still read.
     struct garbage {
@@ -99,10 +96,10 @@ class next_hops {
     void rebuild(std::uint32_t number);
     void forget(std::uint32_t number);
 
-    struct free_memory {
-        void operator()(void* p) const noexcept { std::free(p); }
+    struct unmap {
+        void operator()(route_target* p) const noexcept;
     };
-    std::unique_ptr<route_target[], free_memory> targets_; ///< untouched where not in use
+    std::unique_ptr<route_target[], unmap> targets_; ///< untouched where not in use
     std::vector<record> records_;
     std::unordered_map<path, std::uint32_t, hash> numbers_;
     std::multimap<hop_key, std::uint32_t> by_hop_; ///< gateway unspecified: onto the link

@@ -209,7 +209,7 @@ drop_reason parse_ipv6(packet& p, bool checksums) noexcept {
     return parse_l4<16>(p, ip.source.data(), checksums);
 }
 
-drop_reason open_ip(packet& p) noexcept {
+inline drop_reason open_ip(packet& p) noexcept {
     p.flags &= packet_flag::created;
     p.source_port = p.destination_port = {};
     if (p.length == 0) return drop_reason::ip_malformed;
@@ -222,16 +222,25 @@ const std::uint8_t* destination_of(const packet& p) noexcept {
                                               : offsetof(wire::ipv6_header, destination));
 }
 
-/// The rest of a packet that open_ip() took, by what its destination leads to.
-drop_reason parse_routed(packet& p, route_target to, bool checksums) noexcept {
+/// As parse_routed(), to one of several hops.
+drop_reason parse_spread(packet& p, const hop_group& to, bool checksums) noexcept {
     p.next = &to.choose(0);
     const drop_reason why =
         p.family == family::ipv4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
-    if (why != drop_reason::none) return why;
+    if (why == drop_reason::none) p.next = &to.choose(flow_hash_of(p));
+    return why;
+}
+
+/// The rest of a packet that open_ip() took, by what its destination leads to.
+inline drop_reason parse_routed(packet& p, route_target to, bool checksums) noexcept {
     if (to.is_group()) [[unlikely]]
-        p.next = &to.choose(flow_hash_of(p));
-    if (p.next->kind == adjacency_kind::local) p.flags |= packet_flag::for_machine;
-    return drop_reason::none;
+        return parse_spread(p, to.group(), checksums);
+    p.next = &to.only();
+    const drop_reason why =
+        p.family == family::ipv4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
+    if (why == drop_reason::none && p.next->kind == adjacency_kind::local)
+        p.flags |= packet_flag::for_machine;
+    return why;
 }
 
 bool is_ip(std::uint16_t type) noexcept {
@@ -277,6 +286,31 @@ drop_reason strip_ethernet(packet& p, const fib& routes) noexcept {
     return drop_reason::none;
 }
 
+/// Where parse() puts packets.
+struct sorted {
+    packet_list& esp;
+    packet_list& clear;
+
+    void take(stage& s, packet& p, drop_reason why) const noexcept {
+        if (why != drop_reason::none)
+            s.drop(p, why);
+        else if ((p.flags & packet_flag::for_machine) != 0 &&
+                 (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared)))
+            esp.push(p);
+        else
+            clear.push(p);
+    }
+};
+
+/// While the tables lie in the near caches: one packet after the other.
+void parse_each(stage& s, std::span<packet> frames, bool ethernet, const sorted& to) noexcept {
+    for (packet& p : frames) {
+        drop_reason why = ethernet ? strip_ethernet(p, s.routes) : drop_reason::none;
+        if (why == drop_reason::none) why = parse_ip(p, s.routes, true);
+        to.take(s, p, why);
+    }
+}
+
 /// Packets whose destinations are to be looked up together, in order.
 struct lookups {
     struct table {
@@ -309,6 +343,28 @@ struct lookups {
         }
     }
 };
+
+/// Where they do not, all lookups wait for memory at once:
+///
+/// 1. Strip the frames and check the IP headers.
+/// 2. Look up all destinations.
+/// 3. Check what depends on the route, read the ports, sort.
+void parse_together(stage& s, std::span<packet> frames, bool ethernet, const sorted& to) noexcept {
+    lookups whole;
+    for (packet& p : frames) {
+        drop_reason why = ethernet ? strip_ethernet(p, s.routes) : drop_reason::none;
+        if (why == drop_reason::none) why = open_ip(p);
+        if (why == drop_reason::none)
+            whole.add(p, s.routes.vrf_at(p.interface));
+        else
+            s.drop(p, why);
+    }
+    whole.resolve(s.routes);
+    for (unsigned i = 0; i < whole.count; ++i) {
+        packet& p = *whole.packets[i];
+        to.take(s, p, parse_routed(p, whole.targets[i], true));
+    }
+}
 
 } // namespace
 
@@ -360,37 +416,16 @@ void parse_own(stage& s, std::span<packet> packets, packet_list& clear) noexcept
     }
 }
 
-// 1. Strip the frame and check the IP header.
-// 2. Look up all destinations.
-// 3. Check what depends on the route, read the ports, sort.
 void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,
            packet_list& clear) noexcept {
-    for (packet& p : frames)
-        __builtin_prefetch(p.data);
-    lookups whole;
     for (packet& p : frames) {
+        __builtin_prefetch(p.data);
         p.interface = p.port;
-        drop_reason why = ethernet ? strip_ethernet(p, s.routes) : drop_reason::none;
-        if (why == drop_reason::none) why = open_ip(p);
-        if (why == drop_reason::none)
-            whole.add(p, s.routes.vrf_at(p.interface));
-        else
-            s.drop(p, why);
     }
-    whole.resolve(s.routes);
-    for (unsigned i = 0; i < whole.count; ++i) {
-        packet& p = *whole.packets[i];
-        if (const drop_reason why = parse_routed(p, whole.targets[i], true);
-            why != drop_reason::none) {
-            s.drop(p, why);
-            continue;
-        }
-        const bool ours = (p.flags & packet_flag::for_machine) != 0;
-        if (ours && (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared)))
-            esp.push(p);
-        else
-            clear.push(p);
-    }
+    if (s.routes.is_near())
+        parse_each(s, frames, ethernet, {esp, clear});
+    else
+        parse_together(s, frames, ethernet, {esp, clear});
 }
 
 } // namespace esplane::fastpath
