@@ -34,46 +34,49 @@ std::string error_of(std::vector<const char*> arguments) {
 }
 
 TEST(PortSpec, NamesKindDeviceAndRole) {
-    const auto port = parse_port("wan=xdp:veth2,role=secure");
+    const auto port = parse_port("wan=packet:veth2,role=secure");
     ASSERT_TRUE(port) << port.error().text;
     EXPECT_EQ(port->name, "wan");
-    EXPECT_EQ(port->kind, "xdp");
+    EXPECT_EQ(port->kind, "packet");
     EXPECT_EQ(port->device, "veth2");
     EXPECT_EQ(port->role, fastpath::port_role::secure);
 }
 
 TEST(PortSpec, IsPlainUnlessToldOtherwise) {
-    EXPECT_EQ(parse_port("a=xdp:b")->role, fastpath::port_role::plain);
-    EXPECT_EQ(parse_port("a=xdp:b,role=host")->role, fastpath::port_role::host);
-    EXPECT_EQ(parse_port("a=xdp:b,role=host,role=secure")->role, fastpath::port_role::secure);
+    EXPECT_EQ(parse_port("a=packet:b")->role, fastpath::port_role::plain);
+    EXPECT_EQ(parse_port("a=packet:b,role=host")->role, fastpath::port_role::host);
+    EXPECT_EQ(parse_port("a=packet:b,role=host,role=secure")->role, fastpath::port_role::secure);
 }
 
 TEST(PortSpec, KeepsEqualsSignsAndColonsOfTheDevice) {
-    EXPECT_EQ(parse_port("a=xdp:eth0:1")->device, "eth0:1");
-    EXPECT_EQ(parse_port("a=xdp:x=y")->device, "x=y");
+    EXPECT_EQ(parse_port("a=packet:eth0:1")->device, "eth0:1");
+    EXPECT_EQ(parse_port("a=packet:x=y")->device, "x=y");
 }
 
 TEST(PortSpec, EveryFaultHasALineThatNamesThePort) {
-    for (const char* text : {"", "wan", "wan=", "wan=xdp", "xdp:veth2", "xdp:eth=0"})
+    for (const char* text : {"", "wan", "wan=", "wan=xdp", "packet:veth2", "packet:eth=0"})
         EXPECT_EQ(port_error(text),
                   std::string("--port ") + text +
                       ": not of the form NAME=KIND:DEVICE[,role=plain|secure|host]");
-    EXPECT_EQ(port_error("=xdp:veth2"),
-              "--port =xdp:veth2: bad name \"\": use up to 32 letters, digits, '-', '_' and '.'");
-    EXPECT_THAT(port_error("w/n=xdp:veth2"), HasSubstr("bad name \"w/n\""));
-    EXPECT_THAT(port_error(std::string(33, 'a') + "=xdp:veth2"), HasSubstr("bad name"));
-    EXPECT_EQ(port_error("wan=dpdk:0"),
-              "--port wan=dpdk:0: no port kind \"dpdk\": this build has xdp");
+    EXPECT_EQ(port_error("=packet:veth2"),
+              "--port =packet:veth2: bad name \"\": use up to 32 letters, digits, '-', '_' and '.'");
+    EXPECT_THAT(port_error("w/n=packet:veth2"), HasSubstr("bad name \"w/n\""));
+    EXPECT_THAT(port_error(std::string(33, 'a') + "=packet:veth2"), HasSubstr("bad name"));
+    EXPECT_EQ(port_error("wan=carrier:0"),
+              "--port wan=carrier:0: no port kind \"carrier\": this build has " + port_kinds());
+    EXPECT_THAT(port_kinds(), HasSubstr("packet"));
     EXPECT_THAT(port_error("wan=:veth2"), HasSubstr("no port kind \"\""));
-    EXPECT_EQ(port_error("wan=xdp:"),
-              "--port wan=xdp:: bad device \"\": a device has 1 to 15 characters (ip link)");
-    EXPECT_THAT(port_error("wan=xdp:sixteencharacter"), HasSubstr("bad device"));
-    EXPECT_EQ(port_error("wan=xdp:veth2,role=outer"),
-              "--port wan=xdp:veth2,role=outer: no role \"outer\": choose plain, secure or host");
+    EXPECT_EQ(port_error("wan=packet:"),
+              "--port wan=packet:: bad device \"\": a device has 1 to 15 characters (ip link)");
+    EXPECT_THAT(port_error("wan=packet:sixteencharacter"), HasSubstr("bad device"));
+    EXPECT_EQ(port_error("wan=packet:veth2,role=outer"),
+              "--port wan=packet:veth2,role=outer: no role \"outer\": choose plain, secure or host");
     for (const char* option : {"", "speed=10", "role"})
-        EXPECT_EQ(port_error(std::string("wan=xdp:veth2,") + option),
-                  std::string("--port wan=xdp:veth2,") + option + ": unknown option \"" + option +
-                      "\": there is role=plain|secure|host");
+        EXPECT_EQ(port_error(std::string("wan=packet:veth2,") + option),
+                  std::string("--port wan=packet:veth2,") + option + ": unknown option \"" + option +
+                      "\": there is role=plain|secure|host, qdisc=...");
+    EXPECT_EQ(parse_port("wan=packet:veth2,qdisc=bypass")->options.at(0),
+              (std::pair<std::string, std::string>("qdisc", "bypass")));
 }
 
 TEST(CpuList, TakesNumbersAndRanges) {
@@ -84,7 +87,7 @@ TEST(CpuList, TakesNumbersAndRanges) {
 }
 
 TEST(DaemonOptions, DefaultsHoldWhereNothingIsSaid) {
-    const daemon_options o = options_of({"--port", "lan=xdp:veth1"});
+    const daemon_options o = options_of({"--port", "lan=packet:veth1"});
     EXPECT_EQ(o.run_dir, "/run/esplane");
     EXPECT_TRUE(o.serve_xfrm);
     EXPECT_EQ(o.workers, 1u);
@@ -94,8 +97,8 @@ TEST(DaemonOptions, DefaultsHoldWhereNothingIsSaid) {
 
 TEST(DaemonOptions, TakesPortsInOrder) {
     const daemon_options o =
-        options_of({"--run-dir", "/run/a", "--port", "lan=xdp:veth1,role=plain", "--port",
-                    "wan=xdp:veth2,role=secure", "--xfrm", "off", "--cpus", "1"});
+        options_of({"--run-dir", "/run/a", "--port", "lan=packet:veth1,role=plain", "--port",
+                    "wan=packet:veth2,role=secure", "--xfrm", "off", "--cpus", "1"});
     EXPECT_EQ(o.run_dir, "/run/a");
     EXPECT_FALSE(o.serve_xfrm);
     EXPECT_THAT(o.cpus, ElementsAre(1));
@@ -105,17 +108,17 @@ TEST(DaemonOptions, TakesPortsInOrder) {
 }
 
 TEST(DaemonOptions, EveryFaultHasALine) {
-    EXPECT_EQ(error_of({}), "no port: give at least one, as in --port wan=xdp:eth0,role=secure");
-    EXPECT_EQ(error_of({"--xfrm", "mirror", "--port", "a=xdp:b"}),
+    EXPECT_EQ(error_of({}), "no port: give at least one, as in --port wan=packet:eth0,role=secure");
+    EXPECT_EQ(error_of({"--xfrm", "mirror", "--port", "a=packet:b"}),
               "--xfrm mirror: not in this version: choose serve or off");
-    EXPECT_EQ(error_of({"--xfrm", "x", "--port", "a=xdp:b"}), "--xfrm x: choose serve or off");
-    EXPECT_EQ(error_of({"--workers", "65", "--port", "a=xdp:b"}), "--workers 65: choose 1 to 64");
-    EXPECT_EQ(error_of({"--cpus", "1,2", "--port", "a=xdp:b"}),
+    EXPECT_EQ(error_of({"--xfrm", "x", "--port", "a=packet:b"}), "--xfrm x: choose serve or off");
+    EXPECT_EQ(error_of({"--workers", "65", "--port", "a=packet:b"}), "--workers 65: choose 1 to 64");
+    EXPECT_EQ(error_of({"--cpus", "1,2", "--port", "a=packet:b"}),
               "--cpus 1,2: name one CPU for each of the 1 workers");
-    EXPECT_THAT(error_of({"--run-dir", "", "--port", "a=xdp:b"}), HasSubstr("--run-dir"));
-    EXPECT_THAT(error_of({"--port", "a=xdp:b", "--port", "a=xdp:c"}),
+    EXPECT_THAT(error_of({"--run-dir", "", "--port", "a=packet:b"}), HasSubstr("--run-dir"));
+    EXPECT_THAT(error_of({"--port", "a=packet:b", "--port", "a=packet:c"}),
                 HasSubstr("there is a port \"a\" already"));
-    EXPECT_THAT(error_of({"--port", "a=xdp:b", "--port", "c=xdp:b"}),
+    EXPECT_THAT(error_of({"--port", "a=packet:b", "--port", "c=packet:b"}),
                 HasSubstr("device b is another port's"));
     EXPECT_THAT(error_of({"--colour"}), HasSubstr("see esplaned --help"));
     EXPECT_THAT(error_of({"--workers", "many"}), HasSubstr("see esplaned --help"));
@@ -134,7 +137,7 @@ TEST(Options, APuntLimitChangesTheClassesItNames) {
     EXPECT_EQ(rates->of(fastpath::punt_class::other), 0u);
     for (const auto same : {fastpath::punt_class::arp_nd, fastpath::punt_class::icmp})
         EXPECT_EQ(rates->of(same), fastpath::default_punt_rates.of(same));
-    EXPECT_EQ(options_of({"--port", "lan=xdp:a"}).punts, fastpath::default_punt_rates);
+    EXPECT_EQ(options_of({"--port", "lan=packet:a"}).punts, fastpath::default_punt_rates);
 }
 
 TEST(Options, AFaultyPuntLimitIsNamed) {
@@ -142,15 +145,15 @@ TEST(Options, AFaultyPuntLimitIsNamed) {
          {std::pair{"bgp=1", "\"bgp\""}, std::pair{"ike", "\"ike\""},
           std::pair{"ike=x", "\"ike=x\""}, std::pair{"ike=1,,", "no class \"\""},
           std::pair{"ike=9999999999", "\"ike=9999999999\""}})
-        EXPECT_THAT(error_of({"--punt-limit", text, "--port", "lan=xdp:a"}),
+        EXPECT_THAT(error_of({"--punt-limit", text, "--port", "lan=packet:a"}),
                     ::testing::AllOf(HasSubstr(std::string("--punt-limit ") + text + ": "),
                                      HasSubstr(what)));
 }
 
 TEST(Options, AFaultyFilterRuleIsNamed) {
-    EXPECT_THAT(error_of({"--filter", "deny proto tpc", "--port", "lan=xdp:a"}),
+    EXPECT_THAT(error_of({"--filter", "deny proto tpc", "--port", "lan=packet:a"}),
                 HasSubstr("--filter \"deny proto tpc\": unknown protocol \"tpc\""));
-    std::vector<const char*> many{"--port", "lan=xdp:a"};
+    std::vector<const char*> many{"--port", "lan=packet:a"};
     for (std::size_t i = 0; i <= fastpath::rule_filter::most_rules; ++i)
         many.insert(many.end(), {"--filter", "deny"});
     EXPECT_THAT(error_of(many), HasSubstr("257 rules"));
@@ -179,8 +182,8 @@ TEST_F(ConfigFile, UsesTheNamesOfTheCommandLine) {
                                                            "xfrm = \"off\"\n"
                                                            "workers = 1\n"
                                                            "cpus = \"0\"\n"
-                                                           "port = [\"lan=xdp:veth1\",\n"
-                                                           "  \"wan=xdp:veth2,role=secure\"]\n")});
+                                                           "port = [\"lan=packet:veth1\",\n"
+                                                           "  \"wan=packet:veth2,role=secure\"]\n")});
     EXPECT_EQ(o.run_dir, "/run/b");
     EXPECT_FALSE(o.serve_xfrm);
     EXPECT_THAT(o.cpus, ElementsAre(0));
@@ -189,7 +192,7 @@ TEST_F(ConfigFile, UsesTheNamesOfTheCommandLine) {
 }
 
 TEST_F(ConfigFile, HasPuntLimitsAndAFilter) {
-    const char* file = write("port = [\"lan=xdp:veth1\"]\n"
+    const char* file = write("port = [\"lan=packet:veth1\"]\n"
                              "punt-limit = \"icmp=7\"\n"
                              "filter = [\"allow in\", \"deny out dport 25\"]\n");
     const daemon_options o = options_of({"--config", file});
@@ -201,8 +204,8 @@ TEST_F(ConfigFile, HasPuntLimitsAndAFilter) {
 
 TEST_F(ConfigFile, YieldsToTheCommandLine) {
     const daemon_options o =
-        options_of({"--run-dir", "/run/c", "--port", "only=xdp:veth3", "--config",
-                    write("run-dir = \"/run/b\"\nxfrm = \"off\"\nport = [\"lan=xdp:veth1\"]\n")});
+        options_of({"--run-dir", "/run/c", "--port", "only=packet:veth3", "--config",
+                    write("run-dir = \"/run/b\"\nxfrm = \"off\"\nport = [\"lan=packet:veth1\"]\n")});
     EXPECT_EQ(o.run_dir, "/run/c");
     EXPECT_FALSE(o.serve_xfrm);
     ASSERT_EQ(o.ports.size(), 1u);
@@ -212,13 +215,13 @@ TEST_F(ConfigFile, YieldsToTheCommandLine) {
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
     EXPECT_EQ(
         error_in("colour = 1\n"),
-        "unknown key \"colour\": there are run-dir, xfrm, workers, cpus, port, punt-limit and "
+        "unknown key \"colour\": there are run-dir, xfrm, workers, cpus, port, eal, punt-limit and "
         "filter");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
     EXPECT_EQ(error_in("cpus = 2\n"), "cpus: must be a text, as in cpus = \"2\"");
-    for (const char* text : {"port = \"lan=xdp:veth1\"\n", "port = [1]\n"})
+    for (const char* text : {"port = \"lan=packet:veth1\"\n", "port = [1]\n"})
         EXPECT_THAT(error_in(text), HasSubstr("port: must be an array of texts"));
     EXPECT_THAT(error_in("filter = \"deny\"\n"), HasSubstr("filter: must be an array of texts"));
     EXPECT_THAT(error_in("xfrm = \n"), HasSubstr("line 1: "));
