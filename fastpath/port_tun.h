@@ -63,7 +63,7 @@ class tun_port final : public port {
     [[nodiscard]] bool of_interfaces() const noexcept override { return true; }
     [[nodiscard]] bool ethernet() const noexcept override { return false; }
     [[nodiscard]] std::span<const int> descriptors(unsigned lane) const noexcept override {
-        return {&ready_, lane == 0 ? 1u : 0u};
+        return {lane == 0 ? &ready_ : &nothing_, 1};
     }
     [[nodiscard]] port_counters counters() const noexcept override;
     [[nodiscard]] const std::string& name() const noexcept override { return name_; }
@@ -85,6 +85,7 @@ class tun_port final : public port {
     std::string name_ = "interfaces";
     buffer_pool& pool_;
     retired& graveyard_;
+    static constexpr int nothing_ = -1; ///< poll(2) passes over it: nothing arrives on this lane
     int ready_; ///< epoll: the devices that have something to read
     lookup_table<interface> interfaces_;
     std::map<std::uint32_t, std::shared_ptr<interface>> owned_; ///< by if_id

@@ -20,6 +20,13 @@ json report_down(const engine& e) {
     return down;
 }
 
+json stuck_workers(const engine& e, const daemon_facts& facts) {
+    json stuck = json::array();
+    for (std::size_t i = 0; facts.workers != nullptr && i < e.workers().size(); ++i)
+        if (facts.workers->watch().stuck(i)) stuck.push_back(i);
+    return stuck;
+}
+
 json report_status(engine& e, const daemon_facts& facts) {
     fastpath::worker_counters counted;
     e.count(counted);
@@ -32,6 +39,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"xfrm", e.xfrm() != nullptr ? json(xfrm_socket_path(facts.run_dir)) : json()},
             {"crypto", e.workers().front()->engine().architecture()},
             {"workers", e.workers().size()},
+            {"stuck_workers", stuck_workers(e, facts)},
             {"ports", e.ports().size()},
             {"ports_down", report_down(e)},
             {"sas", e.control().sa_count()},
@@ -50,6 +58,13 @@ json report_ports(const engine& e) {
     for (const fastpath::port* p : e.ports())
         ports.push_back(report_port(*p));
     return {{"ports", std::move(ports)}};
+}
+
+json report_workers(const engine& e, const daemon_facts& facts) {
+    json workers = json::array();
+    for (std::size_t i = 0; i < e.workers().size(); ++i)
+        workers.push_back(report_worker(*e.workers()[i], i, facts.workers));
+    return {{"workers", std::move(workers)}};
 }
 
 /// Where a page begins; false where the request says no place.
@@ -74,9 +89,10 @@ json answer(engine& e, const daemon_facts& facts, const json& request) {
     if (command == "policy") return report_policies(e.control(), from);
     if (command == "ports") return report_ports(e);
     if (command == "drops") return report_drops_of(e);
+    if (command == "workers") return report_workers(e, facts);
     if (command == "filter") return report_filter(e.filter());
     return {{"error", "unknown command \"" + command +
-                          "\": there are status, sa, policy, ports, drops and filter"}};
+                          "\": there are status, sa, policy, ports, drops, workers and filter"}};
 }
 
 } // namespace esplane::tools

@@ -5,6 +5,7 @@
 //   {"command": "status"}                     one object
 //   {"command": "ports"}                      {"ports": [...]}
 //   {"command": "drops"}                      {"packets": {...}, "drops": [...]}
+//   {"command": "workers"}                    {"workers": [...]}
 //   {"command": "filter"}                     {"rules": [...]}
 //   {"command": "sa", "cursor": N}            {"sas": [...], "next": N or null}
 //   {"command": "policy", "cursor": N}        {"policies": [...], "next": N or null}
@@ -18,12 +19,14 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/engine.h"
+#include "tools/worker_care.h"
 
 namespace esplane::tools {
 
 struct daemon_facts {
     std::string run_dir;
-    std::uint64_t started_ns = 0; ///< CLOCK_MONOTONIC
+    std::uint64_t started_ns = 0;         ///< CLOCK_MONOTONIC
+    const worker_care* workers = nullptr; ///< nullptr: nobody looks after them
 };
 
 [[nodiscard]] nlohmann::json answer(engine& e, const daemon_facts& facts,

@@ -125,6 +125,7 @@ struct stated {
     std::optional<std::string> cpus;
     std::optional<std::vector<std::string>> ports;
     std::optional<std::string> eal;
+    std::optional<std::string> poll;
     std::optional<std::string> punt_limit;
     std::optional<std::vector<std::string>> filter;
 };
@@ -136,6 +137,7 @@ stated overlay(stated over, const stated& under) {
     if (!over.cpus) over.cpus = under.cpus;
     if (!over.ports) over.ports = under.ports;
     if (!over.eal) over.eal = under.eal;
+    if (!over.poll) over.poll = under.poll;
     if (!over.punt_limit) over.punt_limit = under.punt_limit;
     if (!over.filter) over.filter = under.filter;
     return over;
@@ -199,15 +201,18 @@ result<stated> read_file(const std::string& path) {
             read = read_texts(path, "port", node, "wan=xdp:eth0,role=secure", s.ports);
         else if (key == "eal")
             read = read_value(path, key, node, "a text, as in eal = \"--in-memory\"", s.eal);
+        else if (key == "poll")
+            read = read_value(path, key, node, "a text", s.poll);
         else if (key == "punt-limit")
             read = read_value(path, key, node, "a text, as in punt-limit = \"ike=5000\"",
                               s.punt_limit);
         else if (key == "filter")
             read = read_texts(path, "filter", node, "deny out proto tcp dport 25", s.filter);
         else
-            read = bad_file(path, "unknown key \"" + std::string(key) +
-                                      "\": there are run-dir, xfrm, workers, cpus, port, eal, "
-                                      "punt-limit and filter");
+            read =
+                bad_file(path, "unknown key \"" + std::string(key) +
+                                   "\": there are run-dir, xfrm, workers, cpus, poll, port, eal, "
+                                   "punt-limit and filter");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -262,6 +267,12 @@ result<std::vector<fastpath::filter_rule>> parse_filter(const std::vector<std::s
     return rules;
 }
 
+result<bool> parse_poll(const std::string& text) {
+    if (text == "always") return true;
+    if (text == "adaptive") return false;
+    return fail(EINVAL, "--poll " + text + ": choose adaptive or always", "poll");
+}
+
 result<daemon_options> interpret(const stated& s) {
     daemon_options o;
     if (s.run_dir) o.run_dir = *s.run_dir;
@@ -286,6 +297,9 @@ result<daemon_options> interpret(const stated& s) {
                             std::to_string(o.workers) + " workers",
                         "cpus");
     }
+    const auto always = parse_poll(s.poll.value_or("adaptive"));
+    if (!always) return tl::unexpected(always.error());
+    o.always_poll = *always;
     if (s.punt_limit) {
         const auto rates = parse_punt_limit(*s.punt_limit);
         if (!rates) return tl::unexpected(rates.error());
@@ -406,8 +420,7 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
         ->option_text("DIR [" + std::string(default_run_dir) + "]");
     app.add_option("--xfrm", given.xfrm, "answer XFRM netlink clients at DIR/xfrm.sock")
         ->option_text("serve|off [serve]");
-    app.add_option("--workers", given.workers, "packet threads, 1 to 64")
-        ->option_text("N [1]");
+    app.add_option("--workers", given.workers, "packet threads, 1 to 64")->option_text("N [1]");
     app.add_option("--cpus", given.cpus, "the CPU to pin each worker to")->option_text("LIST");
     std::vector<std::string> ports;
     CLI::Option* port_option = app.add_option("--port", ports, "a port; give it once for each")
@@ -416,6 +429,8 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
                                    ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     app.add_option("--eal", given.eal, "arguments for DPDK's EAL, over esplaned's own")
         ->option_text("\"ARG...\"");
+    app.add_option("--poll", given.poll, "whether workers sleep when there is nothing to do")
+        ->option_text("adaptive|always [adaptive]");
     app.add_option("--punt-limit", given.punt_limit,
                    "packets a second to the machine's own stack; 0 = no limit")
         ->option_text("ike=N,arp=N,icmp=N,other=N");

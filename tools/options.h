@@ -3,9 +3,9 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// `punt-limit`, and `port` and `filter`, arrays of the same texts.  An option on the command line
-// replaces the file's. Does not: look at the machine.  Whether a device exists is found out when it
-// is opened.
+// `poll`, `punt-limit`, and `port` and `filter`, arrays of the same texts.  An option on the
+// command line replaces the file's. Does not: look at the machine.  Whether a device exists is
+// found out when it is opened.
 #pragma once
 
 #include <string>
@@ -46,6 +46,7 @@ struct daemon_options {
     std::string run_dir = default_run_dir;
     bool serve_xfrm = true;
     unsigned workers = 1;
+    bool always_poll = false;   ///< workers never sleep
     std::vector<unsigned> cpus; ///< one for each worker; empty: wherever the kernel puts them
     std::vector<port_spec> ports;
     std::string eal; ///< arguments for DPDK's EAL, with blanks between

@@ -7,6 +7,7 @@
 
 #include "fastpath/drop.h"
 #include "tools/options.h"
+#include "tools/worker_care.h"
 
 namespace esplane::tools {
 
@@ -241,11 +242,18 @@ json report_policies(control::layer& l, control::cursor from) {
 }
 
 json report_packets(const fastpath::worker_counters& c) {
-    return {{"received", c.received.get()},   {"created", c.created.get()},
-            {"sent", c.sent.get()},           {"punted", c.punted.get()},
-            {"dropped", c.dropped_total()},   {"held", c.held.get()},
-            {"absorbed", c.absorbed.get()},   {"encrypted", c.encrypted.get()},
-            {"decrypted", c.decrypted.get()}, {"bypassed", c.bypassed.get()}};
+    return {{"received", c.received.get()},
+            {"created", c.created.get()},
+            {"sent", c.sent.get()},
+            {"punted", c.punted.get()},
+            {"dropped", c.dropped_total()},
+            {"held", c.held.get()},
+            {"absorbed", c.absorbed.get()},
+            {"encrypted", c.encrypted.get()},
+            {"decrypted", c.decrypted.get()},
+            {"bypassed", c.bypassed.get()},
+            {"handed_out", c.handed_out.get()},
+            {"handed_in", c.handed_in.get()}};
 }
 
 json report_drops(const fastpath::worker_counters& c) {
@@ -255,6 +263,18 @@ json report_drops(const fastpath::worker_counters& c) {
         drops.push_back({{"reason", d.name}, {"packets", c.dropped[i].get()}, {"text", d.text}});
     }
     return drops;
+}
+
+json report_worker(const fastpath::worker& w, std::size_t index, const worker_care* care) {
+    json r = report_packets(w.counters());
+    const bool stuck = care != nullptr && care->watch().stuck(index);
+    const bool runs = w.vitals().running.load(std::memory_order_relaxed);
+    r["worker"] = index;
+    r["cpu"] = w.cpu() < 0 ? json() : json(w.cpu());
+    r["state"] = stuck ? "stuck" : runs ? "awake" : "asleep";
+    r["busy"] = care != nullptr ? json(care->busy_share(index)) : json();
+    r["stuck"] = care != nullptr ? care->watch().times_stuck(index) : 0;
+    return r;
 }
 
 json report_filter(const fastpath::rule_filter* f) {

@@ -13,9 +13,12 @@
 #include "fastpath/counters.h"
 #include "fastpath/filter.h"
 #include "fastpath/port.h"
+#include "fastpath/worker.h"
 #include "lib/control/layer.h"
 
 namespace esplane::tools {
+
+class worker_care;
 
 /// SAs or policies in one reply: with the longest of them it stays within a socket buffer.
 inline constexpr unsigned page_size = 64;
@@ -30,10 +33,17 @@ inline constexpr unsigned page_size = 64;
 [[nodiscard]] nlohmann::json report_policies(control::layer& l, control::cursor from);
 
 /// {"received", "created", "sent", "punted", "dropped", "held", "absorbed", "encrypted",
-/// "decrypted", "bypassed"}: the accounts of a worker.
+/// "decrypted", "bypassed", "handed_out", "handed_in"}: the accounts of a worker, or of all: then
+/// what is handed out and not in lies between them.
 [[nodiscard]] nlohmann::json report_packets(const fastpath::worker_counters& c);
 /// [{"reason", "packets", "text"}]: every reason, also those with no packets.
 [[nodiscard]] nlohmann::json report_drops(const fastpath::worker_counters& c);
+
+/// {"worker", "cpu", "state", "busy", "stuck", "handed_out", "handed_in", ...}: `cpu` is null where
+/// it is not pinned, `busy` the share of the last second, null where nobody measures; `stuck` how
+/// often it was; the rest as report_packets().
+[[nodiscard]] nlohmann::json report_worker(const fastpath::worker& w, std::size_t index,
+                                           const worker_care* care);
 
 /// {"rules": [{"rule", "packets", "bytes"}]}: in order, with what each decided.  f   may be nullptr
 [[nodiscard]] nlohmann::json report_filter(const fastpath::rule_filter* f);

@@ -36,6 +36,9 @@ std::string status_text(const json& reply) {
     for (const json& p : reply.at("ports_down"))
         text += "          " + cell(p.at("name")) + " is down until " + cell(p.at("device")) +
                 " is there again\n";
+    text += "workers   " + cell(reply.at("workers")) + "\n";
+    for (const json& worker : reply.at("stuck_workers"))
+        text += "          worker " + cell(worker) + " is stuck (`esplane workers`)\n";
     text += "SAs       " + cell(reply.at("sas")) + "\n";
     text += "policies  in " + cell(policies.at("in")) + ", fwd " + cell(policies.at("fwd")) +
             ", out " + cell(policies.at("out")) + "\n";
@@ -147,6 +150,29 @@ std::string ports_text(const json& reply) {
     return t.to_string();
 }
 
+std::string percent(const json& share) {
+    if (share.is_null()) return "-";
+    return std::to_string(static_cast<int>(share.get<double>() * 100 + 0.5)) + "%";
+}
+
+std::string workers_text(const json& reply) {
+    table t({{"WORKER", align::right},
+             {"CPU", align::right},
+             {"STATE"},
+             {"BUSY", align::right},
+             {"RECEIVED", align::right},
+             {"SENT", align::right},
+             {"DROPPED", align::right},
+             {"HANDED OUT", align::right},
+             {"HANDED IN", align::right},
+             {"TIMES STUCK", align::right}});
+    for (const json& w : reply.at("workers"))
+        t.add({cell(w.at("worker")), cell(w.at("cpu")), cell(w.at("state")), percent(w.at("busy")),
+               cell(w.at("received")), cell(w.at("sent")), cell(w.at("dropped")),
+               cell(w.at("handed_out")), cell(w.at("handed_in")), cell(w.at("stuck"))});
+    return t.to_string();
+}
+
 std::string filter_text(const json& reply) {
     table t({{"PACKETS", align::right}, {"BYTES", align::right}, {"RULE"}});
     for (const json& r : reply.at("rules"))
@@ -182,6 +208,7 @@ std::string text_of_reply(const std::string& command, const json& reply) {
     if (command == "policy") return policy_text(reply);
     if (command == "ports") return ports_text(reply);
     if (command == "interfaces") return interfaces_text(reply);
+    if (command == "workers") return workers_text(reply);
     if (command == "filter") return filter_text(reply);
     const std::string drops = text_of_drops(reply.at("drops"));
     return drops.empty() ? "no drops\n" : drops;

@@ -126,6 +126,22 @@ TEST_F(Answers, PortsAndDropsHaveTheirShape) {
     EXPECT_EQ(drops["drops"].size(), fastpath::drop_reason_count - 1);
 }
 
+TEST_F(Answers, WorkersHaveALineEach) {
+    const json unwatched = ask({{"command", "workers"}})["workers"];
+    ASSERT_EQ(unwatched.size(), 1u);
+    EXPECT_EQ(unwatched[0]["busy"], nullptr);
+    EXPECT_EQ(unwatched[0]["cpu"], nullptr);
+    EXPECT_EQ(unwatched[0]["state"], "asleep");
+    EXPECT_EQ(unwatched[0]["handed_out"], 0);
+    worker_care care(*engine_, [](const std::string& line) { FAIL() << line; });
+    care.tend(fastpath::now().monotonic_ns);
+    facts_.workers = &care;
+    EXPECT_EQ(ask({{"command", "workers"}})["workers"][0]["busy"], 0.0);
+    EXPECT_TRUE(ask({{"command", "status"}})["stuck_workers"].empty());
+    EXPECT_THAT(text_of_reply("workers", ask({{"command", "workers"}})),
+                HasSubstr("0    -  asleep    0%"));
+}
+
 TEST_F(Answers, AFrameThatIsDroppedIsReported) {
     const std::vector<std::uint8_t> no_ip{0xff, 0xff, 0xff};
     ASSERT_TRUE(port_->inject(no_ip));

@@ -58,8 +58,9 @@ TEST(PortSpec, EveryFaultHasALineThatNamesThePort) {
         EXPECT_EQ(port_error(text),
                   std::string("--port ") + text +
                       ": not of the form NAME=KIND:DEVICE[,role=plain|secure|host]");
-    EXPECT_EQ(port_error("=packet:veth2"),
-              "--port =packet:veth2: bad name \"\": use up to 32 letters, digits, '-', '_' and '.'");
+    EXPECT_EQ(
+        port_error("=packet:veth2"),
+        "--port =packet:veth2: bad name \"\": use up to 32 letters, digits, '-', '_' and '.'");
     EXPECT_THAT(port_error("w/n=packet:veth2"), HasSubstr("bad name \"w/n\""));
     EXPECT_THAT(port_error(std::string(33, 'a') + "=packet:veth2"), HasSubstr("bad name"));
     EXPECT_EQ(port_error("wan=carrier:0"),
@@ -69,12 +70,13 @@ TEST(PortSpec, EveryFaultHasALineThatNamesThePort) {
     EXPECT_EQ(port_error("wan=packet:"),
               "--port wan=packet:: bad device \"\": a device has 1 to 15 characters (ip link)");
     EXPECT_THAT(port_error("wan=packet:sixteencharacter"), HasSubstr("bad device"));
-    EXPECT_EQ(port_error("wan=packet:veth2,role=outer"),
-              "--port wan=packet:veth2,role=outer: no role \"outer\": choose plain, secure or host");
+    EXPECT_EQ(
+        port_error("wan=packet:veth2,role=outer"),
+        "--port wan=packet:veth2,role=outer: no role \"outer\": choose plain, secure or host");
     for (const char* option : {"", "speed=10", "role"})
         EXPECT_EQ(port_error(std::string("wan=packet:veth2,") + option),
-                  std::string("--port wan=packet:veth2,") + option + ": unknown option \"" + option +
-                      "\": there is role=plain|secure|host, qdisc=...");
+                  std::string("--port wan=packet:veth2,") + option + ": unknown option \"" +
+                      option + "\": there is role=plain|secure|host, qdisc=...");
     EXPECT_EQ(parse_port("wan=packet:veth2,qdisc=bypass")->options.at(0),
               (std::pair<std::string, std::string>("qdisc", "bypass")));
 }
@@ -112,9 +114,12 @@ TEST(DaemonOptions, EveryFaultHasALine) {
     EXPECT_EQ(error_of({"--xfrm", "mirror", "--port", "a=packet:b"}),
               "--xfrm mirror: not in this version: choose serve or off");
     EXPECT_EQ(error_of({"--xfrm", "x", "--port", "a=packet:b"}), "--xfrm x: choose serve or off");
-    EXPECT_EQ(error_of({"--workers", "65", "--port", "a=packet:b"}), "--workers 65: choose 1 to 64");
+    EXPECT_EQ(error_of({"--workers", "65", "--port", "a=packet:b"}),
+              "--workers 65: choose 1 to 64");
     EXPECT_EQ(error_of({"--cpus", "1,2", "--port", "a=packet:b"}),
               "--cpus 1,2: name one CPU for each of the 1 workers");
+    EXPECT_EQ(error_of({"--poll", "never", "--port", "a=packet:b"}),
+              "--poll never: choose adaptive or always");
     EXPECT_THAT(error_of({"--run-dir", "", "--port", "a=packet:b"}), HasSubstr("--run-dir"));
     EXPECT_THAT(error_of({"--port", "a=packet:b", "--port", "a=packet:c"}),
                 HasSubstr("there is a port \"a\" already"));
@@ -178,12 +183,13 @@ class ConfigFile : public ::testing::Test {
 };
 
 TEST_F(ConfigFile, UsesTheNamesOfTheCommandLine) {
-    const daemon_options o = options_of({"--config", write("run-dir = \"/run/b\"\n"
-                                                           "xfrm = \"off\"\n"
-                                                           "workers = 1\n"
-                                                           "cpus = \"0\"\n"
-                                                           "port = [\"lan=packet:veth1\",\n"
-                                                           "  \"wan=packet:veth2,role=secure\"]\n")});
+    const daemon_options o =
+        options_of({"--config", write("run-dir = \"/run/b\"\n"
+                                      "xfrm = \"off\"\n"
+                                      "workers = 1\n"
+                                      "cpus = \"0\"\n"
+                                      "port = [\"lan=packet:veth1\",\n"
+                                      "  \"wan=packet:veth2,role=secure\"]\n")});
     EXPECT_EQ(o.run_dir, "/run/b");
     EXPECT_FALSE(o.serve_xfrm);
     EXPECT_THAT(o.cpus, ElementsAre(0));
@@ -203,9 +209,9 @@ TEST_F(ConfigFile, HasPuntLimitsAndAFilter) {
 }
 
 TEST_F(ConfigFile, YieldsToTheCommandLine) {
-    const daemon_options o =
-        options_of({"--run-dir", "/run/c", "--port", "only=packet:veth3", "--config",
-                    write("run-dir = \"/run/b\"\nxfrm = \"off\"\nport = [\"lan=packet:veth1\"]\n")});
+    const daemon_options o = options_of(
+        {"--run-dir", "/run/c", "--port", "only=packet:veth3", "--config",
+         write("run-dir = \"/run/b\"\nxfrm = \"off\"\nport = [\"lan=packet:veth1\"]\n")});
     EXPECT_EQ(o.run_dir, "/run/c");
     EXPECT_FALSE(o.serve_xfrm);
     ASSERT_EQ(o.ports.size(), 1u);
@@ -213,10 +219,9 @@ TEST_F(ConfigFile, YieldsToTheCommandLine) {
 }
 
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
-    EXPECT_EQ(
-        error_in("colour = 1\n"),
-        "unknown key \"colour\": there are run-dir, xfrm, workers, cpus, port, eal, punt-limit and "
-        "filter");
+    EXPECT_EQ(error_in("colour = 1\n"), "unknown key \"colour\": there are run-dir, xfrm, workers, "
+                                        "cpus, poll, port, eal, punt-limit and "
+                                        "filter");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
