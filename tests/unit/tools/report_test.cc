@@ -139,7 +139,7 @@ TEST(ReportText, ShowsAnSaInOneLine) {
 
 TEST(ReportText, ShowsAPolicyInOneLine) {
     const std::string text = text_of_reply("policy", {{"policies", {report_policy(a_policy())}}});
-    EXPECT_THAT(text, HasSubstr("out       100      9  protect  10.1.0.0/24  10.2.0.0/24  "
+    EXPECT_THAT(text, HasSubstr("out       100      9      -  protect  10.1.0.0/24  10.2.0.0/24  "
                                 "tcp any > 80  esp tunnel 192.0.2.1 > 192.0.2.2 reqid 7\n"));
     EXPECT_EQ(text_of_reply("policy", {{"policies", json::array()}}), "no policies\n");
 }
