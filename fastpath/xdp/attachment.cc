@@ -17,6 +17,7 @@
 
 #include "fastpath/xdp/bpf.h"
 #include "fastpath/xdp/device.h"
+#include "fastpath/xdp/dispatcher.h"
 
 namespace esplane::fastpath {
 namespace {
@@ -161,6 +162,7 @@ result<bool> detach_ingress(const std::string& device, int ifindex) {
     const auto there = query_xdp(device, ifindex);
     if (!there) return tl::unexpected(there.error());
     const auto p = there->id != 0 ? program_by_id(there->id) : std::nullopt;
+    if (p && p->name == dispatcher_name) return detach_beside(device, ifindex);
     if (!p || p->name != ingress_program_name) return false;
     bpf_xdp_attach_opts only_this;
     clear(only_this);
@@ -218,11 +220,18 @@ result<void> attach_egress(const std::string& device, int ifindex, int program) 
     return {};
 }
 
+bool has_dispatcher(int ifindex) noexcept {
+    const auto there = query_xdp({}, ifindex);
+    const auto p = there && there->id != 0 ? program_by_id(there->id) : std::nullopt;
+    return p && p->name == dispatcher_name;
+}
+
 attachments find_attachments(int ifindex) noexcept {
     attachments found;
     const auto xdp = query_xdp({}, ifindex);
     const auto p = xdp && xdp->id != 0 ? program_by_id(xdp->id) : std::nullopt;
-    found.ingress = p && p->name == ingress_program_name;
+    found.ingress = p && (p->name == ingress_program_name ||
+                          (p->name == dispatcher_name && is_beside(ifindex)));
     found.egress = own_filter_handle(ifindex) != 0;
     return found;
 }

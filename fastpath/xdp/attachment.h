@@ -4,7 +4,7 @@
 //
 // Both are attached over netlink, not by a descriptor: they outlive the process.  They are
 // recognised by their names; a restart replaces them without a gap, and a foreign XDP program is
-// never touched.
+// never touched.  Beside other programs: dispatcher.h.
 // Threads: control.
 #pragma once
 
@@ -23,6 +23,9 @@ inline constexpr char egress_program_name[] = "esplane_egress";
 /// Errors: EBUSY where a foreign program is there; what the kernel says otherwise.
 [[nodiscard]] result<xdp_mode> attach_ingress(const std::string& device, int ifindex, int program,
                                               xdp_wish wish);
+
+/// Whether libxdp's dispatcher is on the device: then attach_beside() is the way.
+[[nodiscard]] bool has_dispatcher(int ifindex) noexcept;
 
 /// The same for clsact egress.
 [[nodiscard]] result<void> attach_egress(const std::string& device, int ifindex, int program);

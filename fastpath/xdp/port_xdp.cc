@@ -11,7 +11,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-
 namespace esplane::fastpath {
 namespace {
 

@@ -14,6 +14,7 @@
 
 #include "fastpath/xdp/bpf.h"
 #include "fastpath/xdp/device.h"
+#include "fastpath/xdp/dispatcher.h"
 
 namespace esplane::fastpath {
 
@@ -59,6 +60,21 @@ struct own_privileges::prepared {
         if (egress == nullptr)
             return fail_errno("loading the BPF programs (needs root and Linux 5.18)");
         return {};
+    }
+    /// The dispatcher takes a program that is not loaded yet: it is opened once more, over the
+    /// same maps.
+    [[nodiscard]] result<xdp_mode> attach_beside(const std::string& device) const {
+        const std::unique_ptr<ingress_bpf, void (*)(ingress_bpf*)> again(ingress_bpf::open(),
+                                                                         ingress_bpf::destroy);
+        if (!again) return fail_errno(device + ": opening the XDP program");
+        bpf_map* map = nullptr;
+        bpf_object__for_each_map(map, again->obj) {
+            const int fd = bpf_object__find_map_fd_by_name(ingress->obj, bpf_map__name(map));
+            if (bpf_map__is_internal(map) || fd < 0) continue;
+            if (const int e = bpf_map__reuse_fd(map, fd); e != 0)
+                return fail_bpf(e, device + ": sharing the maps of the XDP program");
+        }
+        return fastpath::attach_beside(device, ifindex, again->obj);
     }
     /// In the order of guard_part.
     [[nodiscard]] std::array<int, guard_part_count> parts() const {
@@ -119,8 +135,10 @@ result<guard_attached> own_privileges::attach(const std::string& device, xdp_wis
     if (auto r = attach_egress(device, p.ifindex, bpf_program__fd(p.egress->progs.esplane_egress));
         !r)
         return tl::unexpected(std::move(r.error()));
-    const auto mode =
-        attach_ingress(device, p.ifindex, bpf_program__fd(p.ingress->progs.esplane_ingress), wish);
+    const auto mode = has_dispatcher(p.ifindex)
+                          ? p.attach_beside(device)
+                          : attach_ingress(device, p.ifindex,
+                                           bpf_program__fd(p.ingress->progs.esplane_ingress), wish);
     if (!mode) return tl::unexpected(mode.error());
     return guard_attached{p.ifindex, *mode};
 }

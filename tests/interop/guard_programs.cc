@@ -719,6 +719,36 @@ TEST_F(GuardedPort, ADeviceThatVanishesAndComesBackIsTakenUpAgain) {
     }
 }
 
+/// Attaches a program of that name to x0, in the place of ours.
+void attach_foreign(const char* name, int ifindex) {
+    const std::array<bpf_insn, 2> pass{{{BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, XDP_PASS},
+                                        {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}}};
+    const unique_fd program(
+        bpf_prog_load(BPF_PROG_TYPE_XDP, name, "GPL", pass.data(), pass.size(), nullptr));
+    ASSERT_TRUE(program.valid());
+    ASSERT_EQ(bpf_xdp_attach(ifindex, program.get(), 0, nullptr), 0);
+}
+
+TEST_F(GuardPrograms, AForeignProgramIsNamedAndLeftAlone) {
+    ASSERT_EQ(std::system("ip link set dev x0 xdp off"), 0);
+    attach_foreign("filter", guard_->ifindex());
+    const auto refused = guard_->attach();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, EBUSY);
+    EXPECT_NE(refused.error().text.find("another XDP program (filter)"), std::string::npos);
+    EXPECT_FALSE(find_attachments(guard_->ifindex()).ingress);
+}
+
+TEST_F(GuardPrograms, ADispatcherThatDoesNotTakeUsIsRefused) {
+    ASSERT_EQ(std::system("ip link set dev x0 xdp off"), 0);
+    attach_foreign("xdp_dispatcher", guard_->ifindex());
+    const auto refused = guard_->attach();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, EBUSY);
+    EXPECT_NE(refused.error().text.find("libxdp's dispatcher"), std::string::npos);
+    EXPECT_FALSE(find_attachments(guard_->ifindex()).ingress);
+}
+
 TEST_F(GuardPrograms, ADeviceWithoutEthernetIsRefused) {
     const auto refused = guard::open("lo");
     ASSERT_FALSE(refused);
