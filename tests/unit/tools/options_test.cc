@@ -110,7 +110,7 @@ TEST(DaemonOptions, TakesPortsInOrder) {
 }
 
 TEST(DaemonOptions, EveryFaultHasALine) {
-    EXPECT_EQ(error_of({}), "no port: give at least one, as in --port wan=packet:eth0,role=secure");
+    EXPECT_EQ(error_of({}), "no port: give at least one, as in --port wan=xdp:eth0,role=secure");
     EXPECT_EQ(error_of({"--xfrm", "mirror", "--port", "a=packet:b"}),
               "--xfrm mirror: not in this version: choose serve or off");
     EXPECT_EQ(error_of({"--xfrm", "x", "--port", "a=packet:b"}), "--xfrm x: choose serve or off");
