@@ -20,7 +20,7 @@ namespace {
 constexpr int query_buffer_bytes = 1 << 20;
 /// Datagrams a poll takes in.
 constexpr int events_a_poll = 4096;
-/// Routes a poll reads.
+/// Routes a poll reads, or finds gone.
 constexpr std::uint64_t routes_a_poll = 10000;
 /// A dump that something changed under is read again.
 constexpr int dump_attempts = 5;
@@ -477,6 +477,10 @@ result<void> route_monitor::plan_readings() {
 result<void> route_monitor::read_routes() {
     for (const std::uint64_t enough = routes_read_ + routes_a_poll;
          !readings_.empty() && routes_read_ < enough;) {
+        if (readings_.front().ended) {
+            sweep();
+            return {};
+        }
         if (!asked_)
             if (auto r = ask_for_routes(); !r) return r;
         const auto bytes = routes_.receive(true);
@@ -486,7 +490,7 @@ result<void> route_monitor::read_routes() {
             if (ended && !*ended && m.nlmsg_seq == routes_.sequence()) ended = read_piece(m);
         });
         if (!ended) return tl::unexpected(std::move(ended.error()));
-        if (*ended) end_reading();
+        if (*ended) end_dump();
     }
     return {};
 }
@@ -517,12 +521,15 @@ result<bool> route_monitor::read_piece(const nlmsghdr& m) {
     return false;
 }
 
-/// What was read in any attempt is there, or waits to be told that it is gone.
-void route_monitor::end_reading() {
+void route_monitor::end_dump() {
     asked_ = false;
-    const reading r = readings_.front();
-    if (r.interrupted && r.attempts < dump_attempts) return;
-    rib_.end_reading(r.family, pending_.routes);
+    reading& r = readings_.front();
+    r.ended = !r.interrupted || r.attempts >= dump_attempts;
+}
+
+/// What was read in any attempt is there, or waits to be told that it is gone.
+void route_monitor::sweep() {
+    if (!rib_.sweep(readings_.front().family, routes_a_poll, pending_.routes)) return;
     readings_.pop_front();
     if (readings_.empty()) replay();
 }

@@ -96,6 +96,7 @@ class route_monitor {
         int ifindex = 0;
         int attempts = 0;
         bool interrupted = false; ///< something changed under it
+        bool ended = false;       ///< all is read, the rest is gone
     };
 
     route_monitor(route_socket events, route_socket queries, route_socket routes);
@@ -127,7 +128,8 @@ class route_monitor {
     [[nodiscard]] result<void> read_routes();
     [[nodiscard]] result<void> ask_for_routes();
     [[nodiscard]] result<bool> read_piece(const nlmsghdr& message);
-    void end_reading();
+    void end_dump();
+    void sweep();
     void replay();
 
     route_socket events_;  ///< multicast

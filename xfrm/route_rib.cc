@@ -364,27 +364,26 @@ void family_rib<Key>::take_read(const route_message& m, route_changes& out) {
 }
 
 template <typename Key>
-template <typename Is>
-void family_rib<Key>::remove_where(Is is, route_changes& out) {
-    for (std::uint32_t i = 0; i < routes_.items.size(); ++i) {
-        const route r = routes_.items[i];
-        if (r.node == nodes::none || !is(r)) continue;
+bool family_rib<Key>::sweep(std::size_t most, route_changes& out) {
+    for (; swept_ < routes_.items.size(); ++swept_) {
+        const route r = routes_.items[swept_];
+        if (r.node == nodes::none || r.read == reading_) continue;
+        if (reading_of_ != 0 && !paths_.leaves_by(r.path, reading_of_)) continue;
+        if (most-- == 0) return false;
         alter(
-            r.node, r.table, [&] { remove(r.node, i); }, out);
+            r.node, r.table, [&] { remove(r.node, swept_); }, out);
     }
-}
-
-template <typename Key>
-void family_rib<Key>::end_reading(route_changes& out) {
-    const auto unseen = [&](const route& r) {
-        return r.read != reading_ && (reading_of_ == 0 || paths_.leaves_by(r.path, reading_of_));
-    };
-    remove_where(unseen, out);
+    return true;
 }
 
 template <typename Key>
 void family_rib<Key>::nexthop_gone(std::uint32_t nexthop_id, route_changes& out) {
-    remove_where([&](const route& r) { return paths_.told(r.path).nexthop_id == nexthop_id; }, out);
+    for (std::uint32_t i = 0; i < routes_.items.size(); ++i) {
+        const route r = routes_.items[i];
+        if (r.node == nodes::none || paths_.told(r.path).nexthop_id != nexthop_id) continue;
+        alter(
+            r.node, r.table, [&] { remove(r.node, i); }, out);
+    }
 }
 
 /// Such a path may have become usable, or ceased to be: whoever stood behind it is weighed too.
@@ -478,8 +477,8 @@ void rib::take_read(const route_message& m, route_changes& out) {
         v6_.take_read(m, out);
 }
 
-void rib::end_reading(ipsec::family family, route_changes& out) {
-    family == ipsec::family::ipv4 ? v4_.end_reading(out) : v6_.end_reading(out);
+bool rib::sweep(ipsec::family family, std::size_t most, route_changes& out) {
+    return family == ipsec::family::ipv4 ? v4_.sweep(most, out) : v6_.sweep(most, out);
 }
 
 } // namespace esplane::xfrm

@@ -49,14 +49,16 @@ class family_rib {
     /// What the kernel says has happened.  Said twice it counts once.
     void take_event(const route_message& m, route_changes& out);
 
-    /// Reading the kernel's table: begin, each route in its order, end.  Those of `ifindex` (0:
-    /// all) that were not read are gone then.
+    /// Reading the kernel's table: begin, each route in its order, then sweep until it is done.
+    /// Those of `ifindex` (0: all) that were not read are gone then.
     void begin_reading(int ifindex) noexcept {
         ++reading_;
         reading_of_ = ifindex;
+        swept_ = 0;
     }
     void take_read(const route_message& m, route_changes& out);
-    void end_reading(route_changes& out);
+    /// At most `most` routes a call; true when all is swept.
+    [[nodiscard]] bool sweep(std::size_t most, route_changes& out);
 
     /// A next hop object that these paths follow is another.
     void paths_changed(const std::vector<route_paths::id>& changed, route_changes& out);
@@ -137,8 +139,6 @@ class family_rib {
                std::uint32_t current, route_changes& out);
     void dethrone(typename nodes::index node, std::uint32_t w, route_changes& out);
     void weigh_all(const lookup_order& order, route_changes& out);
-    template <typename Is>
-    void remove_where(Is is, route_changes& out);
     [[nodiscard]] control::route route_of(const winner& w) const;
     [[nodiscard]] control::network_change::route_change loss_of(const winner& w) const;
 
@@ -151,6 +151,7 @@ class family_rib {
     std::unordered_map<std::uint32_t, std::vector<std::size_t>> orders_of_; ///< by table
     std::uint32_t reading_ = 0;
     int reading_of_ = 0;
+    std::uint32_t swept_ = 0; ///< how far in routes_
 };
 
 /// Both families and the next hops they share.
@@ -168,7 +169,7 @@ class rib {
 
     void begin_reading(ipsec::family family, int ifindex) noexcept;
     void take_read(const route_message& m, route_changes& out);
-    void end_reading(ipsec::family family, route_changes& out);
+    [[nodiscard]] bool sweep(ipsec::family family, std::size_t most, route_changes& out);
 
     [[nodiscard]] const route_paths& paths() const noexcept { return paths_; }
     template <typename See>

@@ -102,7 +102,7 @@ class Rib : public testing::Test {
             rib_.begin_reading(f, ifindex);
             for (const route_message& m : all)
                 rib_.take_read(m, out);
-            rib_.end_reading(f, out);
+            EXPECT_TRUE(rib_.sweep(f, 1000, out));
         });
     }
     [[nodiscard]] std::string gateway(const std::string& destination, unsigned prefix,
@@ -366,6 +366,12 @@ class RibAgainstModel : public testing::TestWithParam<family> {
         return m;
     }
 
+    /// A few at a time.
+    void sweep(rib& tested, route_changes& out) {
+        while (!tested.sweep(GetParam(), 2, out)) {
+        }
+    }
+
     std::mt19937 random_{20261121};
 };
 
@@ -395,14 +401,14 @@ TEST_P(RibAgainstModel, EveryLookupEndsWhereTheKernelsWalkDoes) {
             tested.begin_reading(GetParam(), ifindex);
             for (const route_message& m : model.all())
                 if (m.path.hops[0].ifindex == ifindex) tested.take_read(m, out);
-            tested.end_reading(GetParam(), out);
+            sweep(tested, out);
         } else if (what < 99) { // a gap
             for (int i = 0; i < 5 && !model.all().empty(); ++i)
                 model.lose(upto(model.all().size()));
             tested.begin_reading(GetParam(), 0);
             for (const route_message& m : model.all())
                 tested.take_read(m, out);
-            tested.end_reading(GetParam(), out);
+            sweep(tested, out);
         } else {
             std::shuffle(orders[0].tables.begin(), orders[0].tables.end(), random_);
             tested.set_orders(GetParam(), orders, out);
