@@ -107,10 +107,10 @@ struct stage {
     handover_sink* others = nullptr; ///< nullptr: there are none
     /// Whether there is an interface for every if_id, and it is up: an embedder's are his own.
     bool every_interface = false;
-    unsigned passing = 0;            ///< how many of scratch.passing are set
-    unsigned spread = 0;             ///< of scratch.spread
-    packet_list lost{};              ///< released at the end of the burst
-    packet_list created{};           ///< ICMP errors, sent at the end of the burst
+    unsigned passing = 0;  ///< how many of scratch.passing are set
+    unsigned spread = 0;   ///< of scratch.spread
+    packet_list lost{};    ///< released at the end of the burst
+    packet_list created{}; ///< ICMP errors, sent at the end of the burst
 
     /// Ends a packet.  It stays whole until the burst is over.
     void drop(packet& p, drop_reason why) noexcept {
