@@ -16,14 +16,12 @@
 #include <memory>
 #include <sched.h>
 
-#include <bpf/bpf.h>
 #include <fcntl.h>
-#include <linux/bpf.h>
-#include <net/if.h>
 
 #include "bench/gateway.h"
 #include "fastpath/xdp/port_xdp.h"
 #include "tests/support/lab.h"
+#include "tests/support/live_frames.h"
 
 namespace esplane::bench {
 
@@ -32,6 +30,7 @@ namespace {
 using fastpath::guard;
 using fastpath::xdp_port;
 using tests::frame;
+using tests::live_frames;
 
 constexpr std::uint32_t frames_a_turn = 512; ///< half an rx ring
 constexpr unsigned turns = 300;              ///< of each kind
@@ -68,34 +67,6 @@ class own_namespace {
     bool entered_;
 };
 
-/// Puts frames into a veth's other end.
-class feeder {
-  public:
-    explicit feeder(const char* device) {
-        const auto ifindex = static_cast<int>(::if_nametoindex(device));
-        const std::array<bpf_insn, 4> redirect{{
-            {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_1, 0, 0, ifindex},
-            {BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_2, 0, 0, 0},
-            {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect},
-            {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
-        }};
-        program_ = unique_fd(bpf_prog_load(BPF_PROG_TYPE_XDP, "feed", "GPL", redirect.data(),
-                                           redirect.size(), nullptr));
-    }
-    [[nodiscard]] bool put(const frame& f, std::uint32_t count) const {
-        bpf_test_run_opts run;
-        fastpath::clear(run);
-        run.data_in = f.data();
-        run.data_size_in = static_cast<std::uint32_t>(f.size());
-        run.repeat = static_cast<int>(count);
-        run.flags = BPF_F_TEST_XDP_LIVE_FRAMES;
-        return bpf_prog_test_run_opts(program_.get(), &run) == 0;
-    }
-
-  private:
-    unique_fd program_;
-};
-
 /// The gateway: tables of a lab, ports of its own.
 class xdp_gateway {
   public:
@@ -111,7 +82,7 @@ class xdp_gateway {
         auto worker = fastpath::worker::make(g->lab_.tables, *g->pool_, ports, {});
         if (!worker) return tl::unexpected(worker.error());
         g->worker_ = std::move(*worker);
-        g->feeder_ = std::make_unique<feeder>("feed");
+        g->feeder_ = std::make_unique<live_frames>("feed");
         (void)g->worker_->run_once(fastpath::now()); // fills the rings
         return g;
     }
@@ -178,7 +149,7 @@ class xdp_gateway {
     side lan_{"lan"};
     side wan_{"wan"};
     std::unique_ptr<fastpath::worker> worker_;
-    std::unique_ptr<feeder> feeder_;
+    std::unique_ptr<live_frames> feeder_;
 };
 
 } // namespace

@@ -68,8 +68,8 @@ class port {
     [[nodiscard]] virtual std::size_t punt(unsigned lane,
                                            std::span<packet* const> frames) noexcept = 0;
 
-    /// Whether the machine's own stack receives what arrives here by itself: punt() is then for what
-    /// came out of an SA alone.
+    /// Whether the machine's own stack receives what arrives here by itself: punt() is then for
+    /// what came out of an SA alone.
     [[nodiscard]] virtual bool stack_listens() const noexcept { return false; }
     /// Whether punt() has a way up at all.  Never changes.
     [[nodiscard]] virtual bool reaches_stack() const noexcept { return true; }

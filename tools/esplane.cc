@@ -115,7 +115,8 @@ int work_offline(const offline_request& request, bool as_json) {
     return report_failure({EIO, request.input + ": ends early: " + trouble.get<std::string>(), {}});
 }
 
-/// `run` and `xdp-helper` take whatever follows as it is: CLI11 sees what stands before the command.
+/// `run` and `xdp-helper` take whatever follows as it is: CLI11 sees what stands before the
+/// command.
 struct split_arguments {
     std::vector<const char*> ours; ///< with argv[0]
     std::vector<std::string> command;
@@ -169,9 +170,8 @@ class command_line {
             add_json(sub);
             if (sub->get_name() == "ports")
                 sub->add_flag("--verbose", verbose_, "also what the kind or the device counts");
-            sub->final_callback([this, q] {
-                action_ = [this, q] { return ask(run_dir_, q, json_, verbose_); };
-            });
+            sub->final_callback(
+                [this, q] { action_ = [this, q] { return ask(run_dir_, q, json_, verbose_); }; });
         }
         add_helper();
         add_interface();
