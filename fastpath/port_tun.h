@@ -86,7 +86,7 @@ class tun_port final : public port {
     buffer_pool& pool_;
     retired& graveyard_;
     static constexpr int nothing_ = -1; ///< poll(2) passes over it: nothing arrives on this lane
-    int ready_; ///< epoll: the devices that have something to read
+    int ready_;                         ///< epoll: the devices that have something to read
     lookup_table<interface> interfaces_;
     std::map<std::uint32_t, std::shared_ptr<interface>> owned_; ///< by if_id
     std::atomic<unsigned> count_{0};

@@ -53,7 +53,8 @@ class backend {
     virtual bool query_sa(const ipsec::sa_id& id, sa_usage& into) = 0;
 
     [[nodiscard]] virtual result<void> add_policy(const ipsec::policy& p) = 0;
-    /// Same direction, interface id, selector and index; anything else may differ.  Atomic for packets.
+    /// Same direction, interface id, selector and index; anything else may differ.  Atomic for
+    /// packets.
     [[nodiscard]] virtual result<void> update_policy(const ipsec::policy& p) = 0;
     virtual void delete_policy(const ipsec::policy& p) = 0;
     /// False where it has no such policy.
