@@ -166,6 +166,22 @@ TEST_F(RouteTunnel, WhatComesOutOfAnSaIsHeldAgainstThePoliciesOfItsInterface) {
     EXPECT_EQ(two.drops(drop_reason::policy_missing), 1u);
 }
 
+TEST_F(RouteTunnel, WhatComesOutOfAnSaIsRoutedInTheVrfOfItsInterface) {
+    connect(ten);
+    one.add_route(10, "10.2.0.0/16");
+    two.network.links.back().vrf = 77;
+    control::route nowhere;
+    nowhere.destination = *ipsec::address::parse("10.2.0.0");
+    nowhere.prefix = 16;
+    nowhere.kind = control::route_kind::blackhole;
+    nowhere.vrf = 77;
+    two.network.routes.push_back(nowhere);
+    two.publish_network();
+    two.push(secure, leaves_one());
+    EXPECT_EQ(two.drops(drop_reason::route_denied), 1u);
+    EXPECT_TRUE(two.sent(plain).empty());
+}
+
 // As seen on Linux 6.12: an SA with an if_id whose interface is not there is held against the
 // policies of none.
 TEST_F(RouteTunnel, WithoutItsInterfaceThePoliciesOfNoneAdmit) {
