@@ -109,7 +109,7 @@ struct network_change {
     };
     bool interfaces = false;    ///< links, addresses or VRFs are others: read them all again
     bool routes_afresh = false; ///< all routes known before are gone; `routes` follows
-    bool continues = false;     ///< the next change has more of those; they count when all are there
+    bool continues = false;     ///< the next change has more; they count when all are there
     std::vector<route_change> routes;
     std::vector<neighbour_change> neighbours;
 

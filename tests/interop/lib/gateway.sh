@@ -106,6 +106,25 @@ policy() {
         "tmpl src $4 dst $5 proto esp reqid $6 mode tunnel"
 }
 
+# if_id_states SPI IF_ID: SAs from g1 to g2 and, SPI + 1, back, for tunnels by route.
+if_id_states() {
+    echo "$(state 192.168.77.1 192.168.77.2 "$1" "$2") if_id $2"
+    echo "$(state 192.168.77.2 192.168.77.1 "$(($1 + 1))" "$2") if_id $2"
+}
+
+# if_id_policies NET PEER_NET GATEWAY PEER_GATEWAY IF_ID
+if_id_policies() {
+    policies "$@" | sed "s/ tmpl/ if_id $5 tmpl/"
+}
+
+# sas_of NODE: what its SAs are, without what they have carried.
+sas_of() {
+    esplane "$1" sa --json | /usr/bin/python3 -c '
+import json, sys
+for sa in json.load(sys.stdin)["sas"]:
+    print(sa["spi"], sa["if_id"], sa["add_time"])'
+}
+
 # json_sum KEY: the sum of the numbers KEY, at whatever depth of the JSON on stdin.
 # json_length KEY: how many elements KEY of the object on stdin has.
 json_sum() {
