@@ -20,13 +20,6 @@ std::uint32_t hash_of(std::uint32_t if_id) noexcept {
     return _mm_crc32_u32(0, if_id);
 }
 
-/// Under whose policies a packet for the machine came: its SA's interface, or, of an error, that
-/// into which the machine sent what it is about.
-std::uint32_t if_id_of(const packet& p) noexcept {
-    if (p.inbound_sa != nullptr) return p.inbound_sa->if_id.load(std::memory_order_relaxed);
-    return p.next->kind == adjacency_kind::tunnel ? p.next->if_id : 0;
-}
-
 } // namespace
 
 struct tun_port::interface {
@@ -141,7 +134,7 @@ std::size_t tun_port::punt(unsigned lane, std::span<packet* const> packets) noex
     lane_counters& counted = lanes_[lane];
     std::size_t taken = 0;
     for (const packet* p : packets) {
-        const interface* to = find(if_id_of(*p));
+        const interface* to = find(p->inbound_sa->if_id.load(std::memory_order_relaxed));
         if (to == nullptr || ::write(to->device.descriptor(), p->data, p->length) < 0) break;
         ++taken;
     }

@@ -56,7 +56,7 @@ class tun_port final : public port {
     [[nodiscard]] std::size_t send(unsigned, std::span<packet* const>) noexcept override {
         return 0;
     }
-    /// IP packets that came out of an SA, or that are about one the machine sent.
+    /// IP packets that came out of an SA, each to the interface that its SA names.
     [[nodiscard]] std::size_t punt(unsigned lane,
                                    std::span<packet* const> packets) noexcept override;
     void flush(unsigned) noexcept override {}
