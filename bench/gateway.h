@@ -12,7 +12,7 @@ using gateway_rows = figure_rows;
 
 /// gateway_dpdk.cc.  `dpdk_port_cost`: ns a packet that receive() and send() of a port take above
 /// rx_burst and tx_burst on the same ring, as testpmd forwards.  `memif_esp_64`, `memif_esp_1400`:
-/// packets a second encrypted over packets a second forwarded in clear, between two memifs,
+/// packets a second encrypted over packets a second forwarded in clear, over one memif,
 /// zero-copy on our side, the generator in a process of its own.
 gateway_rows measure_dpdk();
 /// gateway_routes.cc.  `routes_load`: from the kernel's rtnetlink to the path's table; needs root.

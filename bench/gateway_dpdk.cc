@@ -29,6 +29,8 @@ using fastpath::packet;
 
 constexpr unsigned burst = 32;
 constexpr unsigned frames_in_ring = 256;
+constexpr unsigned bench_mib = 64;
+constexpr unsigned bench_pages = 128;    ///< for both processes, of 2 MiB each
 constexpr unsigned bursts_a_chunk = 400; ///< well below a millisecond
 constexpr unsigned chunks = 200;         ///< of each side, taken in turn; the best counts
 
@@ -122,7 +124,7 @@ class pinned {
 /// Huge pages for the time of a measurement, where this process may ask for them.
 class hugepages {
   public:
-    hugepages() { before_ = exchange(256); }
+    hugepages() { before_ = exchange(bench_pages); }
     ~hugepages() { (void)exchange(before_); }
     hugepages(const hugepages&) = delete;
     hugepages& operator=(const hugepages&) = delete;
@@ -132,25 +134,25 @@ class hugepages {
         constexpr const char* file = "/proc/sys/vm/nr_hugepages";
         unsigned there = 0;
         std::ifstream(file) >> there;
-        if (there < pages || pages < 256) std::ofstream(file) << pages;
+        std::ofstream(file) << pages;
         return there;
     }
     unsigned before_ = 0;
 };
 
-/// A gateway over two memifs, with or without a tunnel.
+/// A gateway, with or without a tunnel.
 class memif_gateway {
   public:
     memif_gateway(std::span<fastpath::port* const> ports, bool tunnel) {
         if (tunnel) lab_.add_tunnel({});
         worker_ = std::move(*fastpath::worker::make(lab_.tables, *lab_.pool, ports, {}));
     }
-    /// Packets a second, that the second port took.
-    [[nodiscard]] double rate(const fastpath::port& wan, double ns) {
+    /// Packets a second that the port sent.
+    [[nodiscard]] double rate(const fastpath::port& port, double ns) {
         run(ns / 4); // caches, and what was under way
-        const std::uint64_t before = wan.counters().tx_packets;
+        const std::uint64_t before = port.counters().tx_packets;
         const double took = run(ns);
-        return static_cast<double>(wan.counters().tx_packets - before) * 1e9 / took;
+        return static_cast<double>(port.counters().tx_packets - before) * 1e9 / took;
     }
 
   private:
@@ -174,14 +176,14 @@ double median(std::vector<double> all) {
 constexpr double run_ns = 20e6;
 constexpr unsigned runs = 21; ///< of each kind, in turn; medians count
 
-gateway_row esp_against_clear(memif_generator& generator, const fastpath::port& wan,
+gateway_row esp_against_clear(memif_generator& generator, const fastpath::port& port,
                               memif_gateway& clear, memif_gateway& esp, std::uint32_t length,
                               double limit) {
     generator.send(tests::with_ethernet(tests::make_packet({.length = length})));
     std::vector<double> in_clear, encrypted, ratios;
     for (unsigned i = 0; i < runs; ++i) {
-        in_clear.push_back(clear.rate(wan, run_ns));
-        encrypted.push_back(esp.rate(wan, run_ns));
+        in_clear.push_back(clear.rate(port, run_ns));
+        encrypted.push_back(esp.rate(port, run_ns));
     }
     const double bare = median(in_clear), with_esp = median(encrypted);
     gateway_row row;
@@ -197,11 +199,11 @@ gateway_row esp_against_clear(memif_generator& generator, const fastpath::port& 
     return row;
 }
 
-result<std::unique_ptr<dpdk_port>> connect(const std::string& name, const std::string& socket,
+result<std::unique_ptr<dpdk_port>> connect(const std::string& socket,
                                            fastpath::mbuf_memory& memory) {
     fastpath::dpdk_port_options o;
-    o.name = name;
-    o.device = "net_memif_" + name;
+    o.name = "memif";
+    o.device = "net_memif0";
     o.arguments = "role=client,zero-copy=yes,rsize=9,socket-abstract=no,socket=" + socket;
     auto port = dpdk_port::open(std::move(o), memory, std::nullopt);
     if (!port) return port;
@@ -209,21 +211,21 @@ result<std::unique_ptr<dpdk_port>> connect(const std::string& name, const std::s
         ::usleep(100'000);
         if (auto tended = (*port)->tend(); !tended) return tl::unexpected(tended.error());
     }
-    if (!(*port)->up()) return fail(ENOTCONN, name + ": the memif does not connect");
+    if (!(*port)->up()) return fail(ENOTCONN, "the memif does not connect");
     return port;
 }
 
+/// One memif is both ports: of DPDK 22.11 a process has one that is zero-copy, as it closes EAL's
+/// descriptor of the memory it shares.
 result<gateway_rows> measure_memif(memif_generator& generator) {
     fastpath::mbuf_memory memory;
-    auto lan = connect("lan", generator.lan_socket(), memory);
-    if (!lan) return tl::unexpected(lan.error());
-    auto wan = connect("wan", generator.wan_socket(), memory);
-    if (!wan) return tl::unexpected(wan.error());
-    fastpath::port* const ports[] = {lan->get(), wan->get()};
+    auto port = connect(generator.socket(), memory);
+    if (!port) return tl::unexpected(port.error());
+    fastpath::port* const ports[] = {port->get(), port->get()};
     memif_gateway clear(ports, false), esp(ports, true);
     const pinned here(1);
-    return gateway_rows{esp_against_clear(generator, **wan, clear, esp, 64, 0.45),
-                        esp_against_clear(generator, **wan, clear, esp, 1400, 0.6)};
+    return gateway_rows{esp_against_clear(generator, **port, clear, esp, 64, 0.45),
+                        esp_against_clear(generator, **port, clear, esp, 1400, 0.6)};
 }
 
 gateway_rows measure_ring() {
@@ -253,7 +255,7 @@ gateway_rows measure_ring() {
 gateway_rows measure_dpdk() {
     const hugepages pages;
     auto generator = memif_generator::start(0);
-    const auto started = fastpath::start_eal({"--single-file-segments", {}, 256});
+    const auto started = fastpath::start_eal({"--single-file-segments", {}, bench_mib});
     if (!started) return {not_measured("dpdk_port_cost", started.error().text)};
     gateway_rows rows = measure_ring();
     result<gateway_rows> memif = generator

@@ -24,7 +24,9 @@ namespace esplane::bench {
 namespace {
 
 constexpr unsigned burst = 32;
+constexpr unsigned frames_of_its_own = 1023; ///< what it receives lies elsewhere
 constexpr int start_ms = 10'000;
+constexpr std::uint32_t memory_mib = 64;
 
 /// Every mbuf of the pool gets the frame; what was sent comes back to the pool as it was.
 void write_into_all(rte_mempool* pool, const std::uint8_t* frame, std::uint32_t length) {
@@ -54,10 +56,10 @@ unsigned receive_burst(std::uint16_t id) {
     return n;
 }
 
-result<std::unique_ptr<fastpath::ethdev>>
-listen_on(const std::string& name, const std::string& socket, fastpath::mbuf_memory& memory) {
+result<std::unique_ptr<fastpath::ethdev>> listen_on(const std::string& socket,
+                                                    fastpath::mbuf_memory& memory) {
     auto device = fastpath::ethdev::open(
-        {name, "net_memif_" + name, "role=server,rsize=9,socket-abstract=no,socket=" + socket, 1},
+        {"generator", "net_memif0", "role=server,rsize=9,socket-abstract=no,socket=" + socket, 1},
         memory, nullptr);
     if (!device) return device;
     if (auto started = (*device)->start(); !started) return tl::unexpected(started.error());
@@ -100,8 +102,7 @@ memif_generator::~memif_generator() {
         ::waitpid(process_, nullptr, 0);
     }
     if (shared_ != nullptr) ::munmap(shared_, sizeof *shared_);
-    for (const std::string& path : {lan_socket(), wan_socket()})
-        ::unlink(path.c_str());
+    ::unlink(socket().c_str());
     ::rmdir(directory_.c_str());
 }
 
@@ -123,22 +124,23 @@ void memif_generator::run(unsigned cpu) noexcept {
     CPU_SET(cpu, &one);
     (void)::sched_setaffinity(0, sizeof one, &one);
     fastpath::mbuf_memory memory;
-    if (!fastpath::start_eal({})) return;
-    auto lan = listen_on("lan", lan_socket(), memory);
-    auto wan = listen_on("wan", wan_socket(), memory);
-    if (!lan || !wan) return;
+    if (!fastpath::start_eal({"", {}, memory_mib})) return;
+    auto device = listen_on(socket(), memory);
+    auto frames = memory.make_pool("frames", frames_of_its_own, longest_frame, -1);
+    if (!device || !frames) return;
+    const std::uint16_t id = (*device)->id();
     shared_->listening.store(true);
     std::uint32_t generation = 0, length = 0;
     while (!shared_->quit.load(std::memory_order_relaxed)) {
         if (const std::uint32_t now = shared_->generation.load(); now != generation) {
             generation = now;
             length = shared_->length;
-            write_into_all((*lan)->pool(), shared_->frame, length);
+            write_into_all(*frames, shared_->frame, length);
         }
-        if (length != 0) send_burst((*lan)->id(), (*lan)->pool(), length);
+        if (length != 0) send_burst(id, *frames, length);
         std::uint64_t received = 0;
         for (unsigned n = burst; n == burst && received < 4 * burst; received += n)
-            n = receive_burst((*wan)->id());
+            n = receive_burst(id);
         shared_->received.store(shared_->received.load(std::memory_order_relaxed) + received,
                                 std::memory_order_relaxed);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The other end of two memifs, in a process of its own: sends one frame over and over by the first,
-// and counts what comes back by the second.
+// The other end of a memif, in a process of its own: sends one frame over and over, and counts what
+// comes back.
 #pragma once
 
 #include <atomic>
@@ -24,9 +24,8 @@ class memif_generator {
     memif_generator(const memif_generator&) = delete;
     memif_generator& operator=(const memif_generator&) = delete;
 
-    /// Sockets that it listens on, in a directory that goes with it.
-    [[nodiscard]] std::string lan_socket() const { return directory_ + "/lan"; }
-    [[nodiscard]] std::string wan_socket() const { return directory_ + "/wan"; }
+    /// That it listens on, in a directory that goes with it.
+    [[nodiscard]] std::string socket() const { return directory_ + "/memif"; }
 
     /// Sends this frame from now on, as fast as it can; none: nothing.
     void send(const std::vector<std::uint8_t>& frame) noexcept;

@@ -201,10 +201,13 @@ std::vector<std::string> eal_command_line(const eal_options& o, const eal_surrou
     if (!speaks_of(own, {"--no-telemetry", "--telemetry"})) add({"--no-telemetry"});
     if (!speaks_of(own, {"--no-huge", "--in-memory", "--legacy-mem", "--huge-dir", "--huge-unlink",
                          "--file-prefix", "--proc-type", "--socket-mem", "-m"})) {
+        // All of it at the start: overload must not ask for memory, and a memif that has shared its
+        // memory without a copy leaves EAL unable to get more.
         if (s.hugepages)
             add({"--in-memory"});
         else
-            add({"--no-huge", "--no-shconf", "-m", std::to_string(o.memory_mib)});
+            add({"--no-huge", "--no-shconf"});
+        add({"-m", std::to_string(o.memory_mib)});
     }
     if (!speaks_of(own, {"--no-pci", "--allow", "--block", "-a", "-b"})) {
         if (o.pci_functions.empty()) add({"--no-pci"});

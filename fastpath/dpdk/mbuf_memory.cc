@@ -38,9 +38,9 @@ result<rte_mempool*> mbuf_memory::make_pool(const std::string& name, std::uint32
         ::rte_pktmbuf_pool_create(name.c_str(), count, std::min(cached_per_lane, count / 2), 0,
                                   static_cast<std::uint16_t>(room), node);
     if (pool == nullptr)
-        return fail(rte_errno, "no memory for " + std::to_string(count) + " packet buffers of " +
-                                   std::to_string(room) +
-                                   " bytes: give DPDK more (huge pages, or --eal \"-m MIB\")");
+        return fail(rte_errno, std::to_string(count) + " packet buffers of " +
+                                   std::to_string(room) + " bytes: " + rte_strerror(rte_errno) +
+                                   ": give DPDK more memory (huge pages, or --eal \"-m MIB\")");
     pools_.push_back(pool);
     return pool;
 }

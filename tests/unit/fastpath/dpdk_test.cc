@@ -33,7 +33,8 @@ using ::testing::Not;
 
 TEST(EalCommandLine, UsesHugePagesWhereThereAreSomeAndNoneWhereNot) {
     EXPECT_THAT(eal_command_line({}, {true, 0}),
-                ElementsAre("esplaned", "-l", "0", "--no-telemetry", "--in-memory", "--no-pci"));
+                ElementsAre("esplaned", "-l", "0", "--no-telemetry", "--in-memory", "-m", "256",
+                            "--no-pci"));
     EXPECT_THAT(eal_command_line({}, {false, 3}),
                 ElementsAre("esplaned", "-l", "3", "--no-telemetry", "--no-huge", "--no-shconf",
                             "-m", "256", "--no-pci"));
@@ -49,11 +50,12 @@ TEST(EalCommandLine, ProbesTheFunctionsOfThePortsAndNoOther) {
 TEST(EalCommandLine, LeavesOutWhatTheOperatorSpeaksOf) {
     EXPECT_THAT(eal_command_line({"-m 64 --no-huge"}, {true, 0}), Not(Contains("--in-memory")));
     EXPECT_THAT(eal_command_line({"--huge-dir=/mnt"}, {false, 0}), Not(Contains("--no-huge")));
-    EXPECT_THAT(eal_command_line({"-l1"}, {true, 0}),
-                ElementsAre("esplaned", "--no-telemetry", "--in-memory", "--no-pci", "-l1"));
     EXPECT_THAT(
-        eal_command_line({" -b  0000:00:1.0 --telemetry"}, {true, 0}),
-        ElementsAre("esplaned", "-l", "0", "--in-memory", "-b", "0000:00:1.0", "--telemetry"));
+        eal_command_line({"-l1"}, {true, 0}),
+        ElementsAre("esplaned", "--no-telemetry", "--in-memory", "-m", "256", "--no-pci", "-l1"));
+    EXPECT_THAT(eal_command_line({" -b  0000:00:1.0 --telemetry"}, {true, 0}),
+                ElementsAre("esplaned", "-l", "0", "--in-memory", "-m", "256", "-b", "0000:00:1.0",
+                            "--telemetry"));
 }
 
 class DpdkPort : public ::testing::Test {
