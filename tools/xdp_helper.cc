@@ -138,8 +138,6 @@ request about(operation what, const std::string& device, std::uint32_t value = 0
     return r;
 }
 
-// ---- the helper's end -------------------------------------------------------------------------
-
 reply failed(const error& e) {
     reply r;
     r.head.code = e.code != 0 ? e.code : EIO;
@@ -308,8 +306,6 @@ result<int> run_under_xdp_helper(const std::vector<std::string>& command) {
     }
     return serve_until_end(child, std::move(ours), signals);
 }
-
-// ---- the daemon's end -------------------------------------------------------------------------
 
 result<std::shared_ptr<xdp_helper>> xdp_helper::of_this_process() {
     static std::shared_ptr<xdp_helper> helper;

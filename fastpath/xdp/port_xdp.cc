@@ -172,8 +172,6 @@ void xdp_port::close_queues() noexcept {
     }
 }
 
-// ---- control: the device goes and comes -------------------------------------------------------
-
 bool xdp_port::seen_by_all() const noexcept {
     return std::all_of(lanes_.begin(), lanes_.end(), [&](const auto& l) {
         return l->seen.load(std::memory_order_acquire) == turn_.load(std::memory_order_relaxed);
@@ -211,8 +209,6 @@ result<void> xdp_port::take_up_again() {
     turn_.fetch_add(1, std::memory_order_release);
     return {};
 }
-
-// ---- the lane's worker ------------------------------------------------------------------------
 
 /// Whether the lane may touch its queues until it returns to its caller.
 bool xdp_port::works(lane& l) noexcept {
@@ -435,8 +431,6 @@ void xdp_port::kick(lane& l) noexcept {
 std::span<const int> xdp_port::descriptors(unsigned lane_index) const noexcept {
     return {&lanes_[lane_index]->descriptor, 1};
 }
-
-// ---- what there is to know --------------------------------------------------------------------
 
 std::size_t xdp_port::queues() const noexcept {
     std::size_t n = 0;
