@@ -30,9 +30,9 @@ constexpr std::uint32_t lines_of(kind k) noexcept {
     return k == kind::full ? 16 : k == kind::large ? 2 : 1;
 }
 
-void set_byte(lpm_node::chain& n, unsigned at, std::uint8_t key, std::uint8_t mask) noexcept {
+void compare_byte(lpm_node::chain& n, unsigned at, std::uint8_t key) noexcept {
     reinterpret_cast<std::uint8_t*>(n.key.data())[at] = key;
-    reinterpret_cast<std::uint8_t*>(n.mask.data())[at] = mask;
+    reinterpret_cast<std::uint8_t*>(n.mask.data())[at] = 0xff;
 }
 
 unsigned count_runs(const std::array<lpm_slot, 256>& slots) noexcept {
@@ -286,9 +286,9 @@ void lpm_table<Bytes>::expand(lpm_slot s, unsigned level, slots& into) {
         std::copy_n(memory_.at<lpm_slot>(line), 256, into.begin());
         return;
     case kind::chain: {
-        lpm_node::chain rest = *memory_.at<lpm_node::chain>(line);
+        // Compares the bytes up to here once more: whoever comes here has them.
+        const lpm_node::chain rest = *memory_.at<lpm_node::chain>(line);
         const std::uint8_t byte = reinterpret_cast<const std::uint8_t*>(rest.key.data())[level];
-        set_byte(rest, level, 0, 0);
         into.fill(rest.otherwise);
         into[byte] = rest.next == level + 1 ? rest.match : make(rest);
         return;
@@ -361,7 +361,7 @@ lpm_slot lpm_table<Bytes>::make_chain(unsigned level, std::uint8_t byte, lpm_slo
             retire(match);
         }
     }
-    set_byte(n, level, byte, 0xff);
+    compare_byte(n, level, byte);
     return make(n);
 }
 

@@ -66,11 +66,11 @@ result<void> engine::open_xfrm(const std::string& path) {
     return {};
 }
 
-void engine::publish_network(const control::network& n) {
-    std::vector<fastpath::port_binding> bindings;
+void engine::apply_network(const control::network_change& change, const control::network& now) {
+    fastpath::fib_bindings bindings{{}, tunnels_};
     for (std::size_t i = 0; i < ports_.size(); ++i)
-        bindings.push_back({ports_[i]->ifindex(), static_cast<std::uint8_t>(i)});
-    tables_.publish(fastpath::fib::build(n, {std::move(bindings), tunnels_}));
+        bindings.ports.push_back({ports_[i]->ifindex(), static_cast<std::uint8_t>(i)});
+    tables_.apply(change, now, bindings);
 }
 
 void engine::set_filter(std::vector<fastpath::filter_rule> rules) {

@@ -60,8 +60,10 @@ class engine {
         tunnels_ = std::move(tunnels);
     }
 
-    /// Routes by what the kernel says; ports are found by their ifindex.
-    void publish_network(const control::network& n);
+    /// Takes in what has changed in the kernel; ports are found by their ifindex.
+    ///
+    /// now   after the change: links and addresses
+    void apply_network(const control::network_change& change, const control::network& now);
 
     /// The built-in filter inside the tunnels; without rules: none.
     void set_filter(std::vector<fastpath::filter_rule> rules);

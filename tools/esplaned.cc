@@ -118,7 +118,7 @@ class daemon {
     [[nodiscard]] result<void> watch_all();
     [[nodiscard]] result<void> begin_work();
     void announce();
-    void publish_network();
+    void take_network(const control::network_change& change);
     void kernel_spoke();
     void worker_spoke();
     void client_spoke();
@@ -137,7 +137,7 @@ class daemon {
     std::unique_ptr<control_server> control_;
     event_loop loop_;
     bool stopping_ = false;
-    bool network_changed_ = false; ///< and not published yet
+    bool devices_changed_ = false; ///< ours, and not taken in yet
     bool guarded_ = false;
 };
 
@@ -218,7 +218,7 @@ result<void> daemon::adopt_interfaces() {
         engine_->interfaces(), options_.run_dir,
         [this] {
             engine_->set_tunnels(interfaces_->bindings());
-            network_changed_ = true;
+            devices_changed_ = true;
             if (routes_) kernel_spoke();
         },
         log);
@@ -281,18 +281,19 @@ void daemon::run() {
     engine_->stop();
 }
 
-void daemon::publish_network() {
-    engine_->publish_network(routes_->snapshot());
+void daemon::take_network(const control::network_change& change) {
+    engine_->apply_network(change, routes_->current());
+    if (!change.interfaces) return;
     guarding_->set_addresses(routes_->current().addresses);
 }
 
 void daemon::kernel_spoke() {
-    const auto change = routes_->poll();
+    auto change = routes_->poll();
     if (!change) log("reading routes: " + change.error().text);
     if (change && change->interfaces) interfaces_->tend();
-    network_changed_ |= !change || !change->empty();
-    if (routes_->unfinished() || !std::exchange(network_changed_, false)) return;
-    publish_network();
+    if (!change) return; // the next poll() says it all
+    change->interfaces |= std::exchange(devices_changed_, false);
+    take_network(*change);
 }
 
 void daemon::worker_spoke() {
