@@ -27,11 +27,12 @@
 #include "tools/engine.h"
 #include "tools/guarding.h"
 #include "tools/interfaces.h"
+#include "tools/neighbours.h"
 #include "tools/options.h"
+#include "tools/port_watch.h"
 #include "tools/ports.h"
 #include "tools/process.h"
 #include "tools/run_dir.h"
-#include "tools/solicit.h"
 #include "tools/version.h"
 #include "xfrm/route.h"
 
@@ -119,6 +120,7 @@ class daemon {
     [[nodiscard]] result<void> begin_work();
     void announce();
     void take_network(const control::network_change& change);
+    void tend_ports(bool at_once);
     void kernel_spoke();
     void worker_spoke();
     void client_spoke();
@@ -130,6 +132,7 @@ class daemon {
     unique_fd wake_; ///< written by the workers
     std::unique_ptr<run_lock> lock_;
     std::unique_ptr<port_set> devices_;
+    std::unique_ptr<port_watch> watch_;
     std::unique_ptr<guarding> guarding_;
     std::unique_ptr<engine> engine_;
     std::unique_ptr<interfaces> interfaces_;
@@ -192,7 +195,9 @@ result<void> daemon::guard_devices() {
     if (auto written = write_guarded(options_.run_dir, all); !written) return written;
     guarded_ = !devices_->devices().empty();
     if (auto attached = devices_->attach(); !attached) return attached;
-    return devices_->open();
+    if (auto opened = devices_->open(); !opened) return opened;
+    watch_ = std::make_unique<port_watch>(*devices_, options_.run_dir, log);
+    return {};
 }
 
 result<void> daemon::make_engine() {
@@ -275,6 +280,7 @@ void daemon::run() {
     while (!stopping_) {
         loop_.turn(routes_->unfinished() ? 0 : timeout_ms());
         if (routes_->unfinished()) kernel_spoke();
+        tend_ports(false);
         engine_->control().tick(fastpath::now());
     }
     ::sd_notify(0, "STOPPING=1");
@@ -284,10 +290,21 @@ void daemon::run() {
 void daemon::take_network(const control::network_change& change) {
     engine_->apply_network(change, routes_->current());
     if (!change.interfaces) return;
-    guarding_->set_addresses(routes_->current().addresses);
+    guarding_->set_network(routes_->current());
+}
+
+/// At once where the kernel tells of a change: a device that has come back is to be guarded before
+/// anything is sent on it.
+void daemon::tend_ports(bool at_once) {
+    if (!watch_->tend(fastpath::now().monotonic_ns, at_once)) return;
+    control::network_change devices;
+    devices.interfaces = true;
+    devices.continues = true; // of routes that are being loaded
+    take_network(devices);
 }
 
 void daemon::kernel_spoke() {
+    tend_ports(true);
     auto change = routes_->poll();
     if (!change) log("reading routes: " + change.error().text);
     if (change && change->interfaces) interfaces_->tend();
@@ -301,8 +318,7 @@ void daemon::worker_spoke() {
     (void)!::read(wake_.get(), &count, sizeof count);
     engine_->control().tick(fastpath::now()); // it dates what the worker tells
     for (const wanted_next_hop& hop : engine_->deliver_events())
-        if (!routes_->resolve(hop.ifindex, hop.address)) // the worker asks again
-            (void)solicit(hop.ifindex, hop.address);
+        (void)resolve_neighbour(*routes_, hop.ifindex, hop.address); // the worker asks again
 }
 
 /// An IKE daemon sets the sysctl when it starts, that is at any time.
@@ -311,13 +327,13 @@ void daemon::client_spoke() {
     engine_->xfrm()->serve();
 }
 
+/// Until the next deadline of the control layer or the ports.
 int daemon::timeout_ms() {
-    const auto deadline = engine_->control().next_deadline_ns();
-    if (!deadline) return -1;
+    const std::uint64_t tend_at = watch_->next_ns();
+    const std::uint64_t deadline =
+        std::min(engine_->control().next_deadline_ns().value_or(tend_at), tend_at);
     const std::uint64_t now_ns = fastpath::now().monotonic_ns;
-    if (*deadline <= now_ns) return 0;
-    constexpr std::uint64_t longest_ms = 3'600'000;
-    return static_cast<int>(std::min((*deadline - now_ns) / 1'000'000 + 1, longest_ms));
+    return deadline <= now_ns ? 0 : static_cast<int>((deadline - now_ns) / 1'000'000 + 1);
 }
 
 constexpr const char* stays = "protection stays in place; `esplane release` removes it";
@@ -325,7 +341,8 @@ constexpr const char* stays = "protection stays in place; `esplane release` remo
 /// What to do about a start that failed.
 std::string advice_on(const error& e, const daemon& d) {
     const bool refused = e.code == EPERM || e.code == EACCES;
-    if (refused && ::geteuid() != 0) return ": run esplaned as root";
+    if (refused && ::geteuid() != 0)
+        return ": run esplaned as root, or under `esplane xdp-helper`";
     return d.has_guarded() ? std::string(" (") + stays + ")" : "";
 }
 
