@@ -30,7 +30,8 @@ constexpr std::uint32_t dummy_address = 0xc0000008; ///< 192.0.0.8 (RFC 7600)
 struct device_state {
     int ifindex = 0; ///< 0: it is not there
     bool ethernet = false;
-    bool up = false; ///< and has a link
+    bool enabled = false; ///< by who administers it
+    bool up = false;      ///< and has a link
     std::uint32_t mtu = 0;
 };
 
@@ -43,8 +44,8 @@ device_state look_at(const std::string& device) {
     d.ifindex = r.ifr_ifindex;
     if (::ioctl(socket.get(), SIOCGIFHWADDR, &r) == 0)
         d.ethernet = r.ifr_hwaddr.sa_family == ARPHRD_ETHER;
-    if (::ioctl(socket.get(), SIOCGIFFLAGS, &r) == 0)
-        d.up = (r.ifr_flags & IFF_UP) != 0 && (r.ifr_flags & IFF_RUNNING) != 0;
+    if (::ioctl(socket.get(), SIOCGIFFLAGS, &r) == 0) d.enabled = (r.ifr_flags & IFF_UP) != 0;
+    d.up = d.enabled && (r.ifr_flags & IFF_RUNNING) != 0;
     if (::ioctl(socket.get(), SIOCGIFMTU, &r) == 0) d.mtu = static_cast<std::uint32_t>(r.ifr_mtu);
     return d;
 }
@@ -179,6 +180,11 @@ result<std::unique_ptr<packet_port>> packet_port::open(packet_port_options optio
     const device_state d = look_at(options.device);
     if (d.ifindex == 0) return fail(ENODEV, "no such device: create it or name another (ip link)");
     if (auto fits = check(options.device, d); !fits) return tl::unexpected(fits.error());
+    if (lanes > 1 && !d.enabled) // the kernel has no fanout groups there
+        return fail(ENETDOWN, options.device +
+                                  " is down: with several workers it must be up at "
+                                  "the start ('ip link set dev " +
+                                  options.device + " up')");
     std::unique_ptr<packet_port> p(new packet_port(std::move(options), pool));
     if (auto opened = p->open_lanes(lanes, d.ifindex); !opened)
         return tl::unexpected(opened.error());

@@ -46,7 +46,8 @@ class packet_port final : public port {
     /// lanes   workers.  `pool` outlives the port.
     ///
     /// Errors: ENODEV; EOPNOTSUPP where the device is no Ethernet; EPERM without CAP_NET_RAW; EBUSY
-    /// where the kernel forwards what arrives; EMSGSIZE above largest_mtu.
+    /// where the kernel forwards what arrives; EMSGSIZE above largest_mtu;
+    /// ENETDOWN where several lanes are to share a device that is not up.
     [[nodiscard]] static result<std::unique_ptr<packet_port>>
     open(packet_port_options options, buffer_pool& pool, unsigned lanes);
     ~packet_port() override;
