@@ -150,8 +150,16 @@ bool has_policies(const stage& s, policy_direction d, family f) noexcept {
     return f == family::ipv4 ? !spd.v4.empty() : !spd.v6.empty();
 }
 
+/// An address of the machine, in whichever VRF one of its interfaces is.
 bool is_local(const stage& s, const ipsec::address& a) noexcept {
-    return s.routes.lookup(a).kind == adjacency_kind::local;
+    if (s.routes.lookup(a).kind == adjacency_kind::local) return true;
+    const interface_table& all = s.routes.interfaces();
+    if (!all.has_vrfs()) return false;
+    for (std::uint16_t i = 0; i < all.size(); ++i)
+        if (const std::uint16_t vrf = all[i].vrf;
+            vrf != 0 && s.routes.lookup(a, vrf).kind == adjacency_kind::local)
+            return true;
+    return false;
 }
 
 /// IP for an address of the machine.

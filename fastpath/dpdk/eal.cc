@@ -14,6 +14,7 @@
 #include <sstream>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -167,6 +168,8 @@ bool is_dead_socket(const std::string& path) {
     name.sun_family = AF_UNIX;
     if (path.empty() || path[0] != '/' || path.size() >= sizeof name.sun_path) return false;
     path.copy(name.sun_path, path.size());
+    struct stat what {}; // connect() refuses any file alike
+    if (::lstat(path.c_str(), &what) != 0 || !S_ISSOCK(what.st_mode)) return false;
     const unique_fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     return fd.valid() &&
            ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 &&

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <unistd.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -130,7 +131,7 @@ struct empty_capture {
             .write(reinterpret_cast<const char*>(header), sizeof header);
     }
     void remove() const { std::remove(file.c_str()); }
-    std::string file = ::testing::TempDir() + "dpdk_test.pcap";
+    std::string file = ::testing::TempDir() + "dpdk_test." + std::to_string(::getpid()) + ".pcap";
 };
 
 TEST_F(DpdkPort, MovesAnMbufInAndOutWithoutACopy) {
