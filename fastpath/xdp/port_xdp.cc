@@ -120,6 +120,9 @@ result<void> xdp_port::open_queues() {
                                   " bytes need multi-buffer AF_XDP (Linux 6.6, and the driver): " +
                                   e.text + "; or 'ip link set dev " + options_.device + " mtu " +
                                   std::to_string(largest_mtu) + "'");
+    if (options_.wish == xdp_wish::zero_copy && another_may_do(e.code))
+        return fail(e.code, options_.device + ": no zero-copy here (" + e.text +
+                                "); use mode=auto, which takes it where the driver has it");
     if (e.code == EBUSY)
         return fail(EBUSY,
                     options_.device + ": another process has an " + e.text + "; stop it first");

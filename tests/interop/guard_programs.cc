@@ -656,7 +656,10 @@ TEST_F(GuardedPort, WhatTheKernelCountsOfASocketIsTold) {
 }
 
 TEST_F(GuardedPort, AModeThatIsAskedForIsTheOneOrNone) {
-    EXPECT_FALSE(open_port({.wish = xdp_wish::zero_copy})); // no veth has it
+    const auto refused = open_port({.wish = xdp_wish::zero_copy}); // no veth has it
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, EOPNOTSUPP);
+    EXPECT_NE(refused.error().text.find("use mode=auto"), std::string::npos);
     ASSERT_TRUE(open_port({.wish = xdp_wish::copy}));
     EXPECT_EQ(port_->mode(), "copy");
     port_.reset();
