@@ -17,8 +17,7 @@ constexpr row_group groups[] = {
 #ifdef HAVE_OVERLOAD
     {"overload", measure_overload},
 #endif
-    {"fib", measure_fib},
-    {"routes", measure_routes},
+    {"fib", measure_fib},           {"routes", measure_routes},
 };
 
 } // namespace
