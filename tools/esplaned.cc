@@ -140,6 +140,7 @@ class daemon {
     std::unique_ptr<control_server> control_;
     event_loop loop_;
     bool stopping_ = false;
+    bool twin_was_kept_ = false;   ///< by an earlier daemon, and not released
     bool devices_changed_ = false; ///< ours, and not taken in yet
     bool guarded_ = false;
 };
@@ -159,9 +160,9 @@ result<void> daemon::start() {
 /// a policy protected must not leave in clear because a daemon died.
 result<void> daemon::begin_work() {
     const auto guards = devices_->guards();
-    const bool resumed = std::any_of(guards.begin(), guards.end(),
+    const bool guarded = std::any_of(guards.begin(), guards.end(),
                                      [](const fastpath::guard* g) { return g->was_guarded(); });
-    if (resumed) {
+    if (guarded || twin_was_kept_) {
         engine_->tables().close(true);
         guarding_->stay_closed([this] { engine_->tables().close(false); });
         log("these devices were guarded before: nothing passes until a policy is programmed "
@@ -191,6 +192,7 @@ result<void> daemon::guard_devices() {
     devices_ = std::move(*devices);
     auto recorded = read_guarded(options_.run_dir);
     if (!recorded) return tl::unexpected(recorded.error());
+    twin_was_kept_ = devices_->keeps_twin_of(*recorded);
     const auto all = merge_guarded(std::move(*recorded), devices_->devices());
     if (auto written = write_guarded(options_.run_dir, all); !written) return written;
     guarded_ = !devices_->devices().empty();
