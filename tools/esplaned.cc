@@ -34,6 +34,7 @@
 #include "tools/process.h"
 #include "tools/run_dir.h"
 #include "tools/version.h"
+#include "tools/worker_care.h"
 #include "xfrm/route.h"
 
 namespace {
@@ -135,6 +136,7 @@ class daemon {
     std::unique_ptr<port_watch> watch_;
     std::unique_ptr<guarding> guarding_;
     std::unique_ptr<engine> engine_;
+    std::unique_ptr<worker_care> workers_;
     std::unique_ptr<interfaces> interfaces_;
     std::unique_ptr<xfrm::route_monitor> routes_;
     std::unique_ptr<control_server> control_;
@@ -151,7 +153,8 @@ result<void> daemon::start() {
     if (!lock) return tl::unexpected(lock.error());
     lock_ = std::make_unique<run_lock>(std::move(*lock));
     for (const auto step : {&daemon::check_cpus, &daemon::guard_devices, &daemon::make_engine,
-                            &daemon::adopt_interfaces, &daemon::follow_network, &daemon::open_sockets, &daemon::watch_all})
+                            &daemon::adopt_interfaces, &daemon::follow_network,
+                            &daemon::open_sockets, &daemon::watch_all})
         if (auto done = (this->*step)(); !done) return done;
     return begin_work();
 }
@@ -207,12 +210,15 @@ result<void> daemon::make_engine() {
     for (std::size_t i = 0; i < workers.size(); ++i) {
         if (!options_.cpus.empty()) workers[i].cpu = static_cast<int>(options_.cpus[i]);
         workers[i].wake_control = wake_.get();
+        if (options_.always_poll) workers[i].idle_loops = ~0u;
         workers[i].punts = options_.punts.shared_by(options_.workers);
     }
     auto made = engine::make(devices_->buffers(), devices_->ports(), std::move(workers));
     if (!made) return tl::unexpected(made.error());
     guarding_ = std::make_unique<guarding>(devices_->guards(), log);
     engine_ = std::move(*made);
+    workers_ = std::make_unique<worker_care>(*engine_, log);
+    facts_.workers = workers_.get();
     engine_->set_filter(options_.filter);
     engine_->control().subscribe(guarding_.get());
     engine_->backend().on_encap_ports(
@@ -248,8 +254,7 @@ result<void> daemon::open_sockets() {
     if (options_.serve_xfrm)
         if (auto open = engine_->open_xfrm(xfrm_socket_path(options_.run_dir)); !open) return open;
     auto control = control_server::open(
-        control_socket_path(options_.run_dir),
-        [this](const nlohmann::json& request) {
+        control_socket_path(options_.run_dir), [this](const nlohmann::json& request) {
             return interfaces::knows(request) ? interfaces_->answer(request)
                                               : answer(*engine_, facts_, request);
         });
@@ -283,6 +288,7 @@ void daemon::run() {
         loop_.turn(routes_->unfinished() ? 0 : timeout_ms());
         if (routes_->unfinished()) kernel_spoke();
         tend_ports(false);
+        workers_->tend(fastpath::now().monotonic_ns);
         engine_->control().tick(fastpath::now());
     }
     ::sd_notify(0, "STOPPING=1");
@@ -329,9 +335,9 @@ void daemon::client_spoke() {
     engine_->xfrm()->serve();
 }
 
-/// Until the next deadline of the control layer or the ports.
+/// Until the next deadline of the control layer, the ports or the workers.
 int daemon::timeout_ms() {
-    const std::uint64_t tend_at = watch_->next_ns();
+    const std::uint64_t tend_at = std::min(watch_->next_ns(), workers_->next_ns());
     const std::uint64_t deadline =
         std::min(engine_->control().next_deadline_ns().value_or(tend_at), tend_at);
     const std::uint64_t now_ns = fastpath::now().monotonic_ns;
