@@ -5,6 +5,8 @@
 #include <cassert>
 #include <sys/mman.h>
 
+#include "fastpath/numa.h"
+
 namespace esplane::fastpath {
 
 namespace {
@@ -26,16 +28,29 @@ void* map_aligned(std::size_t bytes) {
     return first + skip;
 }
 
+/// Wishes each lane's frames onto its node.  A page that two lanes share is the first one's.
+void place_lanes(std::uint8_t* base, std::uint64_t count, std::span<const int> nodes) noexcept {
+    std::uint64_t first = 0;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+        const std::uint64_t end = count * (i + 1) / nodes.size();
+        prefer_node(base + first * buffer_pool::frame_size, (end - first) * buffer_pool::frame_size,
+                    nodes[i]);
+        first = end;
+    }
+}
+
 } // namespace
 
-result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count, unsigned lanes) {
+result<std::unique_ptr<buffer_pool>> buffer_pool::make(std::uint32_t count, unsigned lanes,
+                                                       std::span<const int> nodes) {
     count = std::max(count, 64u);
     const std::size_t bytes = std::size_t{count} * frame_size;
     void* base = map_aligned(bytes);
     if (base == nullptr) return fail_errno("packet buffers, " + std::to_string(bytes) + " bytes");
     (void)::madvise(base, bytes, MADV_HUGEPAGE); // before the first touch, or pages stay small
     (void)::madvise(base, bytes, MADV_DONTDUMP); // packets may hold clear text
-    std::memset(base, 0, bytes);                 // all memory is there from the start
+    place_lanes(static_cast<std::uint8_t*>(base), count, nodes);
+    std::memset(base, 0, bytes); // all memory is there from the start
     return std::unique_ptr<buffer_pool>(
         new buffer_pool(static_cast<std::uint8_t*>(base), count, lanes));
 }

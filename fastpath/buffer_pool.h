@@ -28,9 +28,12 @@ class buffer_pool final : public buffer_owner {
     static constexpr std::uint32_t frame_size = 4096;
     static constexpr std::uint16_t headroom = 256; ///< in front of a received frame
 
-    /// count   frames, at least 64.  lanes   1 to max_lanes.  Errors: ENOMEM.
-    [[nodiscard]] static result<std::unique_ptr<buffer_pool>> make(std::uint32_t count,
-                                                                   unsigned lanes = 1);
+    /// count   frames, at least 64
+    /// lanes   1 to max_lanes
+    /// nodes   of memory, for each lane the one its frames are to lie on (numa.h); empty: any
+    /// Errors: ENOMEM.
+    [[nodiscard]] static result<std::unique_ptr<buffer_pool>>
+    make(std::uint32_t count, unsigned lanes = 1, std::span<const int> nodes = {});
     ~buffer_pool() override;
     buffer_pool(const buffer_pool&) = delete;
     buffer_pool& operator=(const buffer_pool&) = delete;

@@ -8,13 +8,19 @@ namespace esplane::fastpath {
 
 handover_mesh::handover_mesh(unsigned workers)
     : workers_(workers)
-    , rings_(std::make_unique<handover_ring[]>(std::size_t{workers} * workers))
+    , rings_(std::size_t{workers} * workers)
     , beds_(std::make_unique<bed[]>(workers)) {}
+
+void handover_mesh::join(unsigned worker, int eventfd) {
+    beds_[worker].bell = eventfd;
+    for (unsigned from = 0; from < workers_; ++from)
+        if (from != worker) rings_[from * workers_ + worker] = std::make_unique<handover_ring>();
+}
 
 bool handover_mesh::lie_down(unsigned worker) noexcept {
     beds_[worker].asleep.store(true, std::memory_order_seq_cst);
     for (unsigned from = 0; from < workers_; ++from) {
-        if (ring(from, worker).empty()) continue;
+        if (from == worker || ring(from, worker).empty()) continue;
         get_up(worker);
         return false;
     }

@@ -95,11 +95,13 @@ class handover_mesh {
     explicit handover_mesh(unsigned workers);
 
     [[nodiscard]] unsigned workers() const noexcept { return workers_; }
+    /// Both have joined, and are not the same.
     [[nodiscard]] handover_ring& ring(unsigned from, unsigned to) noexcept {
-        return rings_[from * workers_ + to];
+        return *rings_[from * workers_ + to];
     }
-    /// Before any worker runs: the eventfd that wakes one.
-    void set_bell(unsigned worker, int eventfd) noexcept { beds_[worker].bell = eventfd; }
+    /// Before any worker runs: makes the rings that lead to one, on the node of the caller.
+    /// eventfd   wakes the worker
+    void join(unsigned worker, int eventfd);
 
     /// The worker itself: from now on it is woken.  False: packets are there; it must not sleep.
     [[nodiscard]] bool lie_down(unsigned worker) noexcept;
@@ -124,7 +126,7 @@ class handover_mesh {
         int bell = -1;
     };
     unsigned workers_;
-    std::unique_ptr<handover_ring[]> rings_;
+    std::vector<std::unique_ptr<handover_ring>> rings_; ///< none from a worker to itself
     std::unique_ptr<bed[]> beds_;
 };
 

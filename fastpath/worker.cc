@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "fastpath/numa.h"
 #include "fastpath/quiescence.h"
 
 namespace esplane::fastpath {
@@ -34,6 +35,7 @@ moment now() noexcept {
 result<std::unique_ptr<worker>> worker::make(tables& shared, buffer_pool& buffers,
                                              std::span<port* const> ports, worker_options options,
                                              handover_mesh* mesh) {
+    const node_scope here(node_of_cpu(options.cpu));
     auto engine = crypto::engine::make();
     if (!engine) return tl::unexpected(engine.error());
     const int wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -52,7 +54,7 @@ worker::worker(tables& shared, buffer_pool& buffers, std::span<port* const> port
     , outbox_(mesh_ != nullptr ? std::make_optional<outbox>(*mesh_, options.index) : std::nullopt)
     , pipeline_(shared, *crypto_, buffers, ports_, options.index, outbox_ ? &*outbox_ : nullptr)
     , wake_(wake) {
-    if (mesh_ != nullptr) mesh_->set_bell(options.index, wake_);
+    if (mesh_ != nullptr) mesh_->join(options.index, wake_);
     pipeline_.limit_punts(options_.punts);
     waits_.reserve(1 + ports_.size() * descriptors_of_port);
 }

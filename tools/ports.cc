@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <thread>
 
+#include "fastpath/numa.h"
 #ifdef ESPLANE_HAVE_DPDK
 #include "tools/ports_dpdk.h"
 #endif
@@ -62,7 +63,10 @@ result<std::unique_ptr<port_set>> port_set::reserve(const daemon_options& option
     const std::vector<port_spec>& specs = options.ports;
     const unsigned lanes = options.workers;
     std::unique_ptr<port_set> all(new port_set(specs));
-    auto buffers = fastpath::buffer_pool::make(buffers_for(specs.size(), lanes), lanes);
+    std::vector<int> nodes;
+    for (const unsigned cpu : options.cpus)
+        nodes.push_back(fastpath::node_of_cpu(static_cast<int>(cpu)));
+    auto buffers = fastpath::buffer_pool::make(buffers_for(specs.size(), lanes), lanes, nodes);
     if (!buffers) return tl::unexpected(buffers.error());
     all->buffers_ = std::move(*buffers);
     const auto kinds = kinds_of({*all->buffers_, specs, lanes, options.eal, std::move(log)});

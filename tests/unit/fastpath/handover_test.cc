@@ -44,7 +44,7 @@ TEST(HandoverRing, GivesWhatWasPublishedInItsOrder) {
 
 TEST(HandoverRing, TakesNoMoreThanItsSizeUntilSomeAreReleased) {
     handover_ring ring;
-    const packet p;
+    const packet p{};
     for (unsigned i = 0; i < handover_ring::size; ++i)
         ASSERT_TRUE(ring.push(p));
     EXPECT_FALSE(ring.push(p));

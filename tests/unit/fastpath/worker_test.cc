@@ -277,6 +277,7 @@ TEST(Worker, TakesAPacketOfAPolledPortWithinMilliseconds) {
 /// It sleeps on descriptors that never speak, so that only a bell can wake it in time.
 TEST(Worker, IsWokenByWhatIsHandedOver) {
     threaded_lab l(true);
+    fastpath::enter_lane(0);
     fastpath::outbox from_outside(l.mesh, 0);
     ASSERT_TRUE(l.workers[1]->start());
     const auto& counted = l.workers[1]->counters();
