@@ -19,13 +19,13 @@ record() {
     printf '%s\t%s\t%s\n' "$1" "$2" "${3:-}" >>"$RESULTS"
 }
 
-# build_in DIRECTORY NAME OPTION...: configures and builds.
+# build_in DIRECTORY NAME OPTION...: configures and builds all, or $TARGETS.
 build_in() {
     local directory=$1 name=$2 strict=false
     [[ ${CI:-} != true ]] || strict=true
     if step "configuring ${directory#"$TOP"/}" \
         meson_setup "$directory" "$TOP" -Dwerror=$strict "${@:3}" &&
-        step "building ${directory#"$TOP"/}" ninja -C "$directory"; then
+        step "building ${directory#"$TOP"/}" ninja -C "$directory" ${TARGETS:+"$TARGETS"}; then
         record pass "$name"
     else
         record fail "$name" "see $PROGRESS_LOG"
