@@ -4,6 +4,8 @@
 // send.  The lab's network and tables, with ports whose twin is a device apart.
 #include <deque>
 
+#include <array>
+
 #include <gtest/gtest.h>
 
 #include "lib/wire/checksum.h"
@@ -146,7 +148,7 @@ TEST_F(Machine, TakesWhatIsNotIpEvenWhileNothingMayPass) {
 
 TEST_F(Machine, LeavesWhatPassesThroughToThePath) {
     for (const family f : {family::ipv4, family::ipv6})
-        for (const std::uint16_t port : {500, 4500, 2000}) {
+        for (const auto port : std::array<std::uint16_t, 3>{500, 4500, 2000}) {
             secure.sent.clear();
             EXPECT_FALSE(
                 goes_up(with_ethernet(make_packet({.family = f, .destination_port = port}))));
@@ -165,7 +167,7 @@ TEST_F(Machine, TakesNothingOfAnotherStation) {
 TEST_F(Machine, TakesIkeAndNeighbourDiscoveryPastAnInPolicy) {
     gateway.add_tunnel({});
     for (const family f : {family::ipv4, family::ipv6}) {
-        for (const std::uint16_t port : {500, 4500}) {
+        for (const auto port : std::array<std::uint16_t, 2>{500, 4500}) {
             packet_spec ike = to_machine(f);
             ike.destination_port = port;
             EXPECT_TRUE(goes_up(with_ethernet(make_packet(ike))));
@@ -230,7 +232,7 @@ TEST_F(Machine, SendsWhatItLikesWhileNoPolicyIsThere) {
 
 TEST_F(Machine, SendsNothingThatItsKernelForwards) {
     for (const family f : {family::ipv4, family::ipv6})
-        for (const std::uint16_t host : {10, 1})
+        for (const auto host : std::array<std::uint16_t, 2>{10, 1})
             EXPECT_EQ(may_leave(with_ethernet(make_packet({.family = f, .host = host}))),
                       host == 1);
 }
