@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What an embedder can do wrong and the library can see: an error value or a counted drop.
+#include <algorithm>
 #include <cerrno>
 #include <future>
 #include <thread>
@@ -345,20 +346,22 @@ TEST(Misuse, AFilterMayReadAndNotChangeOrPush) {
                                          -EALREADY}));
 }
 
-TEST(Misuse, AWorkerThatMakesControlCallsWaitsForNobody) {
-    gateway g(1);
-    g.add_tunnel();
-    const std::uint64_t before = esplane_now().monotonic_ns;
-    g.working([&] {
-        for (unsigned i = 0; i < 100; ++i)
-            ASSERT_EQ(esplane_set_mtu(g.engine, 1400 + i), 0);
-        const esplane_sa_id id = make_sa(1, g.key).id;
-        ASSERT_EQ(esplane_sa_delete(g.engine, &id), 0);
-        buffer b(make_packet({}));
-        ASSERT_EQ(esplane_outbound(g.worker, &b.packet, 1, at(1), 0), 0);
-        EXPECT_EQ(b.packet.verdict, ESPLANE_DISCARD);
-    });
-    EXPECT_LT(esplane_now().monotonic_ns - before, 1'000'000'000u);
+TEST(Misuse, AWorkerThatMakesAControlCallDoesNotWaitForItself) {
+    std::uint64_t fastest = UINT64_MAX; // of several: the machine may be busy
+    for (int i = 0; i < 5; ++i) {
+        gateway g(1);
+        g.add_tunnel();
+        g.working([&] {
+            const esplane_sa_id id = make_sa(1, g.key).id;
+            const std::uint64_t before = esplane_now().monotonic_ns;
+            ASSERT_EQ(esplane_sa_delete(g.engine, &id), 0);
+            fastest = std::min(fastest, esplane_now().monotonic_ns - before);
+            buffer b(make_packet({}));
+            ASSERT_EQ(esplane_outbound(g.worker, &b.packet, 1, at(1), 0), 0);
+            EXPECT_EQ(b.packet.verdict, ESPLANE_DISCARD);
+        });
+    }
+    EXPECT_LT(fastest, 50'000'000u); // control waits 100 ms for a worker that does not come by
 }
 
 TEST(Misuse, TwoThreadsInControlCallsAreToldSo) {
