@@ -35,7 +35,7 @@ result<std::unique_ptr<dpdk_port>> dpdk_port::open(dpdk_port_options o, mbuf_mem
     if (p->twin_)
         if (auto set = p->twin_->serve(p->device_->mac(), p->device_->mtu(), p->lanes()); !set)
             return tl::unexpected(set.error());
-    (void)p->start(); // tend() tries again, and says why
+    (void)p->start(); // where it fails tend() tries again, and says why
     p->was_up_ = p->up();
     if (p->twin_) p->twin_->set_carrier(p->was_up_);
     return p;
@@ -57,7 +57,10 @@ result<void> dpdk_port::take_up() {
 }
 
 result<void> dpdk_port::start() {
-    if (auto started = device_->start(); !started) return started;
+    if (auto started = device_->start(); !started) {
+        device_.reset(); // no worker has seen it; what failed half-way is made anew
+        return started;
+    }
     usable_.store(true, std::memory_order_release);
     return {};
 }
