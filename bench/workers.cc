@@ -30,7 +30,7 @@ constexpr int runs = 15;
 /// Which lane a flow arrives on.
 enum class arrival {
     by_sa, ///< all flows of an SA on one, as where the far ends are few
-    mixed, ///< every other flow of each SA
+    mixed, ///< every flow on every lane, so that no SA has a lane of its own
     one,   ///< all on the first
 };
 
@@ -174,11 +174,11 @@ class gateway {
         std::vector<std::vector<frame>> by_lane(scene_.workers);
         for (unsigned f = 0; f < flows; ++f) {
             const unsigned sa = f % scene_.path.sites() % scene_.path.sas;
-            const unsigned key = scene_.by == arrival::by_sa ? sa
-                                 : scene_.by == arrival::one ? 0
-                                                             : f / scene_.path.sites() + f;
-            by_lane[key % scene_.workers].push_back(
-                tests::with_ethernet(flow_packet(scene_.path, f, 64)));
+            const frame packet = tests::with_ethernet(flow_packet(scene_.path, f, 64));
+            for (unsigned lane = 0; lane < scene_.workers; ++lane)
+                if (scene_.by == arrival::mixed ||
+                    lane == (scene_.by == arrival::by_sa ? sa % scene_.workers : 0))
+                    by_lane[lane].push_back(packet);
         }
         for (unsigned i = 0; i < scene_.workers; ++i)
             plain_.feed(i, std::move(by_lane[i]));

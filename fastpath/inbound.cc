@@ -50,7 +50,7 @@ drop_reason refuse(sa_in& sa, ipsec::replay_verdict verdict) noexcept {
 }
 
 /// Everything that can be said before the ICV: const for the SA but for error counts.
-drop_reason check(inbound_item& c) noexcept {
+[[gnu::always_inline]] inline drop_reason check(inbound_item& c) noexcept {
     const packet& p = *c.p;
     sa_in& sa = *c.sa;
     const std::uint32_t offset = c.offset;
@@ -151,7 +151,8 @@ drop_reason accept(stage& s, inbound_item& c) noexcept {
 }
 
 /// What follows the verdict on an ICV.
-void go_on(stage& s, inbound_item& c, bool authentic, packet_list& clear) noexcept {
+[[gnu::always_inline]] inline void go_on(stage& s, inbound_item& c, bool authentic,
+                                         packet_list& clear) noexcept {
     drop_reason why = drop_reason::icv_mismatch;
     if (authentic)
         why = accept(s, c);
@@ -178,14 +179,23 @@ void spread_runs(stage& s, std::span<inbound_item> items) noexcept {
 
 } // namespace
 
-crypto::job decryption_of(const inbound_item& c) noexcept {
-    crypto::job j{};
+namespace {
+
+/// Where it is: a job is not copied on the way to the engine.
+[[gnu::always_inline]] inline void write_job(crypto::job& j, const inbound_item& c) noexcept {
     j.keys = c.sa->keys;
     j.esp = c.p->data + c.offset;
     j.text_length = c.p->length - c.offset - static_cast<std::uint32_t>(sizeof(wire::esp_header)) -
                     c.sa->layout.iv_length - c.sa->layout.icv_length;
     j.esn = (c.sa->flags & ipsec::sa_flag::esn) != 0;
     j.seq_high = static_cast<std::uint32_t>(c.sequence >> 32);
+}
+
+} // namespace
+
+crypto::job decryption_of(const inbound_item& c) noexcept {
+    crypto::job j{};
+    write_job(j, c);
     return j;
 }
 
@@ -232,7 +242,7 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
         if (c.sa->spread.load(std::memory_order_relaxed) != nullptr) [[unlikely]]
             s.scratch.spread_in[spread++] = c;
         else
-            jobs[count++] = decryption_of(c);
+            write_job(jobs[count++], c);
     }
     s.crypto.decrypt(jobs.first(count));
 
