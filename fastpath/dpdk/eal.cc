@@ -187,6 +187,14 @@ void remove_dead_sockets(const std::string& arguments) {
     }
 }
 
+tl::unexpected<error> cannot_start(const error& e, const eal_options& o) {
+    std::string text = "DPDK does not start: " + e.text;
+    if (!o.arguments.empty()) text += " (with --eal \"" + o.arguments + "\")";
+    if (text.find("hugepage") != std::string::npos)
+        text += ": reserve huge pages (/proc/sys/vm/nr_hugepages), or say --no-huge";
+    return fail(e.code, text, "eal");
+}
+
 std::string without_hugepages(const eal_options& o) {
     return "DPDK runs without huge pages: echo " + std::to_string(o.memory_mib / 2) +
            " >/proc/sys/vm/nr_hugepages before the start makes it faster";
@@ -252,7 +260,7 @@ result<std::string> start_eal(const eal_options& o) {
         return ::rte_eal_init(static_cast<int>(arguments.size()), arguments.data()) < 0 ? rte_errno
                                                                                         : 0;
     });
-    if (!done) return fail(done.error().code, "DPDK does not start: " + done.error().text, "eal");
+    if (!done) return cannot_start(done.error(), o);
     started = true;
     return ::rte_eal_has_hugepages() != 0 ? std::string() : without_hugepages(o);
 }
