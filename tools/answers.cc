@@ -27,6 +27,12 @@ json stuck_workers(const engine& e, const daemon_facts& facts) {
     return stuck;
 }
 
+json report_routes(const fastpath::fib_usage& u) {
+    return {{"ipv4", u.routes_v4},        {"ipv6", u.routes_v6}, {"next_hops", u.next_hops},
+            {"neighbours", u.neighbours}, {"vrfs", u.vrfs},      {"bytes", u.bytes},
+            {"refused", u.refused}};
+}
+
 json report_status(engine& e, const daemon_facts& facts) {
     fastpath::worker_counters counted;
     e.count(counted);
@@ -44,6 +50,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"ports_down", report_down(e)},
             {"sas", e.control().sa_count()},
             {"policies", {{"in", policies.in}, {"out", policies.out}, {"fwd", policies.fwd}}},
+            {"routes", report_routes(e.tables().routes().usage())},
             {"packets", report_packets(counted)}};
 }
 

@@ -93,6 +93,8 @@ TEST_F(Answers, StatusCountsWhatIsThere) {
     EXPECT_EQ(status["xfrm"], nullptr);
     EXPECT_EQ(status["ports"], 1);
     EXPECT_EQ(status["sas"], 1);
+    EXPECT_EQ(status["routes"]["next_hops"], 1); // that of no route
+    EXPECT_EQ(status["routes"]["refused"], 0);
     EXPECT_EQ(status["policies"], json({{"in", 0}, {"out", 2}, {"fwd", 1}}));
     EXPECT_THAT(text_of_reply("status", status), HasSubstr("up 5s\n"));
 }
