@@ -3,7 +3,7 @@
 // How long a worker sleeps: not at all under load; without packets until a descriptor says that
 // there are some, or, where a port has none to sleep on, for a nap that grows.
 //
-//   naps      50 us, doubled up to 1 ms: the longest that a packet waits for a polled port, and
+//   naps      50 us, doubled up to 2 ms: the longest that a packet waits for a polled port, and
 //             under 2 % of a core
 //   waits     100 ms: then the worker looks by itself
 //
@@ -22,7 +22,7 @@ namespace esplane::fastpath {
 class pacing {
   public:
     static constexpr std::chrono::microseconds first_nap{50};
-    static constexpr std::chrono::microseconds longest_nap{1000};
+    static constexpr std::chrono::microseconds longest_nap{2000};
     static constexpr std::chrono::microseconds longest_wait{100'000};
     /// Wakes by descriptors without a packet before they are ignored.
     static constexpr unsigned false_alarms = 8;
