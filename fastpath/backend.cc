@@ -401,16 +401,17 @@ result<void> user_backend::spread_sa(const ipsec::sa_id& id, unsigned workers) {
     sa_record& r = *found->second;
     if (is_near_limit(r)) return fail(EBUSY, "it is near a limit in packets or bytes");
     const auto has_worker = [&](const sa_owner& o) { return o.who() < workers; };
-    if (r.out && !r.spread_out_now && has_worker(r.out->owner)) {
+    const bool out = r.out && !r.spread_out_now && has_worker(r.out->owner);
+    const bool in = r.in && !r.spread_in_now && has_worker(r.in->owner);
+    if (!out && !in) return fail(EALREADY, "it is spread, or no packet of it has come yet");
+    if (out) {
         std::vector<std::unique_ptr<sa_out>> shares;
         for (unsigned i = 0; i < workers; ++i)
             shares.push_back(make_share(r));
         r.spread_out_now = spreads_.begin(*r.out, std::move(shares));
     }
-    if (r.in && !r.spread_in_now && has_worker(r.in->owner))
-        r.spread_in_now = spreads_.begin(*r.in, workers);
-    if (!r.spread_out_now && !r.spread_in_now)
-        return fail(ENOSPC, "as many SAs are spread as there may be, or no packet has come yet");
+    if (in) r.spread_in_now = spreads_.begin(*r.in, workers);
+    if (!r.spread_out_now && !r.spread_in_now) return fail(ENOSPC, "64 SAs are spread already");
     spread_.insert(id);
     return {};
 }
@@ -475,8 +476,8 @@ std::vector<sa_load> user_backend::loads_of(unsigned worker) {
     constexpr std::uint64_t bytes_like_a_packet = 1024;
     std::vector<sa_load> loads;
     for (const auto& [id, r] : sas_) {
-        const bool is_theirs = (r->in && r->in->owner.who() == worker) ||
-                               (r->out && r->out->owner.who() == worker);
+        const bool is_theirs =
+            (r->in && r->in->owner.who() == worker) || (r->out && r->out->owner.who() == worker);
         if (!is_theirs) continue;
         const sa_counts c = r->counts();
         const std::uint64_t work = c.packets + c.bytes / bytes_like_a_packet;
@@ -489,7 +490,7 @@ std::vector<sa_load> user_backend::loads_of(unsigned worker) {
 bool user_backend::ask_to_move(const ipsec::sa_id& id, unsigned to) {
     const auto found = sas_.find(id);
     if (found == sas_.end()) return false;
-    if (found->second->in) found->second->in->owner.wish(to);
+    if (found->second->in && !found->second->spread_in_now) found->second->in->owner.wish(to);
     if (found->second->out) found->second->out->owner.wish(to);
     return true;
 }

@@ -58,8 +58,8 @@ class user_backend final : public control::backend {
     bool ask_to_move(const ipsec::sa_id& id, unsigned to);
 
     /// Has all `workers` carry an SA together, from its owner's next packet on; see spread.h.
-    /// Errors: ESRCH; EBUSY near a limit in packets or bytes; ENOSPC beyond 64 SAs, or before its
-    /// first packet.
+    /// Errors: ESRCH; EBUSY near a limit in packets or bytes; EALREADY where it is spread, or
+    /// before its first packet; ENOSPC beyond 64 SAs.
     [[nodiscard]] result<void> spread_sa(const ipsec::sa_id& id, unsigned workers);
     /// About ten times a second: SAs that come near a limit are gathered, what is over is freed.
     void tend_spread();
