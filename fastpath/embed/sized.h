@@ -19,15 +19,30 @@ namespace esplane::embed {
 template <typename T>
 inline constexpr std::size_t first_size = sizeof(T);
 
+/// No struct of any version is longer: a `size` above it was never set, and nothing that far from
+/// the struct is read or written.
+inline constexpr std::size_t longest_size = 4096;
+
+/// Errors: EINVAL.
+template <typename T>
+[[nodiscard]] result<void> check_size(std::size_t size, const char* name) {
+    static_assert(sizeof(T) <= longest_size);
+    if (size < first_size<T>)
+        return fail(EINVAL, std::string(name) + ".size is too small: use the _init function",
+                    "size");
+    if (size > longest_size)
+        return fail(EINVAL, std::string(name) + ".size is that of no struct: use the _init function",
+                    "size");
+    return {};
+}
+
 /// A copy of what was handed in.  Errors: EINVAL, E2BIG.
 template <typename T>
 [[nodiscard]] result<T> take(const T* given, const char* name) {
     if (given == nullptr) return fail(EINVAL, std::string(name) + " is NULL", name);
     std::size_t size;
     std::memcpy(&size, given, sizeof size);
-    if (size < first_size<T>)
-        return fail(EINVAL, std::string(name) + ".size is too small: use the _init function",
-                    "size");
+    if (auto ok = check_size<T>(size, name); !ok) return tl::unexpected(ok.error());
     const auto* bytes = reinterpret_cast<const unsigned char*>(given);
     if (size > sizeof(T) &&
         std::any_of(bytes + sizeof(T), bytes + size, [](unsigned char b) { return b != 0; }))
@@ -43,10 +58,7 @@ template <typename T>
 template <typename T>
 [[nodiscard]] result<void> check_room(const T* into, const char* name) {
     if (into == nullptr) return fail(EINVAL, std::string(name) + " is NULL", name);
-    if (into->size < first_size<T>)
-        return fail(EINVAL, std::string(name) + ".size is too small: use the _init function",
-                    "size");
-    return {};
+    return check_size<T>(into->size, name);
 }
 
 /// Writes an answer as far as there is room; what this version does not know is zero.

@@ -16,7 +16,7 @@
  * Errors: a function that returns int returns 0, or what its text says, or -errno;
  * esplane_error_text() then says why in one line.  Every function may also return
  *   -EBADF    the handle is none, or what it named is gone
- *   -EINVAL   an argument is missing or out of its range; a struct's `size` is too small
+ *   -EINVAL   an argument is missing or out of its range; a struct's `size` was not set
  *   -E2BIG    a struct from a later version with a field set that this version does not know
  *   -EBUSY    another thread is in a control call; or the call comes out of a callback, where only
  *             reading is allowed

@@ -109,6 +109,7 @@ TEST(Misuse, OptionsOutsideTheirRangesAreRefused) {
     };
     refused([](auto& o) { o.size = sizeof o - 1; }, "size");
     refused([](auto& o) { o.size = 0; }, "size");
+    refused([](auto& o) { o.size = SIZE_MAX; }, "size");
     refused([](auto& o) { o.packet_size = sizeof(esplane_packet) - 8; }, "packet_size");
     refused([](auto& o) { o.packet_size = sizeof(esplane_packet) + 1; }, "packet_size");
     refused([](auto& o) { o.mtu = 67; }, "mtu");
@@ -142,8 +143,10 @@ TEST(Misuse, AnAnswerGoesNoFurtherThanItsStruct) {
     EXPECT_EQ(c.later, 0u);
     EXPECT_EQ(c.beyond, ~std::uint64_t{0});
     EXPECT_EQ(c.known.size, sizeof c - sizeof c.beyond);
-    c.known.size = sizeof c.known - 1;
-    EXPECT_EQ(esplane_counters_get(g.engine, &c.known), -EINVAL);
+    for (const std::size_t never_set : {sizeof c.known - 1, std::size_t{1} << 47}) {
+        c.known.size = never_set;
+        EXPECT_EQ(esplane_counters_get(g.engine, &c.known), -EINVAL);
+    }
 }
 
 TEST(Misuse, HandlesThatNameNothingAreErrors) {
