@@ -21,13 +21,13 @@ inline void describe_mbuf(packet& into, rte_mbuf& m, buffer_owner& owner) noexce
 }
 
 /// The mbuf of a packet, with the frame where the packet has it now.  What the device said about
-/// the frame that came in does not hold for the one that leaves.
+/// the frame that came in does not hold for the one that leaves; whose memory it lies in does.
 [[nodiscard]] inline rte_mbuf* take_mbuf(const packet& p) noexcept {
     auto* m = reinterpret_cast<rte_mbuf*>(p.handle);
     m->data_off = static_cast<std::uint16_t>(p.data - static_cast<std::uint8_t*>(m->buf_addr));
     m->data_len = static_cast<std::uint16_t>(p.length);
     m->pkt_len = p.length;
-    m->ol_flags = 0;
+    m->ol_flags &= RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
     return m;
 }
 

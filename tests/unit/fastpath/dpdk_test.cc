@@ -229,6 +229,30 @@ TEST_F(DpdkPort, LinearisesAFrameInSeveralMbufs) {
     release(burst[0]);
 }
 
+/// As drivers have it that receive many frames into one buffer.
+TEST_F(DpdkPort, SendsAFrameFromMemoryThatIsNotTheMbufs) {
+    const auto port = open("net_ring_external");
+    packet p = packet_with(memory, "");
+    auto* const m = reinterpret_cast<rte_mbuf*>(p.handle);
+    std::array<std::uint8_t, 2048> outside{};
+    rte_mbuf_ext_shared_info owner{};
+    bool given_back = false;
+    owner.free_cb = [](void*, void* flag) { *static_cast<bool*>(flag) = true; };
+    owner.fcb_opaque = &given_back;
+    rte_mbuf_ext_refcnt_set(&owner, 1);
+    rte_pktmbuf_attach_extbuf(m, outside.data(), RTE_BAD_IOVA, outside.size(), &owner);
+    m->data_off = 256;
+    std::memset(rte_pktmbuf_append(m, 60), 'x', 60);
+    ASSERT_EQ(rte_eth_tx_burst(number_of(*port), 0, const_cast<rte_mbuf**>(&m), 1), 1);
+
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    ASSERT_EQ(burst[0].data, outside.data() + 256);
+    ASSERT_EQ(send(*port, burst[0]), 1u);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    release(burst[0]);
+    EXPECT_TRUE(given_back);
+}
+
 TEST_F(DpdkPort, DropsAndCountsAFrameThatFitsNoBuffer) {
     const auto port = open("net_ring_g");
     auto* pool = *memory.make_pool("large", 63, 2000, -1);
