@@ -49,6 +49,15 @@ drop_reason refuse(sa_in& sa, ipsec::replay_verdict verdict) noexcept {
     return drop_reason::replay_too_old;
 }
 
+std::uint32_t low_sequence_of(const inbound_item& c) noexcept {
+    return wire::load<wire::esp_header>(c.p->data + c.offset).sequence.host();
+}
+
+drop_reason check_window(const inbound_item& c) noexcept {
+    const auto verdict = c.sa->window.check(c.sequence);
+    return verdict == ipsec::replay_verdict::fresh ? drop_reason::none : refuse(*c.sa, verdict);
+}
+
 /// Everything that can be said before the ICV: const for the SA but for error counts.
 [[gnu::always_inline]] inline drop_reason check(inbound_item& c) noexcept {
     const packet& p = *c.p;
@@ -60,12 +69,11 @@ drop_reason refuse(sa_in& sa, ipsec::replay_verdict verdict) noexcept {
     if (p.length < offset + overhead + 2) return drop_reason::esp_malformed;
     if (((p.length - offset - overhead) & (sa.layout.block_length - 1u)) != 0)
         return drop_reason::esp_malformed;
-    const auto low = wire::load<wire::esp_header>(p.data + offset).sequence.host();
+    const std::uint32_t low = low_sequence_of(c);
     c.sequence = (sa.flags & ipsec::sa_flag::esn) != 0
                      ? ipsec::infer_esn(low, sa.window.highest(), sa.window.size())
                      : low;
-    const auto verdict = sa.window.check(c.sequence);
-    return verdict == ipsec::replay_verdict::fresh ? drop_reason::none : refuse(sa, verdict);
+    return check_window(c);
 }
 
 /// Outer DSCP and ECN into the inner header, as the kernel does (ip_ecn: RFC 6040 for what
@@ -261,10 +269,12 @@ void release_inbound(stage& s, const spread_in& all, std::span<packet* const> re
             s.drop(*p, drop_reason::sa_unknown);
             continue;
         }
-        // Others of the burst it came with may have moved the window meanwhile.
         inbound_item c{
             .p = p, .sa = sa, .sequence = 0, .spi = {}, .hash = 0, .offset = esp_offset(*p)};
-        if (const drop_reason why = check(c); why != drop_reason::none)
+        // The upper half that was authenticated: the window may have moved on meanwhile, and with
+        // it what the lower half alone would be taken for.
+        c.sequence = std::uint64_t{p->note.serial} << 32 | low_sequence_of(c);
+        if (const drop_reason why = check_window(c); why != drop_reason::none)
             s.drop(*p, why);
         else
             go_on(s, c, authentic, clear);

@@ -81,7 +81,7 @@ void finish_outbound(stage& s, spread_out& all, std::uint64_t first, std::span<p
     if (s.others != nullptr) s.others->nudge(all.releaser);
 }
 
-/// Verifies and decrypts; the owner hears the verdict by `drop`.
+/// Verifies and decrypts; the owner hears the verdict by `drop`, and of which seq_high by `note`.
 void finish_inbound(stage& s, spread_in& all, std::uint64_t first,
                     std::span<const inbound_item> items) noexcept {
     if (items.empty()) return;
@@ -92,6 +92,7 @@ void finish_inbound(stage& s, spread_in& all, std::uint64_t first,
     for (std::size_t i = 0; i < items.size(); ++i) {
         const auto verdict = jobs[i].ok ? drop_reason::none : drop_reason::icv_mismatch;
         items[i].p->drop = static_cast<std::uint8_t>(verdict);
+        items[i].p->note = {0, 0, jobs[i].seq_high};
         put(s, all, first + i, *items[i].p);
     }
     if (s.others != nullptr) s.others->nudge(all.owner);

@@ -5,6 +5,7 @@
 //   site 1, lanes 0 and 1 --> [workers 0 and 1, one SA] --> lane of its owner --> site 2, window 32
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <set>
 #include <thread>
@@ -37,8 +38,9 @@ std::uint64_t nonce_of(const frame& ip) {
 
 class SpreadSa : public ::testing::Test {
   protected:
-    SpreadSa()
-        : one(1, frames, 2)
+    explicit SpreadSa(const tunnel_options& t = {.replay_window = 32})
+        : tunnel(t)
+        , one(1, frames, 2)
         , two(2, frames, 2) {
         one.add_tunnel(tunnel);
         two.add_tunnel(tunnel);
@@ -68,8 +70,14 @@ class SpreadSa : public ::testing::Test {
         return one.workers[worker]->counters().encrypted.get();
     }
 
-    tunnel_options tunnel{.replay_window = 32};
+    tunnel_options tunnel;
     lab one, two;
+};
+
+class SpreadEsnSa : public SpreadSa {
+  protected:
+    SpreadEsnSa()
+        : SpreadSa({.esn = true, .replay_window = 32}) {}
 };
 
 TEST_F(SpreadSa, NumbersPacketsOfAllLanesInTheOrderTheyLeave) {
@@ -124,6 +132,21 @@ TEST_F(SpreadSa, InboundIsDecryptedByBothAndGoesOnInOrder) {
 
     two.push(secure, esp);
     EXPECT_TRUE(two.sent(plain).empty()) << "a replay of them all";
+}
+
+TEST_F(SpreadEsnSa, TakesTheNumberThatWasAuthenticatedWhereTheWindowHasMovedOn) {
+    spread_in();
+    one.push(plain, numbered(100, 60));
+    auto esp = one.sent(secure);
+    ASSERT_EQ(esp.size(), 60u);
+    std::rotate(esp.begin(), esp.begin() + 1, esp.begin() + 51); // the first comes 50 too late
+    two.push(secure, esp);
+    EXPECT_EQ(two.sent(plain).size(), 59u);
+    EXPECT_EQ(two.drops(drop_reason::replay_too_old), 1u);
+
+    one.push(plain, numbered(200, 60));
+    two.push(secure, one.sent(secure));
+    EXPECT_EQ(two.sent(plain).size(), 60u) << "the window is where it was";
 }
 
 TEST_F(SpreadSa, CountsAsOne) {
