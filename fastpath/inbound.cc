@@ -143,7 +143,7 @@ drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
 
 /// What an authentic packet does: takes its number, then gives up its inside.  Limits are looked at
 /// here, so that a forgery is no first use and a burst does not pass more than a limit allows.
-drop_reason accept(stage& s, inbound_item& c) noexcept {
+[[gnu::always_inline]] inline drop_reason accept(stage& s, inbound_item& c) noexcept {
     sa_in& sa = *c.sa;
     if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); })) return drop_reason::sa_expired;
     if (const auto verdict = sa.window.commit(c.sequence); verdict != ipsec::replay_verdict::fresh)

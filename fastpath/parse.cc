@@ -140,7 +140,7 @@ bool must_stay_v6(const packet& p, const std::uint8_t* source,
 }
 
 /// What must be right before the destination may be looked up.
-drop_reason open_ipv4(packet& p) noexcept {
+[[gnu::always_inline]] inline drop_reason open_ipv4(packet& p) noexcept {
     if (p.length < sizeof(wire::ipv4_header)) return drop_reason::ip_malformed;
     const wire::ipv4_header& ip = p.ipv4();
     const unsigned header = (ip.version_ihl & 0x0f) * 4u;
@@ -156,7 +156,7 @@ drop_reason open_ipv4(packet& p) noexcept {
 }
 
 /// The rest, once p.next is known.
-drop_reason parse_ipv4(packet& p, bool checksums) noexcept {
+[[gnu::always_inline]] inline drop_reason parse_ipv4(packet& p, bool checksums) noexcept {
     const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
     if (must_stay_v4(p, addresses, addresses + 4)) return drop_reason::ip_scope;
     const std::uint16_t fragment = p.ipv4().fragment.host();
@@ -223,7 +223,8 @@ const std::uint8_t* destination_of(const packet& p) noexcept {
 }
 
 /// As parse_routed(), to one of several hops.
-drop_reason parse_spread(packet& p, const hop_group& to, bool checksums) noexcept {
+[[gnu::noinline]] drop_reason parse_spread(packet& p, const hop_group& to,
+                                           bool checksums) noexcept {
     p.next = &to.choose(0);
     const drop_reason why =
         p.family == family::ipv4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);

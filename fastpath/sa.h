@@ -62,6 +62,8 @@ struct alignas(64) sa_in {
     /// Of the interface whose traffic comes out of it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};
     const crypto::key::schedule* keys = nullptr;
+    /// Where its packets are decrypted by all workers; nullptr: by the owner alone.
+    std::atomic<spread_in*> spread{nullptr};
 
     // Line 1: per packet.
     alignas(64) sa_account account;
@@ -73,8 +75,6 @@ struct alignas(64) sa_in {
     ipsec::mode run_mode = ipsec::mode::tunnel;
     ipsec::selector selector;
     sa_limits limits;
-    /// Where its packets are decrypted by all workers; nullptr: by the owner alone.
-    std::atomic<spread_in*> spread{nullptr};
     counter integrity_failed;
     counter replay;
     counter replay_too_old;
