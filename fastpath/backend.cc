@@ -375,6 +375,9 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
 std::size_t user_backend::take_from(unsigned worker) {
     std::vector<sa_record*> theirs;
     for (const auto& [id, r] : sas_) {
+        // First: from here on nothing is passed on to it.
+        if (r->in) r->in->owner.take_back_wish(worker);
+        if (r->out) r->out->owner.take_back_wish(worker);
         // What is spread needs all workers.
         const bool has_in = r->in && (r->in->owner.who() == worker || r->spread_in_now);
         const bool has_out = r->out && (r->out->owner.who() == worker || r->spread_out_now);

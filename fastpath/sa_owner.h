@@ -54,6 +54,13 @@ class sa_owner {
         const auto after = static_cast<std::uint16_t>(owner | (owner == to ? nobody : to) << 8);
         (void)state_.compare_exchange_strong(before, after, std::memory_order_relaxed);
     }
+    /// Control: if `to` was wished for, it is not any more.
+    void take_back_wish(unsigned to) noexcept {
+        std::uint16_t before = state_.load(std::memory_order_relaxed);
+        if (before >> 8 == to && to != nobody)
+            (void)state_.compare_exchange_strong(before, settled(before & 0xff),
+                                                 std::memory_order_relaxed);
+    }
     /// Control: it is to be everybody's, with the owner's next packet, or now where nobody owns it.
     void wish_spread() noexcept {
         std::uint16_t before = settled(nobody);

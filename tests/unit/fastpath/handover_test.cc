@@ -83,6 +83,11 @@ TEST(SaOwner, PassesOnOnlyWhatControlWishedFor) {
     o.wish(0);
     o.wish(1);
     EXPECT_TRUE(o.is(1)) << "a wish for the owner takes back an earlier one";
+    o.wish(0);
+    o.take_back_wish(2);
+    EXPECT_FALSE(o.is(1)) << "another was wished for";
+    o.take_back_wish(0);
+    EXPECT_TRUE(o.is(1));
 }
 
 TEST(SaOwner, IsNobodyElsesOnceAbandoned) {
@@ -277,6 +282,16 @@ TEST_F(Workers, WhatIsTakenFromAStuckWorkerRepeatsNoNumberAndNoNonce) {
     EXPECT_EQ(usage(one, true).current.packets, 100u);
     two.push(secure, esp);
     expect_numbers(two.sent(plain), 100);
+}
+
+TEST_F(Workers, NothingIsPassedOnToAWorkerThatHasBecomeStuck) {
+    one.push(plain, packets(0, 1), 0);
+    ASSERT_TRUE(one.backend.ask_to_move(one.sa_of(tunnel, true), 1));
+    EXPECT_EQ(one.backend.take_from(1), 0u);
+    one.push(plain, packets(1, 10), 0);
+    one.push(plain, packets(11, 10), 0);
+    EXPECT_EQ(handed(one, 0), 0u);
+    EXPECT_EQ(one.sent(secure).size(), 21u);
 }
 
 TEST_F(Workers, AWindowTakenFromAStuckWorkerKnowsWhatItSaw) {
