@@ -31,7 +31,8 @@ template <typename T>
         return fail(EINVAL, std::string(name) + ".size is too small: use the _init function",
                     "size");
     if (size > longest_size)
-        return fail(EINVAL, std::string(name) + ".size is that of no struct: use the _init function",
+        return fail(EINVAL,
+                    std::string(name) + ".size is that of no struct: use the _init function",
                     "size");
     return {};
 }
