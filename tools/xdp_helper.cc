@@ -29,6 +29,7 @@ enum class operation : std::uint32_t { prepare, attach, socket, release, resolve
 
 /// Both ends are of one build: the structs are the format.
 struct request {
+    std::uint32_t number = 0; ///< the answer repeats it
     operation what{};
     std::uint32_t value = 0; ///< attach: xdp_wish; socket: microseconds; resolve: ifindex
     std::array<char, IF_NAMESIZE> device{};
@@ -37,7 +38,8 @@ struct request {
 };
 
 struct answer {
-    std::int32_t code = 0; ///< errno of what failed
+    std::uint32_t number = 0; ///< of the request
+    std::int32_t code = 0;    ///< errno of what failed
     std::int32_t ifindex = 0;
     std::uint8_t mode = 0;
     std::uint8_t was_guarded = 0;
@@ -117,15 +119,21 @@ result<reply> receive_reply(int socket) {
     if (n != static_cast<ssize_t>(sizeof r.head))
         return fail(ENOTCONN, "the privileged helper does not answer: restart both");
     r.descriptors = descriptors_of(e.header);
-    if (r.head.code != 0) return fail(r.head.code, text_of(r.head.text));
     return r;
 }
 
-result<reply> ask(int socket, const request& r, std::size_t descriptors) {
+/// Answers that came too late for whoever asked are passed over.
+result<reply> ask(int socket, request r, std::size_t descriptors) {
+    static std::uint32_t asked = 0;
+    r.number = ++asked;
     if (::send(socket, &r, sizeof r, MSG_NOSIGNAL) != static_cast<ssize_t>(sizeof r))
-        return fail_errno("asking the privileged helper");
+        return fail(errno, "the privileged helper is gone: restart both");
     auto reply = receive_reply(socket);
-    if (reply && reply->descriptors.size() != descriptors)
+    while (reply && reply->head.number != r.number)
+        reply = receive_reply(socket);
+    if (!reply) return reply;
+    if (reply->head.code != 0) return fail(reply->head.code, text_of(reply->head.text));
+    if (reply->descriptors.size() != descriptors)
         return fail(EPROTO, "the privileged helper gave too few descriptors: raise 'ulimit -n'");
     return reply;
 }
@@ -266,11 +274,12 @@ int serve_until_end(pid_t child, unique_fd socket, const unique_fd& signals) {
 
 bool serve_xdp_helper(int socket, fastpath::privileged& means) {
     request q;
-    const ssize_t n = ::recv(socket, &q, sizeof q, MSG_DONTWAIT);
+    const ssize_t n = ::recv(socket, &q, sizeof q, MSG_DONTWAIT | MSG_TRUNC);
     if (n < 0) return errno == EAGAIN || errno == EINTR;
     if (n == 0) return false;
     reply r = n == static_cast<ssize_t>(sizeof q) ? do_request(q, means)
                                                   : failed({EINVAL, "no request", {}});
+    r.head.number = q.number;
     return send_reply(socket, r);
 }
 
