@@ -27,8 +27,10 @@ struct ethdev_options {
 
 class ethdev {
   public:
-    /// The smallest largest frame a mempool is made for.
-    static constexpr std::uint32_t common_frame = 1522;
+    /// The smallest largest frame a mempool is made for: a device then finds the 2048 bytes behind
+    /// the headroom that drivers expect.  Some NICs round down to a power of two, and AF_XDP takes
+    /// no smaller chunk.
+    static constexpr std::uint32_t common_frame = 2048 - mbuf_memory::room_behind;
 
     /// Configured; start() makes it send and receive.  The memory outlives the device.
     ///
