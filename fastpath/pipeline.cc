@@ -313,7 +313,7 @@ void pipeline::punt(stage& s, packet& p, punt_class c) noexcept {
         return;
     }
     if (c == punt_class::ike) p.flags |= packet_flag::urgent;
-    if (p.inbound_sa != nullptr && from.ethernet())
+    if (p.inbound_sa != nullptr && from.ethernet() && !from.stack_listens())
         address_host_frame(p, s.routes);
     else
         p.pull(-p.l2_length);

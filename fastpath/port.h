@@ -69,7 +69,7 @@ class port {
                                            std::span<packet* const> frames) noexcept = 0;
 
     /// Whether the machine's own stack receives what arrives here by itself: punt() is then for
-    /// what came out of an SA alone.
+    /// what came out of an SA alone, and gets that without an Ethernet header.
     [[nodiscard]] virtual bool stack_listens() const noexcept { return false; }
     /// Whether punt() has a way up at all.  Never changes.
     [[nodiscard]] virtual bool reaches_stack() const noexcept { return true; }

@@ -38,6 +38,8 @@ class memory_port final : public port {
     [[nodiscard]] std::vector<frame> take_sent(unsigned lane);
     /// Everything punted since the last call, lane by lane.
     [[nodiscard]] std::vector<frame> take_punted() { return take(&lane::punted); }
+    /// From now on this stands for a device whose frames the machine's own stack receives too.
+    void let_stack_listen() noexcept { stack_listens_ = true; }
     /// How many frames send() takes from now on, by each lane, for tests of a full device.
     void limit_sends(std::size_t n) noexcept;
 
@@ -49,6 +51,7 @@ class memory_port final : public port {
                                    std::span<packet* const> frames) noexcept override;
     void flush(unsigned) noexcept override {}
     [[nodiscard]] bool ethernet() const noexcept override { return ethernet_; }
+    [[nodiscard]] bool stack_listens() const noexcept override { return stack_listens_; }
     [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
     [[nodiscard]] port_counters counters() const noexcept override;
     [[nodiscard]] const std::string& name() const noexcept override { return name_; }
@@ -72,6 +75,7 @@ class memory_port final : public port {
     std::string name_;
     buffer_pool& pool_;
     bool ethernet_;
+    bool stack_listens_ = false;
     port_role role_;
     std::unique_ptr<lane[]> lanes_;
     unsigned lane_count_;

@@ -340,8 +340,7 @@ std::size_t packet_port::punt(unsigned lane, std::span<packet* const> frames) no
     std::size_t n = 0;
     for (; way_up_ && n < frames.size(); ++n) {
         const packet& p = *frames[n];
-        const std::size_t l2 = sizeof(wire::ethernet_header);
-        if (::write(way_up_->descriptor(), p.data + l2, p.length - l2) < 0) break;
+        if (::write(way_up_->descriptor(), p.data, p.length) < 0) break;
     }
     lanes_[lane]->counted.punted.add(n);
     return n;

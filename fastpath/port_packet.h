@@ -60,7 +60,7 @@ class packet_port final : public port {
     [[nodiscard]] std::size_t receive(unsigned lane, std::span<packet> into) noexcept override;
     [[nodiscard]] std::size_t send(unsigned lane,
                                    std::span<packet* const> frames) noexcept override;
-    /// What came out of an SA.
+    /// What came out of an SA, from the IP header on.
     [[nodiscard]] std::size_t punt(unsigned lane,
                                    std::span<packet* const> frames) noexcept override;
     [[nodiscard]] bool stack_listens() const noexcept override { return true; }

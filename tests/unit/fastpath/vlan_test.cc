@@ -246,5 +246,23 @@ TEST_F(Vlan, HandsUpWhatWasInsideWithTheTagsOfItsInterface) {
     EXPECT_TRUE(std::equal(v5_mac.begin(), v5_mac.end(), up[0].begin()));
 }
 
+/// A port whose frames the stack receives by itself has another way up, for IP packets.
+TEST_F(Vlan, HandsUpWhatWasInsideBareWhereTheStackHasTheFrames) {
+    lab far{2, 256};
+    l.add_tunnel({});
+    far.add_tunnel({});
+    l.ports[plain]->let_stack_listen();
+    far.push(plain, {make_packet({.from = 2, .to = 1, .host = 1, .number = 2})});
+    const auto esp = far.sent(secure);
+    ASSERT_EQ(esp.size(), 1u);
+    (void)pass(plain, tagged(esp[0], in_q), plain);
+    const auto up = l.ports[plain]->take_punted();
+    ASSERT_EQ(up.size(), 1u);
+    EXPECT_EQ(up[0], make_packet({.from = 2, .to = 1, .host = 1, .number = 2, .ttl = 63}));
+
+    (void)pass(plain, tagged(between("172.16.6.2", "172.16.6.1"), in_q), plain);
+    EXPECT_TRUE(l.ports[plain]->take_punted().empty()) << "the stack has that frame";
+}
+
 } // namespace
 } // namespace esplane::tests
