@@ -102,7 +102,7 @@ struct user_backend::sa_record {
     std::deque<former<sa_in>> former_in; ///< oldest first
     std::deque<former<sa_out>> former_out;
     std::uint64_t work_known = 0; ///< as loads_of() last told
-    sa_counts late;               ///< by those that are gone, after they had handed on
+    sa_counts late;               ///< by those that are gone, unless they had handed it on
     std::shared_ptr<spread_out> spread_out_now; ///< while all workers carry it
     std::shared_ptr<spread_in> spread_in_now;
     std::vector<std::shared_ptr<spread_out>> former_spreads; ///< their shares have counted, too
@@ -128,6 +128,14 @@ struct user_backend::sa_record {
     void bury_oldest(std::deque<former<Sa>>& formers) {
         (late += counts_of(*formers.front().sa)) -= formers.front().handed_on;
         formers.pop_front();
+    }
+    /// Those that nobody else keeps any more: their last packet has come through.
+    void bury_spreads() {
+        std::erase_if(former_spreads, [this](const std::shared_ptr<spread_out>& all) {
+            if (all.use_count() != 1) return false;
+            add_shares(late, *all);
+            return true;
+        });
     }
 
     [[nodiscard]] endpoint where() const { return {described.id.destination, described.reqid}; }
@@ -450,6 +458,7 @@ void user_backend::gather(sa_record& r) {
         r.out->owner.abandon();
         r.out->sequence_sent.set(
             std::max(r.out->sequence_sent.get(), r.spread_out_now->sequence() + under_way));
+        r.bury_spreads();
         r.former_spreads.push_back(r.spread_out_now);
         spreads_.end(std::move(r.spread_out_now));
     }
