@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <fstream>
+#include <net/if.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -138,7 +139,12 @@ result<void> write_guarded(const std::string& run_dir, const std::vector<guarded
 
 std::vector<guarded_device> merge_guarded(std::vector<guarded_device> recorded,
                                           const std::vector<guarded_device>& added) {
+    const std::uint64_t here = current_network_namespace();
     std::erase_if(recorded, [&](const guarded_device& old) {
+        char name[IF_NAMESIZE];
+        if (old.network_namespace == here &&
+            ::if_indextoname(static_cast<unsigned>(old.ifindex), name) == nullptr)
+            return true;
         return std::any_of(added.begin(), added.end(), [&](const guarded_device& fresh) {
             return fresh.ifindex == old.ifindex && fresh.network_namespace == old.network_namespace;
         });

@@ -55,7 +55,9 @@ struct guarded_device {
 /// Atomic; an empty list removes the file.
 [[nodiscard]] result<void> write_guarded(const std::string& run_dir,
                                          const std::vector<guarded_device>& devices);
-/// `recorded` and `added`, a device (by namespace and ifindex) once, as in `added`.
+/// `recorded` and `added`, a device (by namespace and ifindex) once, as in `added`.  Those that
+/// this namespace no longer has are left out: nothing is to be released, and each link flap makes
+/// one.
 [[nodiscard]] std::vector<guarded_device> merge_guarded(std::vector<guarded_device> recorded,
                                                         const std::vector<guarded_device>& added);
 

@@ -87,5 +87,13 @@ TEST(GuardedDevices, StayRecordedWhenADaemonComesBackWithOthers) {
                 ElementsAre(wan, elsewhere, renamed));
 }
 
+TEST(GuardedDevices, ThatAreGoneDoNotPileUp) {
+    const std::uint64_t here = current_network_namespace();
+    const guarded_device before{"wan", "xdp", "veth1", 0x7ffffff0, here};
+    const guarded_device there{"lan", "xdp", "lo", 1, here};
+    const guarded_device again{"wan", "xdp", "veth1", 0x7ffffff1, here};
+    EXPECT_THAT(merge_guarded({before, there}, {again}), ElementsAre(there, again));
+}
+
 } // namespace
 } // namespace esplane::tools
