@@ -6,7 +6,7 @@ namespace esplane::fastpath {
 std::shared_ptr<spread_out> spread_keeper::begin(sa_out& sa,
                                                  std::vector<std::unique_ptr<sa_out>> shares) {
     const auto workers = static_cast<unsigned>(shares.size());
-    const unsigned owner = sa.owner.who();
+    const unsigned owner = sa.owner.keep();
     auto all = std::make_shared<spread_out>(workers, owner < workers ? owner : 0);
     all->shares = std::move(shares);
     if (!shared_.spread_outbound().add(*all)) return nullptr;
@@ -16,7 +16,7 @@ std::shared_ptr<spread_out> spread_keeper::begin(sa_out& sa,
 }
 
 std::shared_ptr<spread_in> spread_keeper::begin(sa_in& sa, unsigned workers) {
-    auto all = std::make_shared<spread_in>(workers, &sa, sa.owner.who());
+    auto all = std::make_shared<spread_in>(workers, &sa, sa.owner.keep());
     if (!shared_.spread_inbound().add(*all)) return nullptr;
     sa.spread.store(all.get(), std::memory_order_release);
     return all;

@@ -90,6 +90,16 @@ TEST(SaOwner, PassesOnOnlyWhatControlWishedFor) {
     EXPECT_TRUE(o.is(1));
 }
 
+TEST(SaOwner, IsKeptByWhoeverHasIt) {
+    sa_owner o;
+    EXPECT_EQ(o.keep(), sa_owner::nobody);
+    (void)o.claim(0);
+    o.wish(1);
+    EXPECT_EQ(o.keep(), 0u);
+    o.pass_on();
+    EXPECT_TRUE(o.is(0));
+}
+
 TEST(SaOwner, IsNobodyElsesOnceAbandoned) {
     sa_owner o;
     (void)o.claim(0);

@@ -150,6 +150,17 @@ TEST_F(SpreadEsnSa, TakesTheNumberThatWasAuthenticatedWhereTheWindowHasMovedOn) 
     EXPECT_EQ(two.sent(plain).size(), 60u) << "the window is where it was";
 }
 
+TEST_F(SpreadSa, KeepsItsOwnerWhoWasToPassItOn) {
+    const ipsec::sa_id id = two.sa_of(tunnel, false);
+    ASSERT_TRUE(two.backend.ask_to_move(id, 1));
+    spread_in();
+    one.push(plain, numbered(100, 100));
+    two.push(secure, one.sent(secure));
+    EXPECT_EQ(two.sent(plain).size(), 100u);
+    EXPECT_TRUE(two.backend.loads_of(1).empty()) << "one worker checks, takes tickets and releases";
+    EXPECT_EQ(two.backend.loads_of(0).size(), 1u);
+}
+
 TEST_F(SpreadSa, CountsAsOne) {
     spread_out();
     one.push(plain, numbered(100, 300));
