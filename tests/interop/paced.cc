@@ -11,6 +11,9 @@
 //     FROM_NS and TO_NS: when the packets around the lost ones were sent (CLOCK_MONOTONIC)
 //   paced now                                 CLOCK_MONOTONIC in ns
 //   paced pause PID MILLISECONDS              stops the busiest thread of PID beside its first
+//   paced watch SECONDS PID...                a line `starved FROM_NS TO_NS` where the machine let
+//   a
+//         thread of theirs, or this watch, wait for a CPU for more than 3 ms
 //
 // Memory is constant however long it runs.
 #include <arpa/inet.h>
@@ -23,6 +26,7 @@
 #include <ctime>
 #include <dirent.h>
 #include <fstream>
+#include <map>
 #include <netinet/in.h>
 #include <string>
 #include <sys/ptrace.h>
@@ -268,6 +272,50 @@ int pause(pid_t process, long milliseconds) {
     return 0;
 }
 
+/// How long a thread has waited for a CPU so far.
+std::uint64_t waited_ns(const std::string& schedstat_file) {
+    std::ifstream in(schedstat_file);
+    std::uint64_t ran = 0, waited = 0;
+    in >> ran >> waited;
+    return waited;
+}
+
+/// Of all threads of a process, by thread.
+void read_waits(const std::string& process, std::map<std::string, std::uint64_t>& into) {
+    const std::string tasks = "/proc/" + process + "/task";
+    DIR* directory = ::opendir(tasks.c_str());
+    if (directory == nullptr) return;
+    while (const dirent* entry = ::readdir(directory))
+        if (entry->d_name[0] != '.')
+            into[entry->d_name] = waited_ns(tasks + "/" + entry->d_name + "/schedstat");
+    ::closedir(directory);
+}
+
+int watch(std::uint64_t seconds, const std::vector<std::string>& processes) {
+    constexpr std::uint64_t look_ns = 10'000'000, too_long_ns = 3'000'000;
+    std::map<std::string, std::uint64_t> before;
+    std::uint64_t last = now_ns();
+    for (const std::uint64_t end = last + seconds * second; last < end;) {
+        const timespec nap{0, look_ns};
+        ::nanosleep(&nap, nullptr);
+        std::map<std::string, std::uint64_t> now;
+        for (const std::string& p : processes)
+            read_waits(p, now);
+        const std::uint64_t t = now_ns();
+        bool starved = t - last > look_ns + too_long_ns;
+        for (const auto& [thread, waited] : now) {
+            const auto known = before.find(thread);
+            starved = starved || (known != before.end() && waited - known->second > too_long_ns);
+        }
+        if (starved)
+            std::printf("starved %llu %llu\n", static_cast<unsigned long long>(last),
+                        static_cast<unsigned long long>(t));
+        before.swap(now);
+        last = t;
+    }
+    return 0;
+}
+
 std::uint64_t number(const char* text) {
     return std::strtoull(text, nullptr, 10);
 }
@@ -283,11 +331,12 @@ int main(int argc, char** argv) {
         return receive(parse(argv[2], static_cast<unsigned>(number(argv[3]))), number(argv[4]));
     if (what == "pause" && argc == 4)
         return pause(static_cast<pid_t>(number(argv[2])), static_cast<long>(number(argv[3])));
+    if (what == "watch" && argc > 3) return watch(number(argv[2]), {argv + 3, argv + argc});
     if (what == "now" && argc == 2) {
         std::printf("%llu\n", static_cast<unsigned long long>(now_ns()));
         return 0;
     }
     std::fprintf(stderr, "usage: paced send ADDRESS PORT RATE SECONDS | receive ADDRESS PORT "
-                         "SECONDS | now | pause PID MILLISECONDS\n");
+                         "SECONDS | now | pause PID MILLISECONDS | watch SECONDS PID...\n");
     return 2;
 }

@@ -41,7 +41,7 @@ check() {
         echo "ok      $sentence"
     else
         echo "FAILED  $sentence"
-        tail -n 20 "$CHECK_OUTPUT" | sed 's/^/        /'
+        tail -n 40 "$CHECK_OUTPUT" | sed 's/^/        /'
         CHECKS_FAILED=$((CHECKS_FAILED + 1))
     fi
 }

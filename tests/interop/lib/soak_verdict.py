@@ -10,6 +10,7 @@
 Exit status 1, and a line for each, if a gap began outside all disturbances, a packet came twice, or
 the accounts do not balance.
 """
+import collections
 import json
 import sys
 
@@ -39,7 +40,8 @@ def losses(received_path, disturbed_path, rekeyed_path):
     if not received["received"]:
         problems.append("nothing was received")
     print(f'received {received["received"]}, lost {received["lost"]} in {len(received["gaps"])} '
-          f'gaps, reordered {received["reordered"]}, {len(disturbed)} disturbances')
+          f'gaps, reordered {received["reordered"]}, {len(disturbed)} disturbances: '
+          f'{collections.Counter(what for what, _, _ in disturbed)}')
     return problems
 
 
