@@ -139,6 +139,7 @@ class arrivals {
             else
                 ++reordered;
             seen_[p.number % seen_.size()] = true;
+            sent_ns_[p.number % seen_.size()] = p.sent_ns;
             return;
         }
         for (std::uint64_t n = any_ ? highest + 1 : 0; n <= p.number; ++n)
