@@ -61,7 +61,8 @@ class sa_owner {
             (void)state_.compare_exchange_strong(before, settled(before & 0xff),
                                                  std::memory_order_relaxed);
     }
-    /// Control: whoever owns it is not to pass it on, whatever was wished for.  Returns who that is.
+    /// Control: whoever owns it is not to pass it on, whatever was wished for.  Returns who that
+    /// is.
     unsigned keep() noexcept {
         std::uint16_t before = state_.load(std::memory_order_relaxed);
         // Where this fails it was just passed on, or claimed, and nobody wishes for it.
