@@ -31,7 +31,7 @@ class large_buffers final : public buffer_owner {
     static constexpr std::uint32_t none = ~std::uint32_t{0};
 
     /// Top of the stack of free buffers; the count tells a top that has gone and come back.
-    struct head {
+    struct alignas(8) head { // one word for the CPU
         std::uint32_t index;
         std::uint32_t count;
     };
