@@ -178,9 +178,7 @@ bool is_dead_socket(const std::string& path) {
 
 /// A process that is killed leaves its sockets, and memif and vhost do not listen where one is.
 void remove_dead_sockets(const std::string& arguments) {
-    std::istringstream all("," + arguments);
-    if (all.str().find(",role=client") != std::string::npos) return; // it connects, to a live one
-    if (all.str().find(",client=1") != std::string::npos) return;
+    std::istringstream all(arguments);
     for (std::string argument; std::getline(all, argument, ',');) {
         const std::string value = argument.substr(argument.find('=') + 1);
         if (is_dead_socket(value)) (void)::unlink(value.c_str());
@@ -265,10 +263,24 @@ result<std::string> start_eal(const eal_options& o) {
     return ::rte_eal_has_hugepages() != 0 ? std::string() : without_hugepages(o);
 }
 
+socket_end socket_end_of(const std::string& device, const std::string& arguments) {
+    const auto says = [all = "," + arguments + ","](const char* argument) {
+        return all.find(argument) != std::string::npos;
+    };
+    const auto server_if = [](bool listens) {
+        return listens ? socket_end::server : socket_end::client;
+    };
+    if (device.starts_with("net_memif"))
+        return server_if(says(",role=server,") || says(",role=master,"));
+    if (device.starts_with("net_virtio_user")) return server_if(says(",server=1,"));
+    if (device.starts_with("net_vhost")) return server_if(!says(",client=1,"));
+    return socket_end::none;
+}
+
 result<std::uint16_t> probe_device(const std::string& device, const std::string& arguments) {
     std::uint16_t id = 0;
     if (::rte_eth_dev_get_port_by_name(device.c_str(), &id) == 0) return id;
-    remove_dead_sockets(arguments);
+    if (socket_end_of(device, arguments) == socket_end::server) remove_dead_sockets(arguments);
     const std::string whole = arguments.empty() ? device : device + "," + arguments;
     if (auto probed = quietly([&] { return ::rte_dev_probe(whole.c_str()); }); !probed)
         return fail(probed.error().code == EPERM ? EIO : probed.error().code, // a plain -1

@@ -46,6 +46,14 @@ struct eal_surroundings {
 [[nodiscard]] result<std::uint16_t> probe_device(const std::string& device,
                                                  const std::string& arguments);
 
+/// Which end of a socket a device is.
+enum class socket_end : std::uint8_t {
+    none,
+    server, ///< listens: memif's server, vhost, virtio_user with server=1
+    client, ///< connects: memif's client, virtio_user, vhost with client=1
+};
+[[nodiscard]] socket_end socket_end_of(const std::string& device, const std::string& arguments);
+
 /// Runs a step of DPDK's with everything it prints swallowed.
 ///
 /// step      returns 0, or an error number that may be negative

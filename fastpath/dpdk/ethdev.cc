@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <sys/random.h>
+#include <thread>
 
 #include <rte_dev.h>
 #include <rte_ethdev.h>
@@ -52,13 +53,6 @@ std::uint16_t descriptors(std::uint16_t preferred) {
     return preferred != 0 ? preferred : usual_descriptors;
 }
 
-/// A memif that has lost its server does not look for it again.
-bool is_memif_client(const ethdev_options& o) {
-    return o.device.starts_with("net_memif") &&
-           o.arguments.find("role=server") == std::string::npos &&
-           o.arguments.find("role=master") == std::string::npos;
-}
-
 wire::mac_address bytes_of(const rte_ether_addr& a) {
     wire::mac_address mac;
     std::memcpy(mac.data(), a.addr_bytes, mac.size());
@@ -103,7 +97,7 @@ result<std::unique_ptr<ethdev>> ethdev::open(const ethdev_options& o, mbuf_memor
     if (!id) return tl::unexpected(id.error());
     std::unique_ptr<ethdev> d(new ethdev(*id));
     d->pool_ = pool;
-    d->connects_ = is_memif_client(o);
+    d->connects_ = socket_end_of(o.device, o.arguments) == socket_end::client;
     if (auto done = d->configure(o, memory); !done) return tl::unexpected(done.error());
     d->find_mac();
     d->watch(true);
@@ -180,7 +174,8 @@ void ethdev::find_mac() {
 void ethdev::watch(bool on) {
     const auto change = on ? ::rte_eth_dev_callback_register : ::rte_eth_dev_callback_unregister;
     for (const auto event : {RTE_ETH_EVENT_INTR_LSC, RTE_ETH_EVENT_INTR_RMV})
-        (void)change(id_, event, forward_event, this);
+        while (change(id_, event, forward_event, this) == -EAGAIN) // it runs, and uses this object
+            std::this_thread::yield();
 }
 
 ethdev::~ethdev() {
