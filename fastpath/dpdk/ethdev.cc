@@ -192,10 +192,10 @@ ethdev::~ethdev() {
 void ethdev::refresh_link() noexcept {
     rte_eth_link link{};
     if (::rte_eth_dev_is_removed(id_) != 0) gone_.store(true, std::memory_order_release);
-    const bool was_up = link_up();
     if (!gone() && ::rte_eth_link_get_nowait(id_, &link) == 0)
         link_up_.store(link.link_status == RTE_ETH_LINK_UP, std::memory_order_relaxed);
-    if (connects_ && was_up && !link_up()) gone_.store(true, std::memory_order_release);
+    if (connects_ && was_up_ && !link_up()) gone_.store(true, std::memory_order_release);
+    was_up_ = link_up();
 }
 
 result<void> ethdev::set_mtu(std::uint32_t mtu) {

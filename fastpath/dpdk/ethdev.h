@@ -84,6 +84,7 @@ class ethdev {
     std::atomic<bool> link_up_{false};
     std::atomic<bool> gone_{false};
     bool started_ = false;
+    bool was_up_ = false;   ///< what the last refresh_link() left; an event may have come since
     bool connects_ = false; ///< to a peer, once and never again: it is to be opened anew
 
     friend int on_device_event(std::uint16_t id, int event, void* device, void* unused) noexcept;
