@@ -12,8 +12,6 @@ namespace esplane::fastpath {
 namespace {
 
 constexpr std::size_t huge_page = 2u << 20;
-/// Frames that a lane keeps to itself while there are others: a burst in each direction, and more.
-constexpr std::size_t full_stack = 8 * frame_depot::chunk;
 
 /// Room for `bytes` that starts on a huge page.  What the alignment costs is given back.
 void* map_aligned(std::size_t bytes) {
@@ -63,12 +61,14 @@ buffer_pool::buffer_pool(std::uint8_t* base, std::uint32_t count, unsigned lanes
     , lanes_a_frame_((std::uint64_t{lanes} << 32) / count)
     , stacks_(std::make_unique<stack[]>(lanes))
     , away_(std::make_unique<stack[]>(std::size_t{lanes} * lanes)) {
+    // A stack holds frames of its home, at most a chunk of another's, and what is left over below.
+    const std::size_t at_home = count / lanes + 2 * frame_depot::chunk;
     for (unsigned i = 0; i < lanes; ++i) {
-        stacks_[i].reserve(count + frame_depot::chunk);
+        stacks_[i].reserve(at_home + std::size_t{lanes} * frame_depot::chunk);
         depots_.push_back(std::make_unique<frame_depot>(count / frame_depot::chunk + 1));
     }
     for (unsigned i = 0; lanes > 1 && i < lanes * lanes; ++i)
-        away_[i].reserve(count + frame_depot::chunk);
+        away_[i].reserve(at_home);
     for (std::uint32_t i = count; i-- > 0;) {
         const unsigned home = home_of(std::uint64_t{i} * frame_size);
         stack& s = stacks_[home];

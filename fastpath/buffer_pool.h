@@ -27,6 +27,8 @@ class buffer_pool final : public buffer_owner {
   public:
     static constexpr std::uint32_t frame_size = 4096;
     static constexpr std::uint16_t headroom = 256; ///< in front of a received frame
+    /// Free frames that a lane keeps to itself: a burst in each direction, and more.
+    static constexpr std::uint32_t full_stack = 8 * frame_depot::chunk;
 
     /// count   frames, at least 64
     /// lanes   1 to max_lanes
@@ -64,6 +66,11 @@ class buffer_pool final : public buffer_owner {
         for (unsigned i = 0; i < lanes_; ++i)
             n += depots_[i]->size() * frame_depot::chunk;
         return n;
+    }
+    /// So many free frames, at most, lie where other lanes cannot have them.
+    [[nodiscard]] static constexpr std::uint32_t kept_by_lanes(unsigned lanes) noexcept {
+        constexpr auto chunk = static_cast<std::uint32_t>(frame_depot::chunk);
+        return lanes == 1 ? 0 : lanes * (full_stack + (lanes - 1) * chunk);
     }
     /// The lane that a frame belongs to.
     [[nodiscard]] unsigned home_of(std::uint64_t frame) const noexcept {

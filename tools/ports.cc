@@ -20,16 +20,17 @@ namespace esplane::tools {
 
 namespace {
 
-constexpr std::uint32_t ring_frames = 1024;   ///< of an rx or tx ring, whatever the kind
-constexpr std::uint32_t spare_buffers = 4096; ///< held, created, on their way
-constexpr std::uint32_t most_buffers = 65536; ///< 256 MiB
+constexpr std::uint32_t ring_frames = 1024;    ///< of an rx or tx ring, whatever the kind
+constexpr std::uint32_t spare_buffers = 4096;  ///< held, created, on their way
+constexpr std::uint32_t most_buffers = 131072; ///< 512 MiB
 
 /// Devices have seldom more queues than the machine has CPUs; each fills one ring and sends from
-/// another.
+/// another.  Beside that, what lanes may keep to themselves.
 std::uint32_t buffers_for(std::size_t ports, unsigned lanes) {
     const std::uint32_t queues = std::max(1u, std::thread::hardware_concurrency());
     const auto rings = static_cast<std::uint32_t>(ports) * (queues + lanes);
-    return std::min(most_buffers, rings * ring_frames + spare_buffers);
+    return std::min(most_buffers, rings * ring_frames + spare_buffers +
+                                      fastpath::buffer_pool::kept_by_lanes(lanes));
 }
 
 tl::unexpected<error> port_failed(const port_spec& spec, const error& e) {
