@@ -2,10 +2,14 @@
 //
 // DPDK ports over rings of this process: what is sent on one is received on it again.  No huge
 // pages, no root, no network.
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <numeric>
+#include <thread>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
@@ -16,6 +20,7 @@
 #include "fastpath/buffer_pool.h"
 #include "fastpath/dpdk/eal.h"
 #include "fastpath/dpdk/port_dpdk.h"
+#include "tests/support/lab.h"
 
 // What drivers call to tell of an event; DPDK keeps the declarations to itself.
 extern "C" {
@@ -29,8 +34,10 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::UnorderedElementsAreArray;
 
 TEST(EalCommandLine, UsesHugePagesWhereThereAreSomeAndNoneWhereNot) {
     EXPECT_THAT(eal_command_line({}, {true, 0}),
@@ -57,6 +64,16 @@ TEST(EalCommandLine, LeavesOutWhatTheOperatorSpeaksOf) {
     EXPECT_THAT(eal_command_line({" -b  0000:00:1.0 --telemetry"}, {true, 0}),
                 ElementsAre("esplaned", "-l", "0", "--in-memory", "-m", "256", "-b", "0000:00:1.0",
                             "--telemetry"));
+}
+
+TEST(SocketEnd, IsTheServersWhereADeviceListens) {
+    EXPECT_EQ(socket_end_of("net_memif0", "socket=/run/m"), socket_end::client);
+    EXPECT_EQ(socket_end_of("net_memif0", "role=server,socket=/run/m"), socket_end::server);
+    EXPECT_EQ(socket_end_of("net_vhost0", "iface=/run/v"), socket_end::server);
+    EXPECT_EQ(socket_end_of("net_vhost0", "iface=/run/v,client=1"), socket_end::client);
+    EXPECT_EQ(socket_end_of("net_virtio_user0", "path=/run/v"), socket_end::client);
+    EXPECT_EQ(socket_end_of("net_virtio_user0", "path=/run/v,server=1"), socket_end::server);
+    EXPECT_EQ(socket_end_of("net_pcap0", "rx_pcap=/run/v"), socket_end::none);
 }
 
 class DpdkPort : public ::testing::Test {
@@ -333,6 +350,219 @@ TEST_F(DpdkPort, SaysInOneLineWhyADeviceCannotBeOpened) {
     EXPECT_THAT(error_of("net_pcap1", "iface=nodevice"), HasSubstr("nodevice"));
     for (const char* device : {"net_nonsense0", "0000:3b:00.0"})
         EXPECT_THAT(error_of(device), Not(HasSubstr("\n")));
+}
+
+/// The gateway of site 1 on DPDK ports, with a worker for each lane.
+class DpdkGateway : public DpdkPort {
+  protected:
+    void make_workers(dpdk_port& plain, dpdk_port& secure, unsigned count) {
+        port* const ports[] = {&plain, &secure};
+        for (unsigned i = 0; i < count; ++i) {
+            auto made = worker::make(lab.tables, *lab.pool, ports, {.index = i}, &mesh);
+            ASSERT_TRUE(made) << made.error().text;
+            workers.push_back(std::move(*made));
+        }
+    }
+    void run_until_quiet() {
+        for (std::size_t moved = 1; moved != 0;) {
+            moved = 0;
+            for (const auto& w : workers)
+                moved += w->run_once(lab.clock);
+        }
+    }
+    /// Over all workers.
+    [[nodiscard]] std::uint64_t sum(counter worker_counters::*one) const {
+        std::uint64_t total = 0;
+        for (const auto& w : workers)
+            total += (w->counters().*one).get();
+        return total;
+    }
+    [[nodiscard]] bool each_is_balanced() const {
+        return std::all_of(workers.begin(), workers.end(),
+                           [](const auto& w) { return w->counters().balanced(); });
+    }
+
+    tests::lab lab{1, 1024, 2};
+    handover_mesh mesh{2};
+    std::vector<std::unique_ptr<worker>> workers;
+};
+
+tests::packet_spec numbered(std::uint32_t number, unsigned from = 1) {
+    tests::packet_spec spec;
+    spec.from = from;
+    spec.to = 3 - from;
+    spec.length = 64 + number;
+    spec.number = number;
+    return spec;
+}
+
+/// A capture file, in the classic format.
+void write_capture(const std::string& file, const std::vector<tests::frame>& frames) {
+    std::ofstream out(file, std::ios::binary);
+    const std::uint32_t header[] = {0xa1b2c3d4, 0x00040002, 0, 0, 65535, 1};
+    out.write(reinterpret_cast<const char*>(header), sizeof header);
+    for (const tests::frame& f : frames) {
+        const auto size = static_cast<std::uint32_t>(f.size());
+        const std::uint32_t record[] = {0, 0, size, size};
+        out.write(reinterpret_cast<const char*>(record), sizeof record);
+        out.write(reinterpret_cast<const char*>(f.data()), size);
+    }
+}
+
+std::vector<tests::frame> read_capture(const std::string& file) {
+    std::ifstream in(file, std::ios::binary);
+    in.ignore(24);
+    std::vector<tests::frame> frames;
+    for (std::uint32_t record[4]; in.read(reinterpret_cast<char*>(record), sizeof record);) {
+        frames.emplace_back(record[2]);
+        in.read(reinterpret_cast<char*>(frames.back().data()), record[2]);
+    }
+    return frames;
+}
+
+std::vector<std::uint32_t> numbers_of(const std::vector<tests::frame>& ip_packets) {
+    std::vector<std::uint32_t> numbers;
+    for (const tests::frame& f : ip_packets)
+        numbers.push_back(tests::number_of(f));
+    return numbers;
+}
+
+/// 0, 1, ... count - 1.
+std::vector<std::uint32_t> first(std::uint32_t count) {
+    std::vector<std::uint32_t> numbers(count);
+    std::iota(numbers.begin(), numbers.end(), 0u);
+    return numbers;
+}
+
+TEST_F(DpdkGateway, TurnsCapturesIntoCapturesOfEspAndBack) {
+    constexpr std::uint32_t count = 200;
+    const empty_capture clear_in;
+    const std::string esp_in = clear_in.file + ".esp-in", esp_out = clear_in.file + ".esp-out",
+                      clear_out = clear_in.file + ".clear-out";
+    tests::lab peer(2);
+    peer.add_tunnel({});
+    lab.add_tunnel({});
+    std::vector<tests::frame> from_here, from_there;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        from_here.push_back(tests::with_ethernet(tests::make_packet(numbered(i, 1))));
+        peer.push(tests::lab::plain, {tests::make_packet(numbered(i, 2))});
+        for (const tests::frame& esp : peer.sent(tests::lab::secure))
+            from_there.push_back(tests::with_ethernet(esp));
+    }
+    write_capture(clear_in.file, from_here);
+    write_capture(esp_in, from_there);
+    {
+        auto plain = open("net_pcap_lan", "rx_pcap=" + clear_in.file + ",tx_pcap=" + clear_out);
+        auto secure = open("net_pcap_wan", "rx_pcap=" + esp_in + ",tx_pcap=" + esp_out);
+        ASSERT_TRUE(plain && secure);
+        make_workers(*plain, *secure, 1);
+        run_until_quiet();
+        EXPECT_EQ(sum(&worker_counters::encrypted), count);
+        EXPECT_EQ(sum(&worker_counters::decrypted), count);
+        EXPECT_EQ(plain->counters().rx_packets, count);
+        EXPECT_EQ(secure->counters().tx_packets, count);
+        EXPECT_TRUE(each_is_balanced());
+        workers.clear();
+    } // the files are whole when the devices are closed
+    for (const tests::frame& esp : read_capture(esp_out))
+        peer.push(tests::lab::secure, {tests::without_ethernet(esp)});
+    EXPECT_THAT(numbers_of(peer.sent(tests::lab::plain)), ElementsAreArray(first(count)));
+    std::vector<tests::frame> arrived;
+    for (const tests::frame& f : read_capture(clear_out))
+        arrived.push_back(tests::without_ethernet(f));
+    EXPECT_THAT(numbers_of(arrived), ElementsAreArray(first(count)));
+    for (const std::string& file : {esp_in, esp_out, clear_out})
+        std::remove(file.c_str());
+}
+
+/// Two ports of this process with a memif between them.
+struct memif_wire {
+    std::unique_ptr<dpdk_port> gateway, outside;
+
+    [[nodiscard]] bool comes_up() {
+        for (int i = 0; i < 100 && !(gateway->up() && outside->up()); ++i) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+            (void)gateway->tend();
+            (void)outside->tend();
+        }
+        return gateway->up() && outside->up();
+    }
+};
+
+/// Two workers of their own threads, each with a queue of both ports.
+class DpdkQueues : public DpdkGateway {
+  protected:
+    static constexpr std::uint32_t a_queue = 200; ///< packets, one burst of 10 after the other
+
+    void SetUp() override {
+        plain = wire("lan");
+        secure = wire("wan");
+        ASSERT_TRUE(plain.comes_up() && secure.comes_up());
+        ASSERT_EQ(plain.gateway->lanes(), 2u);
+        ASSERT_EQ(secure.gateway->lanes(), 2u);
+        make_workers(*plain.gateway, *secure.gateway, 2);
+        for (const auto& w : workers)
+            ASSERT_TRUE(w->start());
+    }
+    void TearDown() override {
+        for (const auto& w : workers)
+            w->stop();
+        workers.clear();
+    }
+
+    memif_wire wire(const std::string& name) {
+        const std::string socket = "socket-abstract=no,socket=" + ::testing::TempDir() +
+                                   "dpdk_test." + std::to_string(::getpid()) + "." + name;
+        memif_wire w;
+        w.gateway = open("net_memif_" + name, "role=server," + socket, 2);
+        w.outside = open("net_memif_" + name + "2", "role=client," + socket, 2);
+        return w;
+    }
+
+    /// Sends packets numbered from 0 on by both queues of the plain wire, in turn.
+    void send_on_both() {
+        std::uint32_t number = 0;
+        while (number < 2 * a_queue) {
+            for (unsigned queue = 0; queue < 2; ++queue)
+                for (unsigned i = 0; i < 10; ++i)
+                    send_numbered(queue, number++);
+            collect();
+        }
+        for (int i = 0; i < 200 && arrived.size() < number; ++i) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+            collect();
+        }
+    }
+    void send_numbered(unsigned queue, std::uint32_t number) {
+        const tests::frame f = tests::with_ethernet(tests::make_packet(numbered(number)));
+        packet p = packet_with(memory, {reinterpret_cast<const char*>(f.data()), f.size()});
+        packet* const one[] = {&p};
+        ASSERT_EQ(plain.outside->send(queue, one), 1u);
+    }
+    /// Takes what arrived at the far end of the secure wire.
+    void collect() {
+        for (unsigned queue = 0; queue < 2; ++queue)
+            for (std::size_t n; (n = secure.outside->receive(queue, burst)) != 0;)
+                for (std::size_t i = 0; i < n; ++i) {
+                    const std::string text = text_of(burst[i]);
+                    arrived.push_back(tests::without_ethernet({text.begin(), text.end()}));
+                    ++arrived_on[queue];
+                    release(burst[i]);
+                }
+    }
+
+    memif_wire plain, secure;
+    std::vector<tests::frame> arrived;
+    std::array<std::uint32_t, 2> arrived_on{};
+};
+
+TEST_F(DpdkQueues, CarryWhatEachWorkerForwards) {
+    send_on_both();
+    EXPECT_THAT(numbers_of(arrived), UnorderedElementsAreArray(first(2 * a_queue)));
+    EXPECT_THAT(arrived_on, ElementsAre(a_queue, a_queue));
+    EXPECT_EQ(workers[0]->counters().received.get(), a_queue);
+    EXPECT_EQ(workers[1]->counters().received.get(), a_queue);
+    EXPECT_TRUE(each_is_balanced());
 }
 
 } // namespace
