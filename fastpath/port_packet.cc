@@ -99,12 +99,7 @@ result<void> check(const std::string& device, const device_state& d) {
                                   " does not fit a packet buffer; set at most " +
                                   std::to_string(packet_port::largest_mtu) + ": 'ip link set dev " +
                                   device + " mtu ...'");
-    const std::string sysctl = forwarding_sysctl(device);
-    if (sysctl.empty()) return {};
-    return fail(EBUSY, device +
-                           ": the kernel would forward in clear what esplane protects: "
-                           "turn it off ('sysctl -w " +
-                           sysctl + "=0') or use an xdp port");
+    return check_not_forwarded(device);
 }
 
 /// What comes up by a TUN device has its way back by another: with rp_filter the kernel takes it
@@ -133,6 +128,15 @@ result<unique_fd> hold_protocol(int family) {
 }
 
 } // namespace
+
+result<void> check_not_forwarded(const std::string& device) {
+    const std::string sysctl = forwarding_sysctl(device);
+    if (sysctl.empty()) return {};
+    return fail(EBUSY, device +
+                           ": the kernel would forward in clear what esplane protects: "
+                           "turn it off ('sysctl -w " +
+                           sysctl + "=0') or use an xdp port");
+}
 
 struct alignas(64) packet_port::lane_state {
     lane_state(packet_ring r, unique_fd s)

@@ -122,4 +122,8 @@ class esp_hold {
     unique_fd v4_, v6_;
 };
 
+/// Whether the kernel leaves alone what arrives on a device where it sees it too.
+/// Errors: EBUSY where it would forward, with the sysctl to turn off.
+[[nodiscard]] result<void> check_not_forwarded(const std::string& device);
+
 } // namespace esplane::fastpath

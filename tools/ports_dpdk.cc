@@ -5,6 +5,7 @@
 
 #include "fastpath/dpdk/eal.h"
 #include "fastpath/dpdk/port_dpdk.h"
+#include "fastpath/port_packet.h"
 
 namespace esplane::tools {
 
@@ -31,6 +32,17 @@ std::vector<std::string> pci_functions(const std::vector<port_spec>& specs) {
         functions.push_back(spec.device + (arguments.empty() ? "" : "," + arguments));
     }
     return functions;
+}
+
+/// A virtual device on a netdev, which the kernel sees too: it must not forward there.
+result<void> check_netdev(const port_spec& spec) {
+    const bool on_netdev = spec.device.starts_with("net_af_xdp") ||
+                           spec.device.starts_with("net_af_packet") ||
+                           spec.device.starts_with("net_pcap");
+    for (const auto& [key, value] : spec.options)
+        if (on_netdev && (key == "iface" || key == "rx_iface" || key == "rx_iface_in"))
+            if (auto alone = fastpath::check_not_forwarded(value); !alone) return alone;
+    return {};
 }
 
 class dpdk_opener final : public port_opener {
@@ -71,6 +83,7 @@ dpdk_openers(const port_surroundings& around) {
     return [eal, lanes = around.lanes, log = around.log,
             memory = std::shared_ptr<fastpath::mbuf_memory>()](
                const port_spec& spec) mutable -> result<std::unique_ptr<port_opener>> {
+        if (auto alone = check_netdev(spec); !alone) return tl::unexpected(alone.error());
         if (!memory) {
             const auto started = fastpath::start_eal(eal);
             if (!started) return tl::unexpected(started.error());
