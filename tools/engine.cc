@@ -23,8 +23,7 @@ engine::engine(std::vector<fastpath::port*> ports, unsigned workers)
 result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
                                              std::vector<fastpath::port*> ports,
                                              std::vector<fastpath::worker_options> workers) {
-    std::unique_ptr<engine> e(
-        new engine(std::move(ports), static_cast<unsigned>(workers.size())));
+    std::unique_ptr<engine> e(new engine(std::move(ports), static_cast<unsigned>(workers.size())));
     auto interfaces = fastpath::tun_port::make(buffers, e->tables_.graveyard(),
                                                static_cast<unsigned>(workers.size()));
     if (!interfaces) return tl::unexpected(interfaces.error());

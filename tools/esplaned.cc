@@ -349,8 +349,7 @@ constexpr const char* stays = "protection stays in place; `esplane release` remo
 /// What to do about a start that failed.
 std::string advice_on(const error& e, const daemon& d) {
     const bool refused = e.code == EPERM || e.code == EACCES;
-    if (refused && ::geteuid() != 0)
-        return ": run esplaned as root, or under `esplane xdp-helper`";
+    if (refused && ::geteuid() != 0) return ": run esplaned as root, or under `esplane xdp-helper`";
     return d.has_guarded() ? std::string(" (") + stays + ")" : "";
 }
 
