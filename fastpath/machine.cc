@@ -155,8 +155,8 @@ bool is_local(const stage& s, const ipsec::address& a) noexcept {
     if (s.routes.lookup(a).kind == adjacency_kind::local) return true;
     const interface_table& all = s.routes.interfaces();
     if (!all.has_vrfs()) return false;
-    for (std::uint16_t i = 0; i < all.size(); ++i)
-        if (const std::uint16_t vrf = all[i].vrf;
+    for (std::size_t i = 0; i < all.size(); ++i)
+        if (const std::uint16_t vrf = all[static_cast<std::uint16_t>(i)].vrf;
             vrf != 0 && s.routes.lookup(a, vrf).kind == adjacency_kind::local)
             return true;
     return false;

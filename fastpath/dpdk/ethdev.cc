@@ -138,7 +138,8 @@ result<void> ethdev::set_up_queues(const ethdev_options& o, mbuf_memory& memory)
         if (!made) return tl::unexpected(made.error());
         pool_ = *made;
     }
-    for (std::uint16_t q = 0; q < queues_; ++q) {
+    for (unsigned i = 0; i < queues_; ++i) {
+        const auto q = static_cast<std::uint16_t>(i);
         const auto socket = static_cast<unsigned>(node);
         if (auto done = driver(
                 "rx queue",
