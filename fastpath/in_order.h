@@ -57,6 +57,7 @@ class in_order {
             const std::size_t at = seen_ & (size_ - 1);
             const std::uint64_t state = done_[at].load(std::memory_order_acquire);
             if (state >> 1 != seen_ + 1) break;
+            __builtin_prefetch(&packets_[(seen_ + ahead) & (size_ - 1)]); // another core's, mostly
             if ((state & 1) == packet_there) into[n++] = &packets_[at];
             ++seen_;
         }
@@ -79,6 +80,7 @@ class in_order {
     }
 
   private:
+    static constexpr std::uint64_t ahead = 32; ///< packets to fetch before they are looked at
     static constexpr std::uint64_t packet_there = 1;
     static constexpr std::uint64_t nothing_there = 0;
 
