@@ -46,8 +46,10 @@ inline double seconds_of(const std::function<void()>& work) {
 }
 
 /// Frames are there already, and the device takes everything: only the path is timed.
-class ready_port final : public fastpath::port {
+class ready_port : public fastpath::port {
   public:
+    explicit ready_port(std::string name = "ready")
+        : name_(std::move(name)) {}
     [[nodiscard]] std::size_t receive(unsigned, std::span<packet>) noexcept override { return 0; }
     [[nodiscard]] std::size_t send(unsigned, std::span<packet* const> f) noexcept override {
         return f.size();
@@ -67,7 +69,7 @@ class ready_port final : public fastpath::port {
     }
 
   private:
-    std::string name_ = "ready";
+    std::string name_;
 };
 
 /// One policy of a hub: the networks of site number `index` at both ends.

@@ -42,10 +42,10 @@ struct scene {
 };
 
 /// Never out of packets, and takes everything.
-class endless_port final : public fastpath::port {
+class endless_port final : public ready_port {
   public:
     endless_port(std::string name, fastpath::buffer_pool& pool, unsigned lanes)
-        : name_(std::move(name))
+        : ready_port(std::move(name))
         , pool_(pool)
         , lanes_(lanes) {}
 
@@ -85,19 +85,6 @@ class endless_port final : public fastpath::port {
         pool_.release(frames_out);
         return frames_out.size();
     }
-    [[nodiscard]] std::size_t punt(unsigned, std::span<packet* const>) noexcept override {
-        return 0;
-    }
-    void flush(unsigned) noexcept override {}
-    [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
-    [[nodiscard]] fastpath::port_counters counters() const noexcept override { return {}; }
-    [[nodiscard]] const std::string& name() const noexcept override { return name_; }
-    [[nodiscard]] const std::string& device() const noexcept override { return name_; }
-    [[nodiscard]] const char* kind() const noexcept override { return "bench"; }
-    [[nodiscard]] int ifindex() const noexcept override { return 0; }
-    [[nodiscard]] fastpath::port_role role() const noexcept override {
-        return fastpath::port_role::plain;
-    }
 
   private:
     struct alignas(64) feed_state {
@@ -115,7 +102,6 @@ class endless_port final : public fastpath::port {
         }
     }
 
-    std::string name_;
     fastpath::buffer_pool& pool_;
     std::vector<feed_state> lanes_;
     std::optional<ipsec::replay_window> window_;

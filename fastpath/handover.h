@@ -7,10 +7,11 @@
 //   worker 0  <--[ring 1>0]--  worker 1        reader, and the order of each SA and flow is kept
 //
 // Descriptors are copied, buffers stay where they are.  No pointer to anything in the tables
-// crosses: what a note names is looked up again by whoever takes over, so that one grace period
-// stays enough to free things.  Pushed packets become visible in bursts, once per loop; a ring that
-// is full costs packets, counted.
-// Threads: ring(i, j) is written by worker i and read by worker j; the rest says so itself.
+// is followed across: what a note names is looked up again by whoever takes over, so that one grace
+// period stays enough to free things; packet::inbound_sa still says that there was one, no more.
+// Pushed packets become visible in bursts, once per loop; a ring that is full costs packets,
+// counted. Threads: ring(i, j) is written by worker i and read by worker j; the rest says so
+// itself.
 #pragma once
 
 #include <array>

@@ -109,7 +109,7 @@ std::size_t worker::run_once(moment when) noexcept {
         if (p->twin_apart()) pipeline_.relay(*p, when);
         p->flush(options_.index);
     }
-    if (outbox_) outbox_->publish(); // last: who owns an SA from here on sends after us
+    if (outbox_) outbox_->publish(); // last: what was pushed in all bursts
     wake_control();
     return total;
 }
