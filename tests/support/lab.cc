@@ -247,6 +247,7 @@ void lab::add_sas(const tunnel_options& o) {
         s.algs = make_algorithms(o.run, o.key_seed * 2 + from);
         s.flags = static_cast<std::uint8_t>(o.flags | (o.esn ? ipsec::sa_flag::esn : 0));
         s.extra_flags = o.extra_flags;
+        s.sel = o.sel;
         s.replay_window = o.replay_window;
         s.replay.bitmap.resize(o.replay_window / 32);
         s.limits = o.limits;

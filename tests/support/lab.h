@@ -39,6 +39,7 @@ struct tunnel_options {
     ipsec::lifetime_limits limits{};
     std::uint8_t flags = 0; ///< ipsec::sa_flag, beside esn
     std::uint32_t extra_flags = 0;
+    ipsec::selector sel{}; ///< of both SAs
 };
 
 /// A UDP packet from site `from`, host 10.from.0.`host` to 10.to.0.`host` (or the IPv6 ones), whose
