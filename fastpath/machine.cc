@@ -258,6 +258,7 @@ arrival sort_arrival(const stage& s, packet& frame) noexcept {
     const reading r = read_frame(frame);
     if (!stack_takes_frame(s, r, (frame.data[0] & 1) != 0)) return arrival::path;
     if (r.readable) {
+        complete_checksum(r.ip);
         frame.family = r.ip.family;
         frame.protocol = r.ip.protocol;
         frame.source_port = r.ip.source_port;

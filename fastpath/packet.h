@@ -28,7 +28,7 @@ struct sa_in;
 
 inline constexpr unsigned max_burst = 64;
 
-/// What parse found; see parse.h.
+/// What parse found, see parse.h; the last two are what the device found on receipt.
 namespace packet_flag {
 inline constexpr std::uint16_t dont_fragment = 2; ///< IPv4 DF; always set for IPv6
 inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address of ours
@@ -36,6 +36,8 @@ inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)
 inline constexpr std::uint16_t encrypted = 16;    ///< what leaves is ESP of ours
 inline constexpr std::uint16_t urgent = 32;       ///< punted ahead of others, into room kept for it
 inline constexpr std::uint16_t own = 64;          ///< sent by the machine into a tunnel's interface
+inline constexpr std::uint16_t ip_sum_good = 128; ///< the IPv4 header's checksum is right
+inline constexpr std::uint16_t l4_sum_done = 256; ///< the upper layer's checksum is not unfinished
 } // namespace packet_flag
 
 /// An outbound SA by number; see sa_directory.h.

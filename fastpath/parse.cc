@@ -59,7 +59,7 @@ drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) n
         if (length < 8) return drop_reason::ip_malformed;
         p.source_port = wire::load<wire::be16>(l4);
         p.destination_port = wire::load<wire::be16>(l4 + 2);
-        if (checksums)
+        if (checksums && (p.flags & packet_flag::l4_sum_done) == 0)
             complete_checksum<AddressLength>(
                 p, addresses, p.protocol == wire::proto_tcp ? checksum_at_tcp : checksum_at_udp);
         return drop_reason::none;
@@ -140,13 +140,13 @@ bool must_stay_v6(const packet& p, const std::uint8_t* source,
 }
 
 /// What must be right before the destination may be looked up.
-[[gnu::always_inline]] inline drop_reason open_ipv4(packet& p) noexcept {
+[[gnu::always_inline]] inline drop_reason open_ipv4(packet& p, bool summed) noexcept {
     if (p.length < sizeof(wire::ipv4_header)) return drop_reason::ip_malformed;
     const wire::ipv4_header& ip = p.ipv4();
     const unsigned header = (ip.version_ihl & 0x0f) * 4u;
     const unsigned total = ip.total_length.host();
     if (header < sizeof ip || total < header || total > p.length) return drop_reason::ip_malformed;
-    if (header_sum(p.data, header) != 0xffff) return drop_reason::ip_checksum;
+    if (!summed && header_sum(p.data, header) != 0xffff) return drop_reason::ip_checksum;
     p.extend(static_cast<int>(total) - static_cast<int>(p.length)); // Ethernet padding
     p.family = family::ipv4;
     p.protocol = ip.protocol;
@@ -210,11 +210,13 @@ drop_reason parse_ipv6(packet& p, bool checksums) noexcept {
 }
 
 inline drop_reason open_ip(packet& p) noexcept {
-    p.flags &= packet_flag::created;
+    const bool summed = (p.flags & packet_flag::ip_sum_good) != 0;
+    p.flags &= packet_flag::created | packet_flag::l4_sum_done;
     p.source_port = p.destination_port = {};
     if (p.length == 0) return drop_reason::ip_malformed;
     const unsigned version = p.data[0] >> 4;
-    return version == 4 ? open_ipv4(p) : version == 6 ? open_ipv6(p) : drop_reason::ip_malformed;
+    if (version == 6) return open_ipv6(p);
+    return version == 4 ? open_ipv4(p, summed) : drop_reason::ip_malformed;
 }
 
 const std::uint8_t* destination_of(const packet& p) noexcept {
@@ -394,6 +396,18 @@ std::uint32_t flow_hash_of(const packet& p) noexcept {
 drop_reason read_ports(packet& p) noexcept {
     return p.family == family::ipv4 ? parse_l4<4>(p, nullptr, false)
                                     : parse_l4<16>(p, nullptr, false);
+}
+
+void complete_checksum(const packet& ip) noexcept {
+    packet p = ip;
+    if (open_ip(p) != drop_reason::none) return;
+    if (p.family == family::ipv4) {
+        const std::uint16_t fragment = p.ipv4().fragment.host();
+        if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) return;
+        (void)parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source), true);
+    } else if (find_upper_layer(p) == drop_reason::none) {
+        (void)parse_l4<16>(p, p.ipv6().source.data(), true);
+    }
 }
 
 bool is_esp_in_udp(const packet& p, const tables& shared) noexcept {

@@ -2,9 +2,10 @@
 //
 // From a received frame to an IP packet with its flow known.
 //
-// Checks every length before it believes it.  Completes the upper-layer checksums that a virtual
-// device left unfinished.  Takes off VLAN tags: with its port they name the interface a packet came
-// in by.  Does not: reassemble, follow source routes.
+// Checks every length before it believes it, and the IPv4 header's checksum unless the device has
+// found it right.  Completes the upper-layer checksums that a virtual device left unfinished.  Takes
+// off VLAN tags: with its port they name the interface a packet came in by.  Does not: reassemble,
+// follow source routes.
 #pragma once
 
 #include "fastpath/stage.h"
@@ -43,6 +44,10 @@ namespace esplane::fastpath {
 /// Sets the ports, or what ipsec::flow has in their place, of a packet whose family, protocol and
 /// l4_offset are known.  Anything but none: there are not enough bytes for them.
 [[nodiscard]] drop_reason read_ports(packet& p) noexcept;
+
+/// Completes the upper-layer checksum of an IP packet that is not parsed, where a virtual device
+/// left it unfinished.  Nothing else changes.
+void complete_checksum(const packet& ip) noexcept;
 
 /// Whether a packet for the machine, its ports known, is ESP in UDP (RFC 3948): to a port that
 /// carries it, not a keepalive, no non-ESP marker.

@@ -55,7 +55,8 @@ class port {
     [[nodiscard]] virtual unsigned lanes() const noexcept { return 1; }
 
     /// Takes up to `into.size()` frames that have arrived.  Each packet is fully set: data,
-    /// length, headroom, tailroom, owner, handle; the rest zero.  Returns how many.
+    /// length, headroom, tailroom, owner, handle; flags where the device has looked at checksums;
+    /// the rest zero.  Returns how many.
     [[nodiscard]] virtual std::size_t receive(unsigned lane, std::span<packet> into) noexcept = 0;
 
     /// Sends frames, whoever owns their buffers.  Returns how many were taken, from the front;

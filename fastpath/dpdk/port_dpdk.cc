@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
@@ -118,8 +119,8 @@ std::size_t dpdk_port::receive(unsigned lane, std::span<packet> into) noexcept {
     std::size_t kept = 0;
     for (unsigned i = 0; i < n; ++i) {
         rte_mbuf* m = mbufs[i];
-        if (m->nb_segs > 1) [[unlikely]]
-            m = linearise(l, m);
+        if (!is_whole_and_ours(*m)) [[unlikely]]
+            m = bring_in(l, m);
         if (m == nullptr) continue;
         bytes += m->data_len;
         describe_mbuf(into[kept++], *m, memory_);
@@ -129,22 +130,24 @@ std::size_t dpdk_port::receive(unsigned lane, std::span<packet> into) noexcept {
     return kept;
 }
 
-/// A frame in several mbufs as a frame in one; nullptr, counted, where it does not fit.
-rte_mbuf* dpdk_port::linearise(lane_state& l, rte_mbuf* chain) noexcept {
+/// A frame in several mbufs, or in memory that others hold too, as a frame in one of ours; nullptr
+/// where there is none, or it does not fit.  Counted.
+rte_mbuf* dpdk_port::bring_in(lane_state& l, rte_mbuf* frame) noexcept {
     rte_mbuf* whole = rte_pktmbuf_alloc(pool_);
-    char* to = whole != nullptr && chain->pkt_len <= rte_pktmbuf_tailroom(whole)
-                   ? rte_pktmbuf_append(whole, static_cast<std::uint16_t>(chain->pkt_len))
-                   : nullptr;
-    for (const rte_mbuf* m = chain; to != nullptr && m != nullptr; m = m->next) {
-        std::memcpy(to, rte_pktmbuf_mtod(m, const char*), m->data_len);
-        to += m->data_len;
+    if (whole == nullptr) {
+        l.rx_no_buffer.add(1);
+    } else if (frame->pkt_len > rte_pktmbuf_tailroom(whole)) {
+        l.rx_oversized.add(1);
+        rte_pktmbuf_free(std::exchange(whole, nullptr));
+    } else {
+        char* to = rte_pktmbuf_append(whole, static_cast<std::uint16_t>(frame->pkt_len));
+        for (const rte_mbuf* m = frame; m != nullptr; to += m->data_len, m = m->next)
+            std::memcpy(to, rte_pktmbuf_mtod(m, const char*), m->data_len);
+        whole->packet_type = frame->packet_type;
+        whole->ol_flags = frame->ol_flags & said_of_checksums;
+        (frame->nb_segs > 1 ? l.rx_linearised : l.rx_shared).add(1);
     }
-    if (to == nullptr) {
-        rte_pktmbuf_free(whole);
-        whole = nullptr;
-    }
-    (to != nullptr ? l.rx_linearised : l.rx_oversized).add(1);
-    rte_pktmbuf_free(chain);
+    rte_pktmbuf_free(frame);
     return whole;
 }
 
@@ -256,6 +259,7 @@ port_counters dpdk_port::counters() const noexcept {
         c.rx_packets += l->rx_packets.get();
         c.rx_bytes += l->rx_bytes.get();
         c.rx_linearised += l->rx_linearised.get();
+        c.rx_no_buffer += l->rx_no_buffer.get();
         c.tx_packets += l->tx_packets.get();
         c.tx_bytes += l->tx_bytes.get();
         c.tx_full += l->tx_full.get();
@@ -264,18 +268,20 @@ port_counters dpdk_port::counters() const noexcept {
         c.punt_full += l->punt_full.get();
         c.kernel_denied += l->denied.get();
     }
-    if (device_) c.rx_no_buffer = device_->rx_lost();
+    if (device_) c.rx_no_buffer += device_->rx_lost();
     return c;
 }
 
 std::vector<named_count> dpdk_port::extended_counters() const {
     std::vector<named_count> all;
-    std::uint64_t relayed = 0, oversized = 0;
+    std::uint64_t relayed = 0, shared = 0, oversized = 0;
     for (const auto& l : lanes_) {
         relayed += l->relayed.get();
+        shared += l->rx_shared.get();
         oversized += l->rx_oversized.get();
     }
     all.push_back({"machine_relayed", relayed});
+    all.push_back({"rx_shared", shared});
     all.push_back({"rx_oversized", oversized});
     if (device_)
         for (named_count& one : device_->extended_counters())

@@ -7,9 +7,10 @@
 //   the machine's stack ◄── TAP ◄───────'
 //   the machine's stack ──► TAP ── relay, held to the rules ── tx burst ──► device
 //
-// A lane is a pair of queues.  mbufs are packets without a copy, whichever port received them;
-// frames of other owners are copied.  A device that is pulled out, or that its driver gives up, is
-// closed when no worker looks at it any more, and looked for once a second.
+// A lane is a pair of queues.  mbufs are packets without a copy, whichever port received them.
+// Copied are frames in several mbufs, frames that somebody beside us holds (the path writes into
+// them) and, to be sent, frames of other owners.  A device that is pulled out, or that its driver
+// gives up, is closed when no worker looks at it any more, and looked for once a second.
 //
 // Threads: as port.h says.
 #pragma once
@@ -82,7 +83,7 @@ class dpdk_port final : public port {
 
   private:
     struct alignas(64) lane_state {
-        counter rx_packets, rx_bytes, rx_linearised, rx_oversized;
+        counter rx_packets, rx_bytes, rx_linearised, rx_shared, rx_oversized, rx_no_buffer;
         counter tx_packets, tx_bytes, tx_full, tx_copied;
         counter punted, punt_full, relayed, denied;
         unsigned loops = 0; ///< since the TAP was last looked at
@@ -95,7 +96,7 @@ class dpdk_port final : public port {
     [[nodiscard]] result<void> start();
     void take_down();
     void follow_twin();
-    [[nodiscard]] rte_mbuf* linearise(lane_state& l, rte_mbuf* chain) noexcept;
+    [[nodiscard]] rte_mbuf* bring_in(lane_state& l, rte_mbuf* frame) noexcept;
     [[nodiscard]] rte_mbuf* copy_of(const packet& p) noexcept;
     [[nodiscard]] std::size_t transmit(unsigned lane, rte_mbuf** mbufs, std::size_t n) noexcept;
     [[nodiscard]] bool relay_one(unsigned lane, machine_rules& rules) noexcept;

@@ -164,6 +164,26 @@ TEST_F(Machine, TakesNothingOfAnotherStation) {
     EXPECT_EQ(drops(drop_reason::frame_other_station), 1u);
 }
 
+/// The stack would drop them: a TAP does not say that the checksum is unfinished.
+TEST_F(Machine, CompletesChecksumsOfWhatItTakes) {
+    for (const family f : {family::ipv4, family::ipv6}) {
+        packet_spec ike = to_machine(f);
+        ike.destination_port = 500;
+        const frame whole = make_packet(ike);
+        const std::size_t header =
+            f == family::ipv4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header);
+        const std::size_t addresses = f == family::ipv4 ? 4 : 16;
+        frame unfinished = whole;
+        wire::store(&unfinished[header + 6],
+                    wire::checksum_fold(wire::checksum_pseudo(
+                        &whole[header - 2 * addresses], &whole[header - addresses], addresses,
+                        wire::proto_udp, static_cast<std::uint32_t>(whole.size() - header))));
+        plain.punted.clear();
+        arrives(with_ethernet(unfinished));
+        EXPECT_EQ(plain.punted, std::vector<frame>{with_ethernet(whole)});
+    }
+}
+
 TEST_F(Machine, TakesIkeAndNeighbourDiscoveryPastAnInPolicy) {
     gateway.add_tunnel({});
     for (const family f : {family::ipv4, family::ipv6}) {

@@ -26,12 +26,14 @@ struct parsed {
     packet p;
     drop_reason why;
 
-    explicit parsed(frame f, bool checksums = true, std::span<const ipsec::address> locals = {})
+    explicit parsed(frame f, bool checksums = true, std::span<const ipsec::address> locals = {},
+                    std::uint16_t flags = 0)
         : bytes(std::move(f)) {
         bytes.shrink_to_fit();
         const auto routes = fastpath::fib::everywhere(0, 1500, locals);
         p.data = bytes.data();
         p.length = static_cast<std::uint32_t>(bytes.size());
+        p.flags = flags;
         why = fastpath::parse_ip(p, *routes, checksums);
         p.next = nullptr; // `routes` ends here
     }
@@ -188,6 +190,16 @@ TEST(Parse, TakesNoHeaderWithAWrongChecksum) {
         }
 }
 
+TEST(Parse, SumsNoHeaderThatTheDeviceFoundRight) {
+    frame f = make_packet({});
+    f[10] ^= 1;
+    EXPECT_EQ(parsed(f).why, drop_reason::ip_checksum);
+    const parsed r(f, true, {}, packet_flag::ip_sum_good);
+    EXPECT_EQ(r.why, drop_reason::none);
+    EXPECT_EQ(r.p.flags & packet_flag::ip_sum_good, 0)
+        << "it would be taken for the inner header's";
+}
+
 TEST(Parse, SkipsIpv4Options) {
     for (std::size_t words = 0; words <= 10; ++words) {
         frame f = make_packet({});
@@ -257,6 +269,14 @@ TEST(Parse, CompletesAnUnfinishedChecksumAndLeavesAFinishedOne) {
                 EXPECT_EQ(plain_sum(summed), 0xffff) << int(protocol) << ' ' << length;
                 EXPECT_EQ(parsed(r.bytes).bytes, r.bytes) << "finished, and changed again";
                 EXPECT_EQ(parsed(whole, false).bytes, whole) << "changed where nobody asked";
+                EXPECT_EQ(parsed(whole, true, {}, packet_flag::l4_sum_done).bytes, whole)
+                    << "changed what the device called finished";
+                frame not_parsed = whole;
+                packet p;
+                p.data = not_parsed.data();
+                p.length = static_cast<std::uint32_t>(not_parsed.size());
+                fastpath::complete_checksum(p);
+                EXPECT_EQ(not_parsed, r.bytes) << "completed otherwise where it is not parsed";
             }
 }
 
