@@ -93,7 +93,10 @@ class fib {
     }
     template <unsigned Bytes>
     [[nodiscard]] route_target find(std::uint16_t vrf,
-                                    const std::uint8_t* destination) const noexcept;
+                                    const std::uint8_t* destination) const noexcept {
+        return vrf == 0 ? target(find_in_main<Bytes>(destination))
+                        : target(find_in_vrf<Bytes>(vrf, destination));
+    }
 
     /// Whether all tables lie in the near caches, so that looking up a burst together gains
     /// nothing.
@@ -168,6 +171,13 @@ class fib {
     [[nodiscard]] route_target target(std::uint32_t number) const noexcept {
         return std::atomic_ref<route_target>(targets_[number]).load(std::memory_order_acquire);
     }
+    template <unsigned Bytes>
+    [[nodiscard]] std::uint32_t find_in_main(const std::uint8_t* destination) const noexcept {
+        return main_.load(std::memory_order_acquire)->of<Bytes>().find(destination);
+    }
+    template <unsigned Bytes>
+    [[nodiscard]] std::uint32_t find_in_vrf(std::uint16_t vrf,
+                                            const std::uint8_t* destination) const noexcept;
     [[nodiscard]] const vrf_tables* tables_of(std::uint16_t vrf) const noexcept {
         return vrfs_[vrf].load(std::memory_order_acquire);
     }
@@ -183,13 +193,12 @@ class fib {
 };
 
 template <unsigned Bytes>
-route_target fib::find(std::uint16_t vrf, const std::uint8_t* destination) const noexcept {
-    std::uint32_t number = next_hops::missing;
-    if (vrf != 0) [[unlikely]]
-        if (const vrf_tables* own = tables_of(vrf)) number = own->of<Bytes>().find(destination);
-    if (number == next_hops::missing) [[likely]]
-        number = main_.load(std::memory_order_acquire)->of<Bytes>().find(destination);
-    return target(number);
+[[gnu::noinline]] std::uint32_t fib::find_in_vrf(std::uint16_t vrf,
+                                                 const std::uint8_t* destination) const noexcept {
+    const vrf_tables* own = tables_of(vrf);
+    const std::uint32_t number =
+        own != nullptr ? own->of<Bytes>().find(destination) : next_hops::missing;
+    return number != next_hops::missing ? number : find_in_main<Bytes>(destination);
 }
 
 } // namespace esplane::fastpath

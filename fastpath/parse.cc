@@ -12,27 +12,36 @@ namespace {
 
 using ipsec::family;
 
+constexpr unsigned ipv4_words = sizeof(wire::ipv4_header) / 4; ///< where there are no options
 constexpr unsigned max_extension_headers = 8;
 constexpr unsigned max_tags = 4; ///< of a frame, those of priority alone among them
 constexpr std::uint16_t vid_mask = 0x0fff;
 constexpr std::size_t checksum_at_tcp = 16;
 constexpr std::size_t checksum_at_udp = 6;
 
+/// Puts the whole checksum where that of the pseudo-header stands.
+[[gnu::cold, gnu::noinline]] void finish_checksum(packet& p, std::size_t at) noexcept {
+    std::uint8_t* l4 = p.data + p.l4_offset;
+    if (wire::load<std::uint16_t>(l4 + at) == 0) return; // none at all: a folded sum is never 0
+    // The field itself stands for the pseudo-header in this sum.
+    wire::be16 sum = wire::checksum_finish(wire::checksum_add(0, l4, p.length - p.l4_offset));
+    if (p.protocol == wire::proto_udp && sum == wire::be16()) sum = wire::be16(0xffff);
+    wire::store(l4 + at, sum);
+}
+
 /// A virtual device hands over TCP and UDP whose checksum field holds only the sum of the
 /// pseudo-header.  Such a field is completed; a finished one that happens to equal the sum comes
 /// out as it was.
+///
+/// at   where the field is; the packet holds it
 template <std::size_t AddressLength>
-void complete_checksum(packet& p, const std::uint8_t* addresses, std::size_t at) noexcept {
-    std::uint8_t* l4 = p.data + p.l4_offset;
-    const std::uint32_t length = p.length - p.l4_offset;
-    if (length < at + 2) return;
-    const std::uint64_t pseudo = wire::checksum_pseudo(addresses, addresses + AddressLength,
-                                                       AddressLength, p.protocol, length);
-    if (wire::load<std::uint16_t>(l4 + at) != wire::checksum_fold(pseudo)) return;
-    // The field itself stands for the pseudo-header in this sum.
-    wire::be16 sum = wire::checksum_finish(wire::checksum_add(0, l4, length));
-    if (p.protocol == wire::proto_udp && sum == wire::be16()) sum = wire::be16(0xffff);
-    wire::store(l4 + at, sum);
+[[gnu::always_inline]] inline void complete_field(packet& p, const std::uint8_t* addresses,
+                                                  std::size_t at) noexcept {
+    const std::uint64_t pseudo = wire::checksum_pseudo(
+        addresses, addresses + AddressLength, AddressLength, p.protocol, p.length - p.l4_offset);
+    const auto field = wire::load<std::uint16_t>(p.data + p.l4_offset + at);
+    if (wire::sums_to_ones(pseudo + static_cast<std::uint16_t>(~field))) [[unlikely]]
+        finish_checksum(p, at);
 }
 
 /// The halves of a GRE key stand for ports, where there is one (RFC 2890).
@@ -48,21 +57,11 @@ drop_reason parse_gre(packet& p, const std::uint8_t* gre, std::uint32_t length) 
     return drop_reason::none;
 }
 
-/// Ports, or what ipsec::flow has in their place.
-template <std::size_t AddressLength>
-drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) noexcept {
+/// Of what is neither TCP nor UDP.
+[[gnu::noinline]] drop_reason parse_rare_l4(packet& p) noexcept {
     const std::uint8_t* l4 = p.data + p.l4_offset;
     const std::uint32_t length = p.length - p.l4_offset;
     switch (p.protocol) {
-    case wire::proto_tcp:
-    case wire::proto_udp:
-        if (length < 8) return drop_reason::ip_malformed;
-        p.source_port = wire::load<wire::be16>(l4);
-        p.destination_port = wire::load<wire::be16>(l4 + 2);
-        if (checksums && (p.flags & packet_flag::l4_sum_done) == 0)
-            complete_checksum<AddressLength>(
-                p, addresses, p.protocol == wire::proto_tcp ? checksum_at_tcp : checksum_at_udp);
-        return drop_reason::none;
     case wire::proto_sctp:
     case wire::proto_dccp:
     case wire::proto_udplite:
@@ -87,15 +86,27 @@ drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) n
     }
 }
 
-/// The folded sum of an IPv4 header.  Nearly all have 20 bytes: five words, no loop.
-std::uint16_t header_sum(const std::uint8_t* ip, unsigned length) noexcept {
-    std::uint64_t sum = std::uint64_t{wire::load<std::uint32_t>(ip)} +
-                        wire::load<std::uint32_t>(ip + 4) + wire::load<std::uint32_t>(ip + 8) +
-                        wire::load<std::uint32_t>(ip + 12) + wire::load<std::uint32_t>(ip + 16);
-    if (length > sizeof(wire::ipv4_header)) [[unlikely]]
-        sum = wire::checksum_add(sum, ip + sizeof(wire::ipv4_header),
-                                 length - sizeof(wire::ipv4_header));
-    return wire::checksum_fold(sum);
+/// Ports, or what ipsec::flow has in their place.
+template <std::size_t AddressLength>
+[[gnu::always_inline]] inline drop_reason parse_l4(packet& p, const std::uint8_t* addresses,
+                                                   bool checksums) noexcept {
+    const bool tcp = p.protocol == wire::proto_tcp;
+    if (!tcp && p.protocol != wire::proto_udp) {
+        p.source_port = p.destination_port = {};
+        return p.protocol == wire::proto_esp ? drop_reason::none : parse_rare_l4(p);
+    }
+    const std::uint8_t* l4 = p.data + p.l4_offset;
+    const std::uint32_t length = p.length - p.l4_offset;
+    if (length < 8) [[unlikely]]
+        return drop_reason::ip_malformed;
+    p.source_port = wire::load<wire::be16>(l4);
+    p.destination_port = wire::load<wire::be16>(l4 + 2);
+    if (!checksums || (p.flags & packet_flag::l4_sum_done) != 0) return drop_reason::none;
+    if (!tcp)
+        complete_field<AddressLength>(p, addresses, checksum_at_udp);
+    else if (length >= checksum_at_tcp + 2)
+        complete_field<AddressLength>(p, addresses, checksum_at_tcp);
+    return drop_reason::none;
 }
 
 /// Neither for the machine nor made by it.
@@ -117,15 +128,21 @@ bool is_confined_v6(const std::uint8_t* address) noexcept {
            address[15] <= 1;
 }
 
+[[gnu::cold, gnu::noinline]] bool must_stay_v4_after_all(const packet& p) noexcept {
+    const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
+    return passes_through(p) && (is_confined_v4(addresses) || is_confined_v4(addresses + 4));
+}
+
 /// Whether no router forwards the packet.  The first bytes of its addresses clear nearly all.
-bool must_stay_v4(const packet& p, const std::uint8_t* source,
-                  const std::uint8_t* destination) noexcept {
+[[gnu::always_inline]] inline bool must_stay_v4(const packet& p) noexcept {
+    // 0, 127, 224 and above
     const auto may_be = [](std::uint8_t first) {
-        return static_cast<std::uint8_t>(first - 1) >= 223 || first == 127;
+        return static_cast<std::uint8_t>((first ^ 127) - 1) >= 126;
     };
-    if (!may_be(source[0]) && !may_be(destination[0])) [[likely]]
-        return false;
-    return passes_through(p) && (is_confined_v4(source) || is_confined_v4(destination));
+    const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
+    if (may_be(addresses[0]) || may_be(addresses[4])) [[unlikely]]
+        return must_stay_v4_after_all(p);
+    return false;
 }
 
 bool must_stay_v6(const packet& p, const std::uint8_t* source,
@@ -139,14 +156,28 @@ bool must_stay_v6(const packet& p, const std::uint8_t* source,
     return passes_through(p) && (is_confined_v6(source) || is_confined_v6(destination));
 }
 
-/// What must be right before the destination may be looked up.
-[[gnu::always_inline]] inline drop_reason open_ipv4(packet& p, bool summed) noexcept {
-    if (p.length < sizeof(wire::ipv4_header)) return drop_reason::ip_malformed;
+/// Nearly all headers have 20 bytes: five words, no loop.
+[[gnu::always_inline]] inline std::uint64_t header_sum(const std::uint8_t* ip,
+                                                       unsigned length) noexcept {
+    const std::uint64_t sum =
+        std::uint64_t{wire::load<std::uint32_t>(ip)} + wire::load<std::uint32_t>(ip + 4) +
+        wire::load<std::uint32_t>(ip + 8) + wire::load<std::uint32_t>(ip + 12) +
+        wire::load<std::uint32_t>(ip + 16);
+    return wire::checksum_add(sum, ip + sizeof(wire::ipv4_header),
+                              length - sizeof(wire::ipv4_header));
+}
+
+/// What must be right before the destination may be looked up.  `header` bytes are there.
+///
+/// summed   whether the device has found the header's checksum right
+[[gnu::always_inline]] inline drop_reason open_ipv4(packet& p, unsigned header,
+                                                    bool summed) noexcept {
     const wire::ipv4_header& ip = p.ipv4();
-    const unsigned header = (ip.version_ihl & 0x0f) * 4u;
     const unsigned total = ip.total_length.host();
-    if (header < sizeof ip || total < header || total > p.length) return drop_reason::ip_malformed;
-    if (!summed && header_sum(p.data, header) != 0xffff) return drop_reason::ip_checksum;
+    if (total < header || total > p.length) [[unlikely]]
+        return drop_reason::ip_malformed;
+    if (!summed && !wire::sums_to_ones(header_sum(p.data, header))) [[unlikely]]
+        return drop_reason::ip_checksum;
     p.extend(static_cast<int>(total) - static_cast<int>(p.length)); // Ethernet padding
     p.family = family::ipv4;
     p.protocol = ip.protocol;
@@ -157,12 +188,13 @@ bool must_stay_v6(const packet& p, const std::uint8_t* source,
 
 /// The rest, once p.next is known.
 [[gnu::always_inline]] inline drop_reason parse_ipv4(packet& p, bool checksums) noexcept {
-    const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
-    if (must_stay_v4(p, addresses, addresses + 4)) return drop_reason::ip_scope;
+    if (must_stay_v4(p)) [[unlikely]]
+        return drop_reason::ip_scope;
     const std::uint16_t fragment = p.ipv4().fragment.host();
+    if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) [[unlikely]]
+        return drop_reason::fragment;
     if ((fragment & wire::ipv4_df) != 0) p.flags |= packet_flag::dont_fragment;
-    if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) return drop_reason::fragment;
-    return parse_l4<4>(p, addresses, checksums);
+    return parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source), checksums);
 }
 
 /// Walks the extension headers to what selectors compare.
@@ -209,41 +241,89 @@ drop_reason parse_ipv6(packet& p, bool checksums) noexcept {
     return parse_l4<16>(p, ip.source.data(), checksums);
 }
 
-inline drop_reason open_ip(packet& p) noexcept {
-    const bool summed = (p.flags & packet_flag::ip_sum_good) != 0;
-    p.flags &= packet_flag::created | packet_flag::l4_sum_done;
-    p.source_port = p.destination_port = {};
+/// Of IPv6, and of IPv4 with options.
+[[gnu::noinline]] drop_reason open_rare_ip(packet& p, bool summed) noexcept {
     if (p.length == 0) return drop_reason::ip_malformed;
-    const unsigned version = p.data[0] >> 4;
+    const unsigned version = p.data[0] >> 4, words = p.data[0] & 0x0f;
     if (version == 6) return open_ipv6(p);
-    return version == 4 ? open_ipv4(p, summed) : drop_reason::ip_malformed;
+    if (version != 4 || words < ipv4_words || p.length < words * 4)
+        return drop_reason::ip_malformed;
+    return open_ipv4(p, words * 4, summed);
 }
 
+/// Whether it is an IPv4 packet without options.
+[[gnu::always_inline]] inline bool is_plain_ipv4(const packet& p) noexcept {
+    return p.length >= sizeof(wire::ipv4_header) && p.data[0] == (4 << 4 | ipv4_words);
+}
+
+/// Clears the flags that parsing sets.  Returns whether the device has found the IPv4 header's
+/// checksum right: that is not kept, it would be taken for the inner header's.
+[[gnu::always_inline]] inline bool reset_flags(packet& p) noexcept {
+    const bool summed = (p.flags & packet_flag::ip_sum_good) != 0;
+    p.flags &= packet_flag::created | packet_flag::l4_sum_done;
+    return summed;
+}
+
+[[gnu::always_inline]] inline drop_reason open_ip(packet& p) noexcept {
+    const bool summed = reset_flags(p);
+    return is_plain_ipv4(p) ? open_ipv4(p, sizeof(wire::ipv4_header), summed)
+                            : open_rare_ip(p, summed);
+}
+
+/// Bytes   of an address
+template <std::size_t Bytes>
 const std::uint8_t* destination_of(const packet& p) noexcept {
-    return p.data + (p.family == family::ipv4 ? offsetof(wire::ipv4_header, destination)
-                                              : offsetof(wire::ipv6_header, destination));
+    return p.data + (Bytes == 4 ? offsetof(wire::ipv4_header, destination)
+                                : offsetof(wire::ipv6_header, destination));
 }
 
 /// As parse_routed(), to one of several hops.
+template <std::size_t Bytes>
 [[gnu::noinline]] drop_reason parse_spread(packet& p, const hop_group& to,
                                            bool checksums) noexcept {
     p.next = &to.choose(0);
-    const drop_reason why =
-        p.family == family::ipv4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
+    const drop_reason why = Bytes == 4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
     if (why == drop_reason::none) p.next = &to.choose(flow_hash_of(p));
     return why;
 }
 
 /// The rest of a packet that open_ip() took, by what its destination leads to.
-inline drop_reason parse_routed(packet& p, route_target to, bool checksums) noexcept {
+template <std::size_t Bytes>
+[[gnu::always_inline]] inline drop_reason parse_routed(packet& p, route_target to,
+                                                       bool checksums) noexcept {
     if (to.is_group()) [[unlikely]]
-        return parse_spread(p, to.group(), checksums);
+        return parse_spread<Bytes>(p, to.group(), checksums);
     p.next = &to.only();
-    const drop_reason why =
-        p.family == family::ipv4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
-    if (why == drop_reason::none && p.next->kind == adjacency_kind::local)
-        p.flags |= packet_flag::for_machine;
-    return why;
+    if (p.next->kind == adjacency_kind::local) p.flags |= packet_flag::for_machine;
+    return Bytes == 4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
+}
+
+template <std::size_t Bytes>
+[[gnu::always_inline]] inline drop_reason parse_opened(packet& p, const fib& routes,
+                                                       bool checksums) noexcept {
+    const route_target to =
+        routes.find<Bytes>(routes.vrf_at(p.interface), destination_of<Bytes>(p));
+    return parse_routed<Bytes>(p, to, checksums);
+}
+
+/// Of IPv6, and of IPv4 with options.
+[[gnu::noinline]] drop_reason parse_rare_ip(packet& p, const fib& routes, bool checksums,
+                                            bool summed) noexcept {
+    if (const drop_reason why = open_rare_ip(p, summed); why != drop_reason::none) return why;
+    return p.family == family::ipv4 ? parse_opened<4>(p, routes, checksums)
+                                    : parse_opened<16>(p, routes, checksums);
+}
+
+/// parse_ip(), with the usual case in place.
+[[gnu::always_inline]] inline drop_reason parse_here(packet& p, const fib& routes,
+                                                     bool checksums) noexcept {
+    const bool summed = reset_flags(p);
+    if (!is_plain_ipv4(p)) [[unlikely]]
+        return parse_rare_ip(p, routes, checksums, summed);
+    if (const drop_reason why = open_ipv4(p, sizeof(wire::ipv4_header), summed);
+        why != drop_reason::none)
+        return why;
+    return parse_opened<4>(p, routes, checksums);
 }
 
 bool is_ip(std::uint16_t type) noexcept {
@@ -258,7 +338,8 @@ void strip(packet& p, std::uint32_t l2) noexcept {
 
 /// The IP packet behind tags, and the interface they name.  A tag of VID 0 carries a priority
 /// alone.
-drop_reason strip_tags(packet& p, const fib& routes, std::uint16_t type) noexcept {
+[[gnu::noinline]] drop_reason strip_tags(packet& p, const fib& routes,
+                                         std::uint16_t type) noexcept {
     vlan_tags tags;
     std::uint32_t at = sizeof(wire::ethernet_header);
     for (unsigned n = 0; type == wire::ethertype_8021q || type == wire::ethertype_8021ad; ++n) {
@@ -280,8 +361,9 @@ drop_reason strip_tags(packet& p, const fib& routes, std::uint16_t type) noexcep
 }
 
 /// The IP packet behind an Ethernet header.
-drop_reason strip_ethernet(packet& p, const fib& routes) noexcept {
-    if (p.length < sizeof(wire::ethernet_header) + 1) return drop_reason::frame_malformed;
+[[gnu::always_inline]] inline drop_reason strip_ethernet(packet& p, const fib& routes) noexcept {
+    if (p.length < sizeof(wire::ethernet_header) + 1) [[unlikely]]
+        return drop_reason::frame_malformed;
     const auto type = wire::load<wire::be16>(p.data + offsetof(wire::ethernet_header, type)).host();
     if (!is_ip(type)) [[unlikely]]
         return strip_tags(p, routes, type);
@@ -294,11 +376,12 @@ struct sorted {
     packet_list& esp;
     packet_list& clear;
 
-    void take(stage& s, packet& p, drop_reason why) const noexcept {
-        if (why != drop_reason::none)
+    [[gnu::always_inline]] void take(stage& s, packet& p, drop_reason why) const noexcept {
+        if (why != drop_reason::none) [[unlikely]]
             s.drop(p, why);
-        else if ((p.flags & packet_flag::for_machine) != 0 &&
-                 (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared)))
+        else if ((p.flags & packet_flag::for_machine) == 0)
+            clear.push(p);
+        else if (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared))
             esp.push(p);
         else
             clear.push(p);
@@ -309,7 +392,7 @@ struct sorted {
 void parse_each(stage& s, std::span<packet> frames, bool ethernet, const sorted& to) noexcept {
     for (packet& p : frames) {
         drop_reason why = ethernet ? strip_ethernet(p, s.routes) : drop_reason::none;
-        if (why == drop_reason::none) why = parse_ip(p, s.routes, true);
+        if (why == drop_reason::none) why = parse_here(p, s.routes, true);
         to.take(s, p, why);
     }
 }
@@ -329,7 +412,8 @@ struct lookups {
 
     void add(packet& p, std::uint16_t vrf) noexcept {
         packets[count] = &p;
-        destinations[count] = destination_of(p);
+        destinations[count] =
+            p.family == family::ipv4 ? destination_of<4>(p) : destination_of<16>(p);
         tables[count++] = {p.family, vrf};
     }
     /// Nearly always one run takes all.
@@ -365,18 +449,16 @@ void parse_together(stage& s, std::span<packet> frames, bool ethernet, const sor
     whole.resolve(s.routes);
     for (unsigned i = 0; i < whole.count; ++i) {
         packet& p = *whole.packets[i];
-        to.take(s, p, parse_routed(p, whole.targets[i], true));
+        to.take(s, p,
+                p.family == family::ipv4 ? parse_routed<4>(p, whole.targets[i], true)
+                                         : parse_routed<16>(p, whole.targets[i], true));
     }
 }
 
 } // namespace
 
 drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept {
-    if (const drop_reason why = open_ip(p); why != drop_reason::none) return why;
-    const std::uint16_t vrf = routes.vrf_at(p.interface);
-    const route_target to = p.family == family::ipv4 ? routes.find<4>(vrf, destination_of(p))
-                                                     : routes.find<16>(vrf, destination_of(p));
-    return parse_routed(p, to, checksums);
+    return parse_here(p, routes, checksums);
 }
 
 std::uint32_t flow_hash_of(const packet& p) noexcept {
@@ -420,6 +502,7 @@ bool is_esp_in_udp(const packet& p, const tables& shared) noexcept {
 void parse_own(stage& s, std::span<packet> packets, packet_list& clear) noexcept {
     for (packet& p : packets) {
         const adjacency* const way_out = p.next;
+        p.interface = s.routes.interfaces().find_tunnel(way_out->if_id); // none: of no VRF
         if (const drop_reason why = parse_ip(p, s.routes, false); why != drop_reason::none) {
             s.drop(p, why);
             continue;

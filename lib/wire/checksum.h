@@ -36,6 +36,11 @@ namespace esplane::wire {
     return static_cast<std::uint16_t>(sum);
 }
 
+/// Whether a sum folds to 0xffff, as that of a message with a right checksum does.  `sum` is not 0.
+[[nodiscard]] constexpr bool sums_to_ones(std::uint64_t sum) noexcept {
+    return sum % 0xffff == 0; // folding is taking the remainder; a multiplication tells
+}
+
 /// The checksum field for a message whose checksum field was zero when summed.
 [[nodiscard]] constexpr be16 checksum_finish(std::uint64_t sum) noexcept {
     return be16::from_network(static_cast<std::uint16_t>(~checksum_fold(sum)));
@@ -50,7 +55,7 @@ namespace esplane::wire {
                                                    std::uint32_t length) noexcept {
     std::uint64_t sum = checksum_add(0, source, address_length);
     sum = checksum_add(sum, destination, address_length);
-    return sum + be32(length).network() + be32(protocol).network();
+    return sum + be32(length + protocol).network();
 }
 
 /// Corrects `checksum` for a 16-bit word that changed from `before` to `after` (RFC 1624, eq. 3).
