@@ -37,6 +37,7 @@ using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 using ::testing::UnorderedElementsAreArray;
 
 TEST(EalCommandLine, UsesHugePagesWhereThereAreSomeAndNoneWhereNot) {
@@ -129,8 +130,25 @@ class DpdkPort : public ::testing::Test {
             std::memset(rte_pktmbuf_append(next, bytes), 'a' + static_cast<int>(i), bytes);
             ASSERT_EQ(rte_pktmbuf_chain(head, next), 0);
         }
-        ASSERT_EQ(rte_eth_tx_burst(number_of(port), 0, &head, 1), 1);
+        put(port, head);
     }
+    /// Puts a frame on a ring as it is.
+    static void put(const dpdk_port& port, rte_mbuf* m) {
+        ASSERT_EQ(rte_eth_tx_burst(number_of(port), 0, &m, 1), 1);
+    }
+    /// A frame of ours, its mbuf complete: to be put on a ring.
+    packet frame_with(const std::string& text) {
+        packet p = packet_with(memory, text);
+        (void)rte_pktmbuf_append(mbuf_of(p), static_cast<std::uint16_t>(text.size()));
+        return p;
+    }
+    static std::uint64_t extended(const dpdk_port& port, const std::string& name) {
+        for (const named_count& c : port.extended_counters())
+            if (c.name == name) return c.value;
+        ADD_FAILURE() << "nothing counts " << name;
+        return 0;
+    }
+    static rte_mbuf* mbuf_of(const packet& p) { return reinterpret_cast<rte_mbuf*>(p.handle); }
 
     mbuf_memory memory;
     std::array<packet, max_burst> burst;
@@ -276,10 +294,91 @@ TEST_F(DpdkPort, DropsAndCountsAFrameThatFitsNoBuffer) {
     put_chain(*port, pool, 4, 2000);
     EXPECT_EQ(port->receive(0, burst), 0u);
     EXPECT_EQ(port->counters().rx_packets, 0u);
-    std::uint64_t oversized = 0;
-    for (const named_count& c : port->extended_counters())
-        if (c.name == "rx_oversized") oversized = c.value;
-    EXPECT_EQ(oversized, 1u);
+    EXPECT_EQ(extended(*port, "rx_oversized"), 1u);
+    EXPECT_EQ(port->counters().rx_no_buffer, 0u);
+}
+
+/// The path writes into what it receives.
+TEST_F(DpdkPort, CopiesAFrameThatAnotherHoldsToo) {
+    const auto port = open("net_ring_shared");
+    packet sent = frame_with("held twice");
+    rte_mbuf_refcnt_update(mbuf_of(sent), 1);
+    put(*port, mbuf_of(sent));
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    EXPECT_NE(burst[0].handle, sent.handle);
+    EXPECT_EQ(text_of(burst[0]), "held twice");
+    std::memset(burst[0].data, 'x', burst[0].length);
+    EXPECT_EQ(text_of(sent), "held twice");
+    EXPECT_EQ(rte_mbuf_refcnt_read(mbuf_of(sent)), 1) << "the port still holds it";
+    EXPECT_EQ(extended(*port, "rx_shared"), 1u);
+    EXPECT_EQ(port->counters().rx_linearised, 0u);
+    release(sent);
+    release(burst[0]);
+}
+
+TEST_F(DpdkPort, CopiesAClone) {
+    const auto port = open("net_ring_clone");
+    packet original = frame_with("the original");
+    rte_mbuf* const clone = rte_pktmbuf_clone(mbuf_of(original), mbuf_of(original)->pool);
+    ASSERT_NE(clone, nullptr);
+    put(*port, clone);
+    ASSERT_EQ(port->receive(0, burst), 1u);
+    EXPECT_EQ(text_of(burst[0]), "the original");
+    std::memset(burst[0].data, 'x', burst[0].length);
+    EXPECT_EQ(text_of(original), "the original");
+    EXPECT_EQ(rte_mbuf_refcnt_read(mbuf_of(original)), 1);
+    EXPECT_EQ(extended(*port, "rx_shared"), 1u);
+    release(original);
+    release(burst[0]);
+}
+
+TEST_F(DpdkPort, CountsWhatItCannotCopyForWantOfABuffer) {
+    const auto port = open("net_ring_empty");
+    auto* pool = *memory.make_pool("elsewhere", 63, 100, -1);
+    std::vector<packet> taken;
+    for (packet p; memory.allocate(p, 1);)
+        taken.push_back(p);
+    put_chain(*port, pool, 2, 10);
+    EXPECT_EQ(port->receive(0, burst), 0u);
+    EXPECT_EQ(port->counters().rx_no_buffer, 1u);
+    EXPECT_EQ(extended(*port, "rx_oversized"), 0u);
+    for (packet& p : taken)
+        release(p);
+    EXPECT_EQ(rte_mempool_avail_count(pool), 63u) << "what was lost is kept";
+}
+
+struct said_by_device {
+    std::uint64_t offload_flags;
+    std::uint32_t packet_type;
+    int flags; ///< packet_flag
+};
+
+TEST_F(DpdkPort, BelievesTheDeviceThatAChecksumIsRightAndNothingElse) {
+    const auto port = open("net_ring_sums");
+    constexpr std::uint64_t ip = RTE_MBUF_F_RX_IP_CKSUM_GOOD, l4 = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+    const said_by_device all[] = {
+        {0, 0, 0},
+        {ip, 0, packet_flag::ip_sum_good},
+        {l4, 0, packet_flag::l4_sum_done},
+        {ip | l4, RTE_PTYPE_L3_IPV4, packet_flag::ip_sum_good | packet_flag::l4_sum_done},
+        {RTE_MBUF_F_RX_IP_CKSUM_BAD | l4, 0, packet_flag::l4_sum_done},
+        {ip | RTE_MBUF_F_RX_L4_CKSUM_BAD, 0, packet_flag::ip_sum_good},
+        {RTE_MBUF_F_RX_IP_CKSUM_NONE | RTE_MBUF_F_RX_L4_CKSUM_NONE, 0, 0},
+        {ip | l4, RTE_PTYPE_TUNNEL_GRE, 0}, // of the inner headers
+        {ip, RTE_PTYPE_TUNNEL_ESP, packet_flag::ip_sum_good},
+    };
+    for (const said_by_device& one : all)
+        for (const bool shared : {false, true}) {
+            packet p = frame_with("x");
+            mbuf_of(p)->ol_flags = one.offload_flags;
+            mbuf_of(p)->packet_type = one.packet_type;
+            if (shared) rte_mbuf_refcnt_update(mbuf_of(p), 1);
+            put(*port, mbuf_of(p));
+            ASSERT_EQ(port->receive(0, burst), 1u);
+            EXPECT_EQ(burst[0].flags, one.flags) << one.offload_flags << ' ' << one.packet_type;
+            release(burst[0]);
+            if (shared) release(p);
+        }
 }
 
 TEST_F(DpdkPort, TakesAsManyLanesAsTheDeviceHasQueues) {
@@ -489,10 +588,13 @@ struct memif_wire {
     }
 };
 
-/// Two workers of their own threads, each with a queue of both ports.
+/// Two workers of their own threads, each with a queue of both ports.  Whatever the scheduler does
+/// nothing may be lost: all that a test sends fits each ring on its way.
 class DpdkQueues : public DpdkGateway {
   protected:
     static constexpr std::uint32_t a_queue = 200; ///< packets, one burst of 10 after the other
+    static constexpr std::uint32_t count = 2 * a_queue;
+    static_assert(count < handover_ring::size);
 
     void SetUp() override {
         plain = wire("lan");
@@ -500,6 +602,9 @@ class DpdkQueues : public DpdkGateway {
         ASSERT_TRUE(plain.comes_up() && secure.comes_up());
         ASSERT_EQ(plain.gateway->lanes(), 2u);
         ASSERT_EQ(secure.gateway->lanes(), 2u);
+        // A memif's server sends into buffers that its client gives, from its first look on.
+        collect(plain);
+        collect(secure);
         make_workers(*plain.gateway, *secure.gateway, 2);
         for (const auto& w : workers)
             ASSERT_TRUE(w->start());
@@ -519,30 +624,26 @@ class DpdkQueues : public DpdkGateway {
         return w;
     }
 
-    /// Sends packets numbered from 0 on by both queues of the plain wire, in turn.
-    void send_on_both() {
-        std::uint32_t number = 0;
-        while (number < 2 * a_queue) {
-            for (unsigned queue = 0; queue < 2; ++queue)
-                for (unsigned i = 0; i < 10; ++i)
-                    send_numbered(queue, number++);
-            collect();
+    /// Sends IP packets by both queues of a wire in turn, and waits for as many on the other.
+    void pass(memif_wire& from, memif_wire& to, const std::vector<tests::frame>& ip_packets) {
+        for (std::size_t i = 0; i < ip_packets.size(); ++i) {
+            send_frame(*from.outside, i / 10 % 2, tests::with_ethernet(ip_packets[i]));
+            if (i % 20 == 19) collect(to);
         }
-        for (int i = 0; i < 200 && arrived.size() < number; ++i) {
+        for (int i = 0; i < 2000 && arrived.size() < ip_packets.size() && losses().empty(); ++i) {
             std::this_thread::sleep_for(std::chrono::milliseconds(5));
-            collect();
+            collect(to);
         }
     }
-    void send_numbered(unsigned queue, std::uint32_t number) {
-        const tests::frame f = tests::with_ethernet(tests::make_packet(numbered(number)));
+    void send_frame(dpdk_port& by, unsigned queue, const tests::frame& f) {
         packet p = packet_with(memory, {reinterpret_cast<const char*>(f.data()), f.size()});
         packet* const one[] = {&p};
-        ASSERT_EQ(plain.outside->send(queue, one), 1u);
+        ASSERT_EQ(by.send(queue, one), 1u);
     }
-    /// Takes what arrived at the far end of the secure wire.
-    void collect() {
+    /// Takes what arrived at the far end of a wire.
+    void collect(memif_wire& from) {
         for (unsigned queue = 0; queue < 2; ++queue)
-            for (std::size_t n; (n = secure.outside->receive(queue, burst)) != 0;)
+            for (std::size_t n; (n = from.outside->receive(queue, burst)) != 0;)
                 for (std::size_t i = 0; i < n; ++i) {
                     const std::string text = text_of(burst[i]);
                     arrived.push_back(tests::without_ethernet({text.begin(), text.end()}));
@@ -550,18 +651,66 @@ class DpdkQueues : public DpdkGateway {
                     release(burst[i]);
                 }
     }
+    /// What the gateway lost, and why; "" where nothing.
+    [[nodiscard]] std::string losses() const {
+        std::string all;
+        const auto add = [&](std::string_view why, std::uint64_t n) {
+            if (n != 0) all += std::string(why) + ' ' + std::to_string(n) + ' ';
+        };
+        for (const auto& w : workers)
+            for (unsigned i = 0; i < drop_reason_count; ++i)
+                add(describe(static_cast<drop_reason>(i)).name, w->counters().dropped[i].get());
+        for (const dpdk_port* p : {plain.gateway.get(), secure.gateway.get()})
+            add(p->name() + " rx_no_buffer", p->counters().rx_no_buffer);
+        return all;
+    }
 
     memif_wire plain, secure;
     std::vector<tests::frame> arrived;
     std::array<std::uint32_t, 2> arrived_on{};
 };
 
+/// Numbered from 0 on, from a host of a site to one of the other.
+std::vector<tests::frame> packets_from(unsigned site, std::uint32_t count) {
+    std::vector<tests::frame> all;
+    for (std::uint32_t i = 0; i < count; ++i)
+        all.push_back(tests::make_packet(numbered(i, site)));
+    return all;
+}
+
 TEST_F(DpdkQueues, CarryWhatEachWorkerForwards) {
-    send_on_both();
-    EXPECT_THAT(numbers_of(arrived), UnorderedElementsAreArray(first(2 * a_queue)));
+    pass(plain, secure, packets_from(1, count));
+    EXPECT_EQ(losses(), "");
+    EXPECT_THAT(numbers_of(arrived), UnorderedElementsAreArray(first(count)));
     EXPECT_THAT(arrived_on, ElementsAre(a_queue, a_queue));
     EXPECT_EQ(workers[0]->counters().received.get(), a_queue);
     EXPECT_EQ(workers[1]->counters().received.get(), a_queue);
+    EXPECT_TRUE(each_is_balanced());
+}
+
+TEST_F(DpdkQueues, EncryptUnderOneSaWhatBothReceive) {
+    tests::lab peer(2);
+    peer.add_tunnel({});
+    lab.add_tunnel({});
+    pass(plain, secure, packets_from(1, count));
+    EXPECT_EQ(losses(), "");
+    EXPECT_THAT(arrived_on, UnorderedElementsAre(0, count)) << "its owner sends it";
+    EXPECT_EQ(sum(&worker_counters::handed_in), a_queue);
+    peer.push(tests::lab::secure, arrived); // with a window of 32: the order was kept
+    EXPECT_THAT(numbers_of(peer.sent(tests::lab::plain)), UnorderedElementsAreArray(first(count)));
+    EXPECT_TRUE(each_is_balanced());
+}
+
+TEST_F(DpdkQueues, DecryptUnderOneSaWhatBothReceive) {
+    tests::lab peer(2);
+    peer.add_tunnel({});
+    lab.add_tunnel({.replay_window = 512}); // a queue may be behind the other by all it has
+    peer.push(tests::lab::plain, packets_from(2, count));
+    pass(secure, plain, peer.sent(tests::lab::secure));
+    EXPECT_EQ(losses(), "");
+    EXPECT_EQ(sum(&worker_counters::decrypted), count);
+    EXPECT_EQ(sum(&worker_counters::handed_in), a_queue);
+    EXPECT_THAT(numbers_of(arrived), UnorderedElementsAreArray(first(count)));
     EXPECT_TRUE(each_is_balanced());
 }
 
