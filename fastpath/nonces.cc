@@ -35,7 +35,8 @@ result<std::shared_ptr<nonce_space>> nonce_registry::space_for(const secret& key
     }
     std::array<std::uint8_t, 8> start;
     random_(start);
-    auto space = std::make_shared<nonce_space>(wire::load<std::uint64_t>(start.data()));
+    auto space = std::allocate_shared<nonce_space>(pooled<nonce_space>(pool_),
+                                                   wire::load<std::uint64_t>(start.data()));
     oldest_first_.push_back(f);
     by_key_.emplace(f, entry{space, std::prev(oldest_first_.end())});
     return space;

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 
+#include "fastpath/pooled.h"
 #include "lib/base/secret.h"
 #include "lib/control/layer.h"
 #include "lib/crypto/fingerprint.h"
@@ -37,6 +38,7 @@ class nonce_space {
 };
 
 /// Every key that was ever used for a counter mode, by its fingerprint: the key itself is not kept.
+/// Some 160 bytes each.
 class nonce_registry {
   public:
     static constexpr std::size_t default_limit = 1'000'000;
@@ -50,15 +52,18 @@ class nonce_registry {
 
   private:
     using fingerprint = crypto::fingerprinter::value;
+    using ages = std::list<fingerprint, pooled<fingerprint>>;
     struct entry {
         std::shared_ptr<nonce_space> space;
-        std::list<fingerprint>::iterator age;
+        ages::iterator age;
     };
+    using node = std::pair<const fingerprint, entry>;
     control::random_source random_;
     std::size_t limit_;
     std::unique_ptr<crypto::fingerprinter> fingerprints_; ///< made with the first key
-    std::list<fingerprint> oldest_first_;
-    std::map<fingerprint, entry> by_key_;
+    pooled<node> pool_;                                   ///< of all that outlives an SA
+    ages oldest_first_{pool_};
+    std::map<fingerprint, entry, std::less<>, pooled<node>> by_key_{pool_};
 };
 
 } // namespace esplane::fastpath

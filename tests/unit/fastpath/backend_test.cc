@@ -191,6 +191,15 @@ TEST(NonceRegistry, IsBoundedAndKeepsTheOldestThatIsInUse) {
     EXPECT_EQ(registry.space_for(key(0)).value(), in_use);
 }
 
+TEST(NonceRegistry, ASpaceMayOutliveIt) {
+    auto registry = std::make_unique<fastpath::nonce_registry>(fixed_random(1));
+    const std::uint8_t bytes[20] = {7};
+    const auto in_use = registry->space_for(secret(bytes)).value();
+    const std::uint64_t before = in_use->take();
+    registry.reset();
+    EXPECT_EQ(in_use->take() - before, fastpath::nonce_space::block);
+}
+
 TEST(NonceRegistry, AKeyThatComesBackGoesOnAboveItsMark) {
     fastpath::nonce_registry registry(fixed_random(1));
     const std::uint8_t bytes[20] = {7}, others[20] = {8};
