@@ -337,6 +337,27 @@ TEST_F(Gateway, NamesWhatTheDeviceDidNotTake) {
     expect_balance();
 }
 
+TEST_F(Gateway, ADeviceThatTakesNothingHoldsUpNoOtherDirection) {
+    tunnel({});
+    std::vector<frame> there, back, want;
+    for (std::uint32_t i = 0; i < 2 * one.pool->count(); ++i) {
+        there.push_back(make_packet({.number = i}));
+        back.push_back(make_packet({.from = 2, .to = 1, .number = i}));
+        want.push_back(make_packet({.from = 2, .to = 1, .number = i, .ttl = 62}));
+    }
+    two.push(plain, back);
+    one.ports[secure]->limit_sends(0);
+    for (const frame& f : two.sent(secure))
+        ASSERT_TRUE(one.ports[secure]->inject(with_ethernet(f)));
+    one.push(plain, there); // beside what waits from site 2
+    EXPECT_EQ(one.sent(plain), want);
+    EXPECT_EQ(one.drops(drop_reason::tx_full), there.size());
+    expect_balance();
+
+    one.ports[secure]->limit_sends(~std::size_t{0});
+    EXPECT_EQ(cross({make_packet({.number = 7})}).size(), 1u) << "it goes on when the device does";
+}
+
 TEST_F(Gateway, HoldsClearPacketsAgainstPoliciesThatCameMeanwhile) {
     for (auto& n : one.network.neighbours)
         n.resolved = false;
