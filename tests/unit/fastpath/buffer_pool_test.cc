@@ -43,6 +43,21 @@ TEST(BufferPool, WhatOneLaneFreesAnotherCanHave) {
     EXPECT_EQ(pool->free_frames(), 4096u - again.size());
 }
 
+TEST(BufferPool, WhatAnotherLaneFreedLastIsTakenFirst) {
+    const auto pool = buffer_pool::make(4096, 2).value();
+    enter_lane(0);
+    std::vector<std::uint64_t> some(2 * frame_depot::chunk);
+    ASSERT_EQ(pool->take(some), some.size());
+    some.resize(frame_depot::chunk);
+    enter_lane(1);
+    pool->give(some);
+    enter_lane(0);
+    std::vector<std::uint64_t> again(some.size());
+    ASSERT_EQ(pool->take(again), again.size());
+    EXPECT_EQ(std::set(again.begin(), again.end()), std::set(some.begin(), some.end()))
+        << "others lie in no cache";
+}
+
 // Two threads pass frames to each other through the depot alone.
 TEST(BufferPool, NoFrameIsLostOrHeldTwiceBetweenThreads) {
     const auto pool = buffer_pool::make(2048, 2).value();
