@@ -32,11 +32,12 @@ bool deal(stage& s, packet& p, std::uint64_t ticket, unsigned to, handover_phase
     return false;
 }
 
-/// Puts a finished packet where its ticket says; the one who releases counts it as taken over.
+/// Finishes a run of tickets; the one who releases counts its packets as taken over.
 template <typename Spread>
-void put(stage& s, Spread& all, std::uint64_t ticket, const packet& p) noexcept {
-    s.counters.handed_out.add(1);
-    all.order.put(ticket, p);
+void finish_run(stage& s, Spread& all, std::uint64_t first, unsigned placed,
+                std::size_t n) noexcept {
+    s.counters.handed_out.add(placed);
+    all.order.finish(first, placed, static_cast<unsigned>(n));
 }
 
 /// As many packets from the front as belong to one SA.
@@ -56,7 +57,7 @@ bool all_in_clear(std::span<const protect_item> run) noexcept {
 
 // 1. The share's next number is the first ticket's; outbound() burns one for each packet that it
 //    takes, none for one that it drops.
-// 2. What has a next hop becomes a frame in its place; what has none waits at this worker.
+// 2. What has a next hop becomes a frame in the ring; what has none waits at this worker.
 // 3. Tickets that are left over lead nowhere.
 void finish_outbound(stage& s, spread_out& all, std::uint64_t first, std::span<protect_item> items,
                      packet_list& leaving) noexcept {
@@ -67,17 +68,14 @@ void finish_outbound(stage& s, spread_out& all, std::uint64_t first, std::span<p
         item.sa = &share;
     packet_list done;
     outbound(s, items, done);
-    std::uint64_t ticket = first;
+    unsigned placed = 0;
     for (packet* p : done) {
         if (address_frame(*p))
-            put(s, all, ticket++, *p);
-        else {
+            all.order.place(first + placed++, *p);
+        else
             leaving.push(*p);
-            all.order.skip(ticket++);
-        }
     }
-    while (ticket < first + items.size())
-        all.order.skip(ticket++);
+    finish_run(s, all, first, placed, items.size());
     if (s.others != nullptr) s.others->nudge(all.releaser);
 }
 
@@ -93,8 +91,9 @@ void finish_inbound(stage& s, spread_in& all, std::uint64_t first,
         const auto verdict = jobs[i].ok ? drop_reason::none : drop_reason::icv_mismatch;
         items[i].p->drop = static_cast<std::uint8_t>(verdict);
         items[i].p->note = {0, 0, jobs[i].seq_high};
-        put(s, all, first + i, *items[i].p);
+        all.order.place(first + i, *items[i].p);
     }
+    finish_run(s, all, first, static_cast<unsigned>(items.size()), items.size());
     if (s.others != nullptr) s.others->nudge(all.owner);
 }
 
@@ -107,7 +106,8 @@ void number(stage& s, std::span<protect_item> run, packet_list& leaving) noexcep
             s.drop(*item.p, drop_reason::spread_full);
         return;
     }
-    all.base.store(sa.sequence, std::memory_order_relaxed);
+    if (all.base.load(std::memory_order_relaxed) != sa.sequence)
+        all.base.store(sa.sequence, std::memory_order_relaxed); // the line is everybody's
     std::size_t dealt = 0;
     if (const unsigned to = idle_worker(s, run.size());
         to != handover_sink::none && all_in_clear(run))
@@ -170,9 +170,9 @@ void ticket_run::add(packet& p, packet_list& leaving) noexcept {
 
 void ticket_run::refuse(const packet& p) noexcept {
     if (static_cast<handover_phase>(p.note.phase) == handover_phase::numbered_outbound)
-        s_.shared.spread_outbound().find(p.note.slot)->order.skip(p.ticket);
+        s_.shared.spread_outbound().find(p.note.slot)->order.finish(p.ticket, 0, 1);
     else
-        s_.shared.spread_inbound().find(p.note.slot)->order.skip(p.ticket);
+        s_.shared.spread_inbound().find(p.note.slot)->order.finish(p.ticket, 0, 1);
 }
 
 // An SA that is gone needs no decryption; its owner drops what it releases then.
@@ -192,9 +192,11 @@ void ticket_run::finish(packet_list& leaving) noexcept {
         c.sa = sa;
     if (sa != nullptr)
         finish_inbound(s_, all, first_, items);
-    else
+    else {
         for (unsigned i = 0; i < n; ++i)
-            put(s_, all, first_ + i, *items[i].p);
+            all.order.place(first_ + i, *items[i].p);
+        finish_run(s_, all, first_, n, n);
+    }
 }
 
 } // namespace esplane::fastpath

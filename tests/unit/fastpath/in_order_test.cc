@@ -17,6 +17,15 @@ packet numbered(std::uint64_t n) {
     return p;
 }
 
+/// Finishes a run of one packet for each of `numbers` and of `nothing` tickets behind.
+void put(in_order& ring, std::uint64_t first, std::initializer_list<std::uint64_t> numbers,
+         unsigned nothing = 0) {
+    unsigned placed = 0;
+    for (const std::uint64_t n : numbers)
+        ring.place(first + placed++, numbered(n));
+    ring.finish(first, placed, placed + nothing);
+}
+
 std::vector<std::uint64_t> released(in_order& ring) {
     std::array<packet*, max_burst> burst;
     std::vector<std::uint64_t> numbers;
@@ -33,21 +42,43 @@ TEST(InOrder, NothingPassesATicketThatIsNotFinished) {
     in_order ring(2);
     const std::uint64_t a = ring.take(2).value();
     const std::uint64_t b = ring.take(1).value();
-    ring.put(b, numbered(3));
-    ring.put(a + 1, numbered(2));
+    put(ring, b, {3});
+    put(ring, a + 1, {2});
+    EXPECT_FALSE(ring.ready());
     EXPECT_TRUE(released(ring).empty());
-    ring.put(a, numbered(1));
+    put(ring, a, {1});
+    EXPECT_TRUE(ring.ready());
     EXPECT_EQ(released(ring), (std::vector<std::uint64_t>{1, 2, 3}));
     EXPECT_TRUE(ring.settled());
 }
 
-TEST(InOrder, ASkippedTicketHoldsNobodyUp) {
+TEST(InOrder, TicketsWithoutPacketsHoldNobodyUp) {
     in_order ring(1);
-    const std::uint64_t first = ring.take(3).value();
-    ring.put(first + 2, numbered(3));
-    ring.skip(first + 1);
-    ring.skip(first);
-    EXPECT_EQ(released(ring), (std::vector<std::uint64_t>{3}));
+    const std::uint64_t first = ring.take(6).value();
+    put(ring, first + 5, {5});
+    put(ring, first + 3, {3}, 1);
+    put(ring, first, {}, 2);
+    EXPECT_TRUE(released(ring).empty());
+    put(ring, first + 2, {2});
+    EXPECT_EQ(released(ring), (std::vector<std::uint64_t>{2, 3, 5}));
+    EXPECT_TRUE(ring.settled());
+}
+
+TEST(InOrder, ARunComesInPiecesWhereThereIsNoRoomForAllOfIt) {
+    in_order ring(1);
+    put(ring, ring.take(4).value(), {1, 2, 3}, 1);
+    put(ring, ring.take(1).value(), {4});
+    std::array<packet*, 2> two;
+    ASSERT_EQ(ring.peek(two), 2u);
+    EXPECT_EQ(two[1]->handle, 2u);
+    EXPECT_TRUE(ring.ready());
+    ring.release();
+    EXPECT_FALSE(ring.settled());
+    ASSERT_EQ(ring.peek(two), 2u);
+    EXPECT_EQ(two[0]->handle, 3u);
+    EXPECT_EQ(two[1]->handle, 4u);
+    ring.release();
+    EXPECT_TRUE(ring.settled());
 }
 
 TEST(InOrder, TicketsRunOutBeforeTheRingIsFull) {
@@ -55,7 +86,8 @@ TEST(InOrder, TicketsRunOutBeforeTheRingIsFull) {
     std::uint64_t taken = 0;
     while (const auto first = ring.take(max_burst)) {
         for (unsigned i = 0; i < max_burst; ++i)
-            ring.put(*first + i, numbered(*first + i));
+            ring.place(*first + i, numbered(*first + i));
+        ring.finish(*first, max_burst, max_burst);
         taken += max_burst;
     }
     EXPECT_GE(taken, 16u * max_burst);
@@ -77,7 +109,8 @@ TEST(InOrder, OrderHoldsBetweenThreads) {
         }
     };
     const auto work = [&](unsigned self) {
-        std::mt19937 random(self);
+        std::mt19937 engine(self);
+        const auto random = [&] { return static_cast<unsigned>(engine()); };
         while (ring.taken() < total) {
             if (self == 0) drain();
             const unsigned n = 1 + random() % max_burst;
@@ -86,12 +119,11 @@ TEST(InOrder, OrderHoldsBetweenThreads) {
                 std::this_thread::yield();
                 continue;
             }
-            for (unsigned i = 0; i < n; ++i)
-                if (random() % 16 == 0) {
-                    ring.skip(*first + i);
-                    ++skipped;
-                } else
-                    ring.put(*first + i, numbered(*first + i));
+            const unsigned placed = random() % 4 == 0 ? random() % (n + 1) : n;
+            skipped += n - placed;
+            for (unsigned i = 0; i < placed; ++i)
+                ring.place(*first + i, numbered(*first + i));
+            ring.finish(*first, placed, n);
         }
     };
     std::thread one(work, 1), two(work, 2);
