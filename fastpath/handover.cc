@@ -44,12 +44,15 @@ unsigned outbox::idle() noexcept {
     return none;
 }
 
+// What was finished for a worker that is nudged comes before the look at its bed, too: see
+// handover_ring::publish().
 void outbox::publish() noexcept {
-    for (; touched_ != 0; touched_ &= touched_ - 1) {
-        const auto to = static_cast<unsigned>(std::countr_zero(touched_));
-        mesh_.ring(self_, to).publish();
-        mesh_.ring_bell(to);
-    }
+    for (std::uint64_t rings = touched_; rings != 0; rings &= rings - 1)
+        mesh_.ring(self_, static_cast<unsigned>(std::countr_zero(rings))).publish();
+    if (nudged_ != 0) std::atomic_thread_fence(std::memory_order_seq_cst);
+    for (std::uint64_t beds = touched_ | nudged_; beds != 0; beds &= beds - 1)
+        mesh_.ring_bell(static_cast<unsigned>(std::countr_zero(beds)));
+    touched_ = nudged_ = 0;
 }
 
 } // namespace esplane::fastpath

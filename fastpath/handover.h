@@ -161,7 +161,7 @@ class outbox final : public handover_sink {
     }
     [[nodiscard]] unsigned idle() noexcept override;
     void nudge(unsigned to) noexcept override {
-        if (to != self_) touched_ |= std::uint64_t{1} << to;
+        if (to != self_) nudged_ |= std::uint64_t{1} << to;
     }
     /// The others see what was pushed since the last call.
     void publish() noexcept;
@@ -169,7 +169,8 @@ class outbox final : public handover_sink {
   private:
     handover_mesh& mesh_;
     unsigned self_;
-    std::uint64_t touched_ = 0; ///< workers that have something to see
+    std::uint64_t touched_ = 0; ///< workers that have something in a ring to see
+    std::uint64_t nudged_ = 0;  ///< workers that have something elsewhere
     unsigned last_idle_ = 0;    ///< whom idle() named last
 };
 
