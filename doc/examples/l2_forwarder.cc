@@ -173,13 +173,15 @@ class forwarder {
     [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
 
   private:
-    /// The IP packets of frames; what is no IP, or in several pieces, ends here.
+    /// The IP packets of frames; what is no IP, in several pieces, or held by somebody else too
+    /// (the engine writes into it) ends here.
     unsigned describe(const std::array<rte_mbuf*, burst>& frames, std::uint16_t n) {
         unsigned count = 0;
         for (std::uint16_t i = 0; i < n; ++i) {
             rte_mbuf* m = frames[i];
             const auto* ether = rte_pktmbuf_mtod(m, const rte_ether_hdr*);
-            if (m->nb_segs != 1 || m->data_len <= ether_bytes ||
+            if (m->nb_segs != 1 || rte_mbuf_refcnt_read(m) != 1 || !RTE_MBUF_DIRECT(m) ||
+                m->data_len <= ether_bytes ||
                 (ether->ether_type != rte_cpu_to_be_16(RTE_ETHER_TYPE_IPV4) &&
                  ether->ether_type != rte_cpu_to_be_16(RTE_ETHER_TYPE_IPV6))) {
                 drop(m);

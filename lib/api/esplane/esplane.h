@@ -348,7 +348,8 @@ struct esplane_engine_options {
     void* event_user;
 };
 
-/* A burst's packet.  The buffer is yours throughout.
+/* A burst's packet.  The buffer is yours throughout, and nobody else's: the engine writes into it.
+ * Copy an mbuf that is a clone or has other holders.
  *
  *   buffer   [ headroom ][ data ... length ][ tailroom ]
  *
