@@ -7,6 +7,7 @@
 
 #include "xfrm/attributes.h"
 #include "xfrm/policy_codec.h"
+#include "xfrm/replay_codec.h"
 
 namespace esplane::xfrm {
 namespace {

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xfrm/sa_codec.h"
 
-#include <netinet/in.h>
 #include <sys/socket.h>
 
-#include <algorithm>
-#include <string_view>
+#include "xfrm/replay_codec.h"
 
 namespace esplane::xfrm {
 namespace {
@@ -21,17 +19,6 @@ struct algorithm_head {
     char name[name_length];
     std::uint32_t key_bits;
 };
-
-/// struct xfrm_replay_state_esn without its flexible end.
-struct esn_head {
-    std::uint32_t bitmap_words;
-    std::uint32_t sent;
-    std::uint32_t received;
-    std::uint32_t sent_high;
-    std::uint32_t received_high;
-    std::uint32_t window;
-};
-static_assert(sizeof(esn_head) == sizeof(xfrm_replay_state_esn));
 
 constexpr std::size_t key_bytes(std::uint32_t bits) noexcept {
     return bits / 8 + (bits % 8 != 0 ? 1 : 0);
@@ -106,107 +93,6 @@ result<void> decode_algorithms(const attributes& a, ipsec::algorithms& into) {
     return {};
 }
 
-// Anti-replay bitmaps.  The kernel's of XFRMA_REPLAY_ESN_VAL is a ring: number n is bit
-// (n - 1) % window.  Ours, and that of XFRMA_REPLAY_VAL, counts back from the highest number.
-
-std::uint32_t ring_position(std::uint32_t highest, std::uint32_t back, std::uint32_t window) {
-    const std::uint32_t top = (highest - 1) % window;
-    return back <= top ? top - back : window - (back - top);
-}
-
-bool test_bit(const std::vector<std::uint32_t>& words, std::uint32_t bit) {
-    return bit / 32 < words.size() && (words[bit / 32] >> (bit % 32) & 1) != 0;
-}
-
-void set_bit(std::vector<std::uint32_t>& words, std::uint32_t bit) {
-    words[bit / 32] |= std::uint32_t{1} << (bit % 32);
-}
-
-std::vector<std::uint32_t> from_ring(const std::vector<std::uint32_t>& ring, std::uint32_t highest,
-                                     std::uint32_t window) {
-    std::vector<std::uint32_t> out(ring.size());
-    for (std::uint32_t back = 0; back < window; ++back)
-        if (test_bit(ring, ring_position(highest, back, window))) set_bit(out, back);
-    return out;
-}
-
-std::vector<std::uint32_t> to_ring(const std::vector<std::uint32_t>& bitmap, std::uint32_t highest,
-                                   std::uint32_t window) {
-    std::vector<std::uint32_t> out(std::max<std::size_t>(bitmap.size(), (window + 31) / 32));
-    for (std::uint32_t back = 0; back < window; ++back)
-        if (test_bit(bitmap, back)) set_bit(out, ring_position(highest, back, window));
-    return out;
-}
-
-constexpr std::uint64_t join(std::uint32_t high, std::uint32_t low) noexcept {
-    return std::uint64_t{high} << 32 | low;
-}
-
-/// What XFRMA_SA_DIR "out" leaves no room for.
-result<void> check_esn_output(const esn_head& state) {
-    if (state.window != 0) return fail(EINVAL, "Replay window should be 0 for output SA");
-    if (state.received != 0 || state.received_high != 0)
-        return fail(EINVAL, "Replay seq and seq_hi should be 0 for output SA");
-    if (state.bitmap_words != 0) return fail(EINVAL, "Replay bmp_len should 0 for output SA");
-    return {};
-}
-
-/// verify_replay and xfrm_init_replay.
-result<void> check_esn_state(const xfrm_usersa_info& info, const esn_head& state,
-                             std::size_t length, ipsec::direction dir) {
-    if (state.bitmap_words > XFRMA_REPLAY_ESN_MAX / 32)
-        return fail(EINVAL, "ESN bitmap length must be <= 128");
-    const std::size_t needed = sizeof state + state.bitmap_words * sizeof(std::uint32_t);
-    if (length < needed && length != sizeof state)
-        return fail(EINVAL, "ESN attribute is too short to fit the full bitmap length");
-    if (info.replay_window != 0)
-        return fail(EINVAL, "ESN not compatible with legacy replay_window");
-    if (dir == ipsec::direction::out) return check_esn_output(state);
-    if (dir == ipsec::direction::in && (state.sent != 0 || state.sent_high != 0))
-        return fail(EINVAL, "Replay oseq and oseq_hi should be 0 for input SA");
-    if (state.window > state.bitmap_words * 32)
-        return fail(EINVAL, "ESN replay window is too large for the chosen bitmap size");
-    if ((info.flags & XFRM_STATE_ESN) != 0 && state.window == 0)
-        return fail(EINVAL, "ESN replay window must be > 0");
-    return {};
-}
-
-result<void> decode_esn_state(const xfrm_usersa_info& info, bytes value, ipsec::sa& s) {
-    const auto state = read_fixed<esn_head>(value);
-    if (!state) {
-        if ((info.flags & XFRM_STATE_ESN) != 0)
-            return fail(EINVAL, "Missing required attribute for ESN");
-        return {};
-    }
-    if (auto ok = check_esn_state(info, *state, value.size(), s.dir); !ok) return ok;
-    s.replay_esn_form = true;
-    s.replay_window = state->window;
-    s.replay.sent = join(state->sent_high, state->sent);
-    s.replay.received = join(state->received_high, state->received);
-    // iproute2 sends the head alone: the bitmap is empty then.
-    std::vector<std::uint32_t> ring(state->bitmap_words);
-    const bytes bitmap = value.subspan(sizeof *state);
-    const std::size_t length = ring.size() * sizeof(std::uint32_t);
-    if (length > 0 && bitmap.size() >= length) std::memcpy(ring.data(), bitmap.data(), length);
-    s.replay.bitmap = from_ring(ring, state->received, state->window);
-    return {};
-}
-
-void decode_legacy_state(const xfrm_usersa_info& info, const attributes& a, ipsec::sa& s) {
-    s.replay_window = std::min<std::uint32_t>(info.replay_window, 32);
-    if (const auto state = a.load<xfrm_replay_state>(XFRMA_REPLAY_VAL)) {
-        s.replay.sent = state->oseq;
-        s.replay.received = state->seq;
-        s.replay.bitmap = {state->bitmap};
-    }
-}
-
-result<void> decode_replay(const xfrm_usersa_info& info, const attributes& a, ipsec::sa& s) {
-    if (auto ok = decode_esn_state(info, a.get(XFRMA_REPLAY_ESN_VAL), s); !ok) return ok;
-    if (!s.replay_esn_form) decode_legacy_state(info, a, s);
-    return {};
-}
-
 result<void> decode_encap(const attributes& a, ipsec::sa& s) {
     const auto encap = a.load<xfrm_encap_tmpl>(XFRMA_ENCAP);
     if (!encap) return {};
@@ -255,26 +141,6 @@ ipsec::direction direction_from(const attributes& a) noexcept {
         return ipsec::direction::unknown;
     }
 }
-
-/// Those that the kernel knows beside ESP.
-constexpr std::string_view other_protocol(std::uint8_t protocol) noexcept {
-    switch (protocol) {
-    case IPPROTO_AH:
-        return "AH";
-    case IPPROTO_COMP:
-        return "IPComp";
-    case IPPROTO_ROUTING:
-        return "routing header";
-    case IPPROTO_DSTOPTS:
-        return "destination options";
-    default:
-        return {};
-    }
-}
-
-constexpr std::string_view mode_names[xfrm_mode_max] = {
-    "transport", "tunnel", "route optimization", "in_trigger", "BEET", "IP-TFS",
-};
 
 result<void> check_algorithm_attributes(const attributes& a) {
     const bool separate =
@@ -328,125 +194,6 @@ ipsec::sa sa_from(const xfrm_usersa_info& info) {
 
 } // namespace
 
-result<void> check_protocol(std::uint8_t protocol, const char* unknown, const char* field) {
-    if (protocol == IPPROTO_ESP) return {};
-    const std::string_view name = other_protocol(protocol);
-    if (name.empty()) return fail(EINVAL, unknown);
-    return fail(EPROTONOSUPPORT, std::string(name) + " is not carried, only ESP is", field);
-}
-
-result<void> check_mode(std::uint8_t mode, const char* unknown, const char* field) {
-    if (mode == XFRM_MODE_TUNNEL) return {};
-    if (mode >= xfrm_mode_max || mode == XFRM_MODE_IN_TRIGGER) return fail(EINVAL, unknown);
-    return fail(EOPNOTSUPP,
-                "mode " + std::string(mode_names[mode]) + " is not carried, only tunnel is", field);
-}
-
-ipsec::family family_from(std::uint16_t address_family) noexcept {
-    return address_family == AF_INET    ? ipsec::family::ipv4
-           : address_family == AF_INET6 ? ipsec::family::ipv6
-                                        : ipsec::family::unspecified;
-}
-
-std::uint16_t address_family(ipsec::family f) noexcept {
-    return f == ipsec::family::ipv4 ? AF_INET : f == ipsec::family::ipv6 ? AF_INET6 : AF_UNSPEC;
-}
-
-ipsec::address address_from(const xfrm_address_t& a, ipsec::family f) noexcept {
-    ipsec::address out;
-    out.fam = f;
-    const std::size_t length =
-        f == ipsec::family::unspecified ? out.bytes.size() : ipsec::address_length(f);
-    std::memcpy(out.bytes.data(), &a, length);
-    return out;
-}
-
-xfrm_address_t address_to(const ipsec::address& a) noexcept {
-    xfrm_address_t out;
-    static_assert(sizeof out == sizeof a.bytes);
-    std::memcpy(&out, a.bytes.data(), sizeof out);
-    return out;
-}
-
-ipsec::selector selector_from(const xfrm_selector& s) noexcept {
-    ipsec::selector out;
-    out.fam = family_from(s.family);
-    out.source = address_from(s.saddr, out.fam);
-    out.destination = address_from(s.daddr, out.fam);
-    out.source_prefix = s.prefixlen_s;
-    out.destination_prefix = s.prefixlen_d;
-    out.source_port = wire::be16::from_network(s.sport);
-    out.source_port_mask = wire::be16::from_network(s.sport_mask);
-    out.destination_port = wire::be16::from_network(s.dport);
-    out.destination_port_mask = wire::be16::from_network(s.dport_mask);
-    out.protocol = s.proto;
-    out.ifindex = s.ifindex;
-    out.user = s.user;
-    return out;
-}
-
-xfrm_selector selector_to(const ipsec::selector& s) noexcept {
-    xfrm_selector out{};
-    out.daddr = address_to(s.destination);
-    out.saddr = address_to(s.source);
-    out.dport = s.destination_port.network();
-    out.dport_mask = s.destination_port_mask.network();
-    out.sport = s.source_port.network();
-    out.sport_mask = s.source_port_mask.network();
-    out.family = address_family(s.fam);
-    out.prefixlen_d = s.destination_prefix;
-    out.prefixlen_s = s.source_prefix;
-    out.proto = s.protocol;
-    out.ifindex = s.ifindex;
-    out.user = s.user;
-    return out;
-}
-
-result<void> check_prefixes(const xfrm_selector& s, ipsec::family f) {
-    const std::uint8_t longest = std::max(s.prefixlen_d, s.prefixlen_s);
-    if (f == ipsec::family::ipv4 && longest > 32)
-        return fail(EINVAL, "Invalid prefix length in selector (must be <= 32 for IPv4)");
-    if (f == ipsec::family::ipv6 && longest > 128)
-        return fail(EINVAL, "Invalid prefix length in selector (must be <= 128 for IPv6)");
-    return {};
-}
-
-result<void> check_carried(const xfrm_selector& s) {
-    if (s.ifindex != 0) return fail(EOPNOTSUPP, "a device in the selector is not carried", "sel");
-    if (s.user != 0) return fail(EOPNOTSUPP, "a user in the selector is not carried", "sel");
-    return {};
-}
-
-ipsec::lifetime_limits limits_from(const xfrm_lifetime_cfg& l) noexcept {
-    return {.soft_bytes = l.soft_byte_limit,
-            .hard_bytes = l.hard_byte_limit,
-            .soft_packets = l.soft_packet_limit,
-            .hard_packets = l.hard_packet_limit,
-            .soft_add_s = l.soft_add_expires_seconds,
-            .hard_add_s = l.hard_add_expires_seconds,
-            .soft_use_s = l.soft_use_expires_seconds,
-            .hard_use_s = l.hard_use_expires_seconds};
-}
-
-xfrm_lifetime_cfg limits_to(const ipsec::lifetime_limits& l) noexcept {
-    return {.soft_byte_limit = l.soft_bytes,
-            .hard_byte_limit = l.hard_bytes,
-            .soft_packet_limit = l.soft_packets,
-            .hard_packet_limit = l.hard_packets,
-            .soft_add_expires_seconds = l.soft_add_s,
-            .hard_add_expires_seconds = l.hard_add_s,
-            .soft_use_expires_seconds = l.soft_use_s,
-            .hard_use_expires_seconds = l.hard_use_s};
-}
-
-ipsec::lifetime_current current_from(const xfrm_lifetime_cur& l) noexcept {
-    return {l.bytes, l.packets, l.add_time, l.use_time};
-}
-
-xfrm_lifetime_cur current_to(const ipsec::lifetime_current& l) noexcept {
-    return {l.bytes, l.packets, l.add_time, l.use_time};
-}
-
 result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = check_sa(info, a); !ok) return tl::unexpected(std::move(ok.error()));
     ipsec::sa s = sa_from(info);
@@ -480,28 +227,6 @@ xfrm_usersa_info sa_info(const ipsec::sa& s) noexcept {
     info.replay_window = s.replay_esn_form ? 0 : static_cast<std::uint8_t>(s.replay_window);
     info.flags = s.flags;
     return info;
-}
-
-void encode_replay(message_writer& w, const ipsec::sa& s) {
-    const auto low = static_cast<std::uint32_t>(s.replay.received);
-    if (!s.replay_esn_form) {
-        w.attribute(XFRMA_REPLAY_VAL,
-                    xfrm_replay_state{static_cast<std::uint32_t>(s.replay.sent), low,
-                                      s.replay.bitmap.empty() ? 0 : s.replay.bitmap[0]});
-        return;
-    }
-    const auto ring = to_ring(s.replay.bitmap, low, s.replay_window);
-    std::vector<std::uint8_t> value(sizeof(esn_head) + ring.size() * sizeof(std::uint32_t));
-    const esn_head head{static_cast<std::uint32_t>(ring.size()),
-                        static_cast<std::uint32_t>(s.replay.sent),
-                        low,
-                        static_cast<std::uint32_t>(s.replay.sent >> 32),
-                        static_cast<std::uint32_t>(s.replay.received >> 32),
-                        s.replay_window};
-    std::memcpy(value.data(), &head, sizeof head);
-    if (!ring.empty())
-        std::memcpy(value.data() + sizeof head, ring.data(), value.size() - sizeof head);
-    w.attribute_bytes(XFRMA_REPLAY_ESN_VAL, value);
 }
 
 void encode_if_id(message_writer& w, std::uint32_t if_id) {

@@ -11,35 +11,10 @@
 #include "lib/control/layer.h"
 #include "lib/ipsec/sa.h"
 #include "xfrm/attributes.h"
+#include "xfrm/fields.h"
 #include "xfrm/message.h"
 
 namespace esplane::xfrm {
-
-[[nodiscard]] ipsec::family family_from(std::uint16_t address_family) noexcept;
-[[nodiscard]] std::uint16_t address_family(ipsec::family f) noexcept;
-/// All 16 bytes are kept where the family is unspecified.
-[[nodiscard]] ipsec::address address_from(const xfrm_address_t& a, ipsec::family f) noexcept;
-[[nodiscard]] xfrm_address_t address_to(const ipsec::address& a) noexcept;
-
-[[nodiscard]] ipsec::selector selector_from(const xfrm_selector& s) noexcept;
-[[nodiscard]] xfrm_selector selector_to(const ipsec::selector& s) noexcept;
-/// Errors: EINVAL where a prefix is longer than an address of `f`; none for an unspecified family.
-[[nodiscard]] result<void> check_prefixes(const xfrm_selector& s, ipsec::family f);
-/// Refuses by name what the data path does not look at: a device, a user.  Errors: EOPNOTSUPP.
-[[nodiscard]] result<void> check_carried(const xfrm_selector& s);
-
-/// Only ESP, only tunnel mode.
-///
-/// Errors: EINVAL with the text `unknown` for what is no protocol or mode of XFRM; EPROTONOSUPPORT
-/// or EOPNOTSUPP with its name and `field` for what is not carried.
-[[nodiscard]] result<void> check_protocol(std::uint8_t protocol, const char* unknown,
-                                          const char* field);
-[[nodiscard]] result<void> check_mode(std::uint8_t mode, const char* unknown, const char* field);
-
-[[nodiscard]] ipsec::lifetime_limits limits_from(const xfrm_lifetime_cfg& l) noexcept;
-[[nodiscard]] xfrm_lifetime_cfg limits_to(const ipsec::lifetime_limits& l) noexcept;
-[[nodiscard]] ipsec::lifetime_current current_from(const xfrm_lifetime_cur& l) noexcept;
-[[nodiscard]] xfrm_lifetime_cur current_to(const ipsec::lifetime_current& l) noexcept;
 
 /// From NEWSA and UPDSA.  Algorithms are as given, not resolved.
 ///
@@ -57,9 +32,6 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s);
 /// From ALLOCSPI.  Errors: as decode_sa.
 [[nodiscard]] result<control::spi_request> decode_spi_request(const xfrm_userspi_info& info,
                                                               const attributes& a);
-
-/// Writes XFRMA_REPLAY_ESN_VAL or XFRMA_REPLAY_VAL, in the form the SA was given in.
-void encode_replay(message_writer& w, const ipsec::sa& s);
 
 /// Writes XFRMA_IF_ID where `if_id` is one.
 void encode_if_id(message_writer& w, std::uint32_t if_id);

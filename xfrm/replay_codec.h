@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sequence numbers and windows as XFRM messages carry them, both ways.
+#pragma once
+
+#include "lib/base/result.h"
+#include "lib/ipsec/sa.h"
+#include "xfrm/attributes.h"
+#include "xfrm/message.h"
+
+namespace esplane::xfrm {
+
+/// From NEWSA and UPDSA, for an SA whose direction is known.
+///
+/// Errors: EINVAL with the kernel's text.
+[[nodiscard]] result<void> decode_replay(const xfrm_usersa_info& info, const attributes& a,
+                                         ipsec::sa& s);
+/// Writes XFRMA_REPLAY_ESN_VAL or XFRMA_REPLAY_VAL, in the form the SA was given in.
+void encode_replay(message_writer& w, const ipsec::sa& s);
+
+} // namespace esplane::xfrm
