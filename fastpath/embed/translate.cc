@@ -26,9 +26,21 @@ bool is_family(std::uint8_t f) noexcept {
     return f == ESPLANE_IPV4 || f == ESPLANE_IPV6;
 }
 
-template <std::size_t N>
-bool all_zero(const std::uint8_t (&bytes)[N]) noexcept {
-    return std::all_of(bytes, bytes + N, [](std::uint8_t b) { return b == 0; });
+template <typename T, std::size_t N>
+bool all_zero(const T (&values)[N]) noexcept {
+    return std::all_of(values, values + N, [](T v) { return v == 0; });
+}
+
+/// A later version may give it a meaning, which a program that leaves rubbish there does not mean.
+///
+/// where   what it is in: "selector."
+result<void> check_reserved(bool zero, const std::string& where = {}) {
+    if (zero) return {};
+    return fail(EINVAL, where + "reserved is not zero", where + "reserved");
+}
+
+result<void> check_reserved(const esplane_address& a, const char* field) {
+    return check_reserved(all_zero(a.reserved), std::string(field) + ".");
 }
 
 /// Bytes beyond the family's length are not looked at.
@@ -42,8 +54,9 @@ ipsec::address copy_address(const esplane_address& a, family f) noexcept {
 /// An address that may be missing: the family is then `otherwise`, or none.
 result<ipsec::address> optional_address(const esplane_address& a, family otherwise,
                                         const char* field) {
-    if (a.family == ESPLANE_ANY_FAMILY && all_zero(a.bytes)) return copy_address(a, otherwise);
-    return address_from(a, field);
+    if (a.family != ESPLANE_ANY_FAMILY || !all_zero(a.bytes)) return address_from(a, field);
+    if (auto ok = check_reserved(a, field); !ok) return tl::unexpected(ok.error());
+    return copy_address(a, otherwise);
 }
 
 esplane_address address_to(const ipsec::address& a) noexcept {
@@ -59,8 +72,7 @@ result<void> check_prefixes(const esplane_selector& s, family f) {
         return wrong("selector.source_prefix", "is longer than an address");
     if (s.destination_prefix > longest)
         return wrong("selector.destination_prefix", "is longer than an address");
-    if (s.reserved[0] != 0 || s.reserved[1] != 0) return wrong("selector.reserved", "is not zero");
-    return {};
+    return check_reserved(all_zero(s.reserved), "selector.");
 }
 
 /// An unspecified family stays one.
@@ -190,6 +202,8 @@ result<void> decode_replay(const esplane_sa& s, ipsec::sa& into) {
 }
 
 result<void> decode_encapsulation(const esplane_encapsulation& e, ipsec::sa& into) {
+    if (auto ok = check_reserved(e.reserved == 0, "encapsulation."); !ok) return ok;
+    if (auto ok = check_reserved(e.original, "encapsulation.original"); !ok) return ok;
     if (e.type == 0) return {};
     if (e.type != encap_espinudp)
         return not_carried("encapsulation.type", "only ESP in UDP, 2, is carried");
@@ -222,6 +236,8 @@ family inner_family(const esplane_sa& s) noexcept {
 
 result<ipsec::template_> template_from(const esplane_template& t, family f, bool outbound) {
     if (auto ok = check_carried(t.id.protocol, t.mode); !ok) return tl::unexpected(ok.error());
+    if (auto ok = check_reserved(all_zero(t.id.reserved), "template.id."); !ok)
+        return tl::unexpected(ok.error());
     if (t.family != ESPLANE_ANY_FAMILY && !is_family(t.family))
         return wrong("template.family", "is neither 4 nor 6");
     if (t.optional != 0 && outbound)
@@ -264,6 +280,7 @@ esplane_template template_to(const ipsec::template_& t) noexcept {
 }
 
 result<void> check_policy(const esplane_policy& p) {
+    if (auto ok = check_reserved(all_zero(p.reserved)); !ok) return ok;
     if (p.direction > ESPLANE_FORWARD) return wrong("direction", "is none of in, out, forward");
     if (p.action > ESPLANE_BLOCK) return wrong("action", "is neither allow nor block");
     if (!is_family(p.selector.family)) return wrong("selector.family", "is neither 4 nor 6");
@@ -281,16 +298,21 @@ result<void> check_policy(const esplane_policy& p) {
 
 result<ipsec::address> address_from(const esplane_address& a, const char* field) {
     if (!is_family(a.family)) return wrong(field, "has a family that is neither 4 nor 6");
+    if (auto ok = check_reserved(a, field); !ok) return tl::unexpected(ok.error());
     return copy_address(a, static_cast<family>(a.family));
 }
 
 result<ipsec::sa_id> id_from(const esplane_sa_id& id) {
+    if (auto ok = check_reserved(all_zero(id.reserved), "id."); !ok)
+        return tl::unexpected(ok.error());
     const auto destination = address_from(id.destination, "id.destination");
     if (!destination) return tl::unexpected(destination.error());
     return ipsec::sa_id{*destination, wire::be32(id.spi), id.protocol};
 }
 
 result<ipsec::sa> sa_from(const esplane_sa& s) {
+    if (auto ok = check_reserved(all_zero(s.reserved) && s.reserved_end == 0); !ok)
+        return tl::unexpected(ok.error());
     if (auto ok = check_carried(s.id.protocol, s.mode); !ok) return tl::unexpected(ok.error());
     if (s.direction > ESPLANE_SA_OUT) return wrong("direction", "is none of either, in, out");
     const auto id = id_from(s.id);
@@ -312,6 +334,7 @@ result<ipsec::sa> sa_from(const esplane_sa& s) {
     if (auto ok = decode_replay(s, out); !ok) return tl::unexpected(ok.error());
     if (auto ok = decode_encapsulation(s.encapsulation, out); !ok)
         return tl::unexpected(ok.error());
+    if (auto ok = check_reserved(s.care_of, "care_of"); !ok) return tl::unexpected(ok.error());
     if (s.care_of.family != ESPLANE_ANY_FAMILY) {
         const auto care_of = address_from(s.care_of, "care_of");
         if (!care_of) return tl::unexpected(care_of.error());
@@ -352,6 +375,8 @@ result<ipsec::policy> policy_from(const esplane_policy& p) {
 }
 
 result<ipsec::policy_key> policy_key_from(const esplane_policy_key& k) {
+    if (auto ok = check_reserved(all_zero(k.reserved) && k.reserved_end == 0); !ok)
+        return tl::unexpected(ok.error());
     if (k.direction > ESPLANE_FORWARD) return wrong("direction", "is none of in, out, forward");
     ipsec::policy_key out;
     out.dir = static_cast<ipsec::policy_direction>(k.direction);
@@ -366,6 +391,8 @@ result<ipsec::policy_key> policy_key_from(const esplane_policy_key& k) {
 }
 
 result<control::spi_request> spi_request_from(const esplane_spi_request& r) {
+    if (auto ok = check_reserved(all_zero(r.reserved) && r.reserved_end == 0); !ok)
+        return tl::unexpected(ok.error());
     if (auto ok = check_carried(r.protocol, r.mode); !ok) return tl::unexpected(ok.error());
     control::spi_request out;
     const auto destination = address_from(r.destination, "destination");

@@ -16,7 +16,8 @@
  * Errors: a function that returns int returns 0, or what its text says, or -errno;
  * esplane_error_text() then says why in one line.  Every function may also return
  *   -EBADF    the handle is none, or what it named is gone
- *   -EINVAL   an argument is missing or out of its range; a struct's `size` was not set
+ *   -EINVAL   an argument is missing or out of its range; a struct's `size` was not set; what is
+ *             reserved in one that goes in is not zero
  *   -E2BIG    a struct from a later version with a field set that this version does not know
  *   -EBUSY    another thread is in a control call; or the call comes out of a callback, where only
  *             reading is allowed
@@ -24,7 +25,8 @@
  *
  * Structs: those passed by pointer begin with `size`, which the esplane_*_init functions set.  They
  * grow at the end; a program built against a shorter one keeps working.  Those inside others
- * (addresses, selectors, limits, ...) never change.  What is reserved must be zero.
+ * (addresses, selectors, limits, ...) never change.  What is reserved must be zero in those that go
+ * in, and is zero in those that come out.
  */
 #pragma once
 
@@ -374,7 +376,7 @@ struct esplane_packet {
     uint32_t mtu;    /* ESPLANE_TOO_BIG: what to report to its source (RFC 1191, RFC 8201) */
     uint16_t worker; /* ESPLANE_OTHER_WORKER: index of the SA's worker */
     uint8_t local;   /* 1: for one of the machine's own addresses */
-    uint8_t reserved[5];
+    uint8_t reserved[5]; /* for more of that kind: not looked at */
 };
 
 enum esplane_verdict {

@@ -551,5 +551,73 @@ TEST(Misuse, PoliciesThatCannotBeAreRefusedByTheField) {
                           [](esplane_template& t) { t.source = ip("fd77::1"); });
 }
 
+TEST(Misuse, WhatIsReservedMustBeZeroInAnSa) {
+    expect_refused(-EINVAL, "reserved", [](esplane_sa& s) { s.reserved[2] = 1; });
+    expect_refused(-EINVAL, "reserved", [](esplane_sa& s) { s.reserved_end = 1; });
+    expect_refused(-EINVAL, "id.reserved", [](esplane_sa& s) { s.id.reserved[0] = 1; });
+    expect_refused(-EINVAL, "id.destination.reserved",
+                   [](esplane_sa& s) { s.id.destination.reserved[2] = 1; });
+    expect_refused(-EINVAL, "source.reserved", [](esplane_sa& s) { s.source.reserved[0] = 1; });
+    expect_refused(-EINVAL, "source.reserved", [](esplane_sa& s) {
+        s.source = {};
+        s.source.reserved[1] = 1;
+    });
+    expect_refused(-EINVAL, "care_of.reserved", [](esplane_sa& s) { s.care_of.reserved[1] = 1; });
+    expect_refused(-EINVAL, "encapsulation.reserved",
+                   [](esplane_sa& s) { s.encapsulation.reserved = 1; });
+    expect_refused(-EINVAL, "encapsulation.original.reserved",
+                   [](esplane_sa& s) { s.encapsulation.original.reserved[0] = 1; });
+    expect_refused(-EINVAL, "selector.source.reserved",
+                   [](esplane_sa& s) { s.selector.source.reserved[0] = 1; });
+}
+
+TEST(Misuse, WhatIsReservedMustBeZeroInAPolicy) {
+    expect_policy_refused(-EINVAL, "reserved", [](esplane_policy& p) { p.reserved[0] = 1; });
+    expect_policy_refused(-EINVAL, "selector.reserved",
+                          [](esplane_policy& p) { p.selector.reserved[0] = 1; });
+    expect_policy_refused(-EINVAL, "template.id.reserved", nullptr,
+                          [](esplane_template& t) { t.id.reserved[1] = 1; });
+    expect_policy_refused(-EINVAL, "template.source.reserved", nullptr,
+                          [](esplane_template& t) { t.source.reserved[1] = 1; });
+}
+
+TEST(Misuse, WhatIsReservedMustBeZeroInWhatNamesThings) {
+    const gateway g(1);
+    esplane_sa_id id{};
+    id.destination = ip("192.168.77.2");
+    id.spi = 1;
+    id.protocol = 50;
+    id.reserved[0] = 1;
+    EXPECT_EQ(esplane_sa_delete(g.engine, &id), -EINVAL);
+    EXPECT_STREQ(esplane_error_field(), "id.reserved");
+
+    esplane_policy_key key;
+    for (const auto change : {+[](esplane_policy_key& k) { k.reserved[0] = 1; },
+                              +[](esplane_policy_key& k) { k.reserved_end = 1; }}) {
+        esplane_policy_key_init(&key);
+        key.selector.family = ESPLANE_IPV4;
+        change(key);
+        EXPECT_EQ(esplane_policy_delete(g.engine, &key), -EINVAL);
+        EXPECT_STREQ(esplane_error_field(), "reserved");
+    }
+
+    esplane_spi_request request;
+    for (const auto change : {+[](esplane_spi_request& r) { r.reserved[1] = 1; },
+                              +[](esplane_spi_request& r) { r.reserved_end = 1; }}) {
+        esplane_spi_request_init(&request);
+        request.destination = ip("192.168.77.1");
+        request.min = request.max = 7;
+        change(request);
+        std::uint32_t spi = 0;
+        EXPECT_EQ(esplane_spi_allocate(g.engine, &request, at(1), &spi), -EINVAL);
+        EXPECT_STREQ(esplane_error_field(), "reserved");
+    }
+
+    esplane_address address = ip("192.168.77.1");
+    address.reserved[0] = 1;
+    EXPECT_EQ(esplane_set_addresses(g.engine, &address, 1), -EINVAL);
+    EXPECT_STREQ(esplane_error_field(), "addresses.reserved");
+}
+
 } // namespace
 } // namespace esplane::tests
