@@ -12,7 +12,7 @@ constexpr std::array<drop_description, drop_reason_count> table{{
     {"closed", "the devices were guarded before this start and no policy is programmed yet"},
     {"frame_malformed", "the frame ends before its headers do"},
     {"frame_not_ip", "neither IPv4 nor IPv6, and no stack behind this port takes it"},
-    {"vlan_unknown", "VLAN tags for which the machine has no interface on this port"},
+    {"vlan_unknown", "VLAN tags for which no interface of the machine is up on this port"},
     {"frame_other_station", "addressed to another station of the network"},
     {"ip_malformed", "IP header, extension or upper-layer header with wrong lengths"},
     {"ip_checksum", "wrong IPv4 header checksum"},

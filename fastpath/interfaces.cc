@@ -153,12 +153,12 @@ std::size_t interface_table::home_of(const tagged& key) const noexcept {
 }
 
 void interface_table::index_tags() {
-    const auto vlans = static_cast<std::size_t>(std::count_if(
-        all_.begin(), all_.end(), [](const auto& i) { return i.kind == interface_kind::vlan; }));
+    const auto receives = [](const interface& i) { return i.kind == interface_kind::vlan && i.up; };
+    const auto vlans = static_cast<std::size_t>(std::count_if(all_.begin(), all_.end(), receives));
     if (vlans == 0) return;
     by_tags_.resize(std::bit_ceil(2 * vlans + 1));
     for (std::size_t i = 0; i < all_.size(); ++i) {
-        if (all_[i].kind != interface_kind::vlan) continue;
+        if (!receives(all_[i])) continue;
         tagged key = key_of(all_[i].port, all_[i].tags);
         key.index = static_cast<std::uint16_t>(i);
         std::size_t at = home_of(key);

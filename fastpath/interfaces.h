@@ -70,7 +70,8 @@ class interface_table {
     /// Whether one belongs to a VRF.
     [[nodiscard]] bool has_vrfs() const noexcept;
 
-    /// The VLAN whose frames carry these tags on a port; none where there is no such.
+    /// The VLAN whose frames carry these tags on a port; none where there is no such, or it is
+    /// down.
     [[nodiscard]] std::uint16_t find(std::uint8_t port, const vlan_tags& tags) const noexcept;
     [[nodiscard]] std::uint16_t find(int ifindex) const noexcept;
     /// The tunnel with that if_id; none where there is no such, or it is down.
@@ -103,7 +104,8 @@ class interface_table {
 
     std::vector<interface> all_;
     std::vector<std::pair<std::uint32_t, std::uint16_t>> tunnels_; ///< up: if_id, index; ascending
-    std::vector<tagged> by_tags_; ///< a hash table; its size is a power of two, or it is empty
+    std::vector<tagged>
+        by_tags_; ///< VLANs that are up: a hash table; its size is a power of two, or it is empty
     std::vector<machine_address> addresses_;
 };
 

@@ -159,6 +159,21 @@ TEST_F(Vlan, DropsByNameWhatNoInterfaceTakes) {
     EXPECT_EQ(l.drops(drop_reason::vlan_unknown), std::size(unknown) + 1);
 }
 
+TEST_F(Vlan, AVlanThatIsSwitchedOffReceivesNothing) {
+    const frame there = between("172.16.5.2", "172.16.6.2");
+    for (control::link& link : l.network.links)
+        if (link.ifindex == v5) link.up = false;
+    l.publish_network();
+    EXPECT_TRUE(pass(plain, tagged(there, in_v5), plain).empty());
+    EXPECT_EQ(l.drops(drop_reason::vlan_unknown), 1u);
+    const frame other = between("172.16.6.2", "10.2.0.1");
+    EXPECT_EQ(pass(plain, tagged(other, in_q), secure).size(), 1u) << "the other one does";
+    for (control::link& link : l.network.links)
+        link.up = true;
+    l.publish_network();
+    EXPECT_EQ(pass(plain, tagged(there, in_v5), plain).size(), 1u);
+}
+
 TEST_F(Vlan, NamesEveryTruncation) {
     const frame whole = tagged(between("172.16.5.2", "172.16.6.2"), in_q);
     for (std::size_t n = 0; n < whole.size(); ++n)
