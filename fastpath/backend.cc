@@ -458,6 +458,9 @@ void user_backend::gather(sa_record& r) {
         r.out->owner.abandon();
         r.out->sequence_sent.set(
             std::max(r.out->sequence_sent.get(), r.spread_out_now->sequence() + under_way));
+        for (const auto& share : r.spread_out_now->shares)
+            r.out->account.last_used.set(
+                std::max(r.out->account.last_used.get(), share->account.last_used.get()));
         r.bury_spreads();
         r.former_spreads.push_back(r.spread_out_now);
         spreads_.end(std::move(r.spread_out_now));

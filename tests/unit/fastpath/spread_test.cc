@@ -194,6 +194,22 @@ TEST_F(SpreadSa, LeavesNothingBehindHoweverOftenItIsGathered) {
     EXPECT_EQ(one.control.get_sa(one.sa_of(tunnel, true))->current.packets, 1 + rounds * 22);
 }
 
+TEST_F(SpreadSa, ThatIsGatheredWasLastUsedWhenAnyWorkerDid) {
+    spread_out();
+    one.clock.realtime_s += 100;
+    one.push(plain, numbered(100, 20), 1);
+    const auto last_used = [&] {
+        control::sa_usage u;
+        EXPECT_TRUE(one.backend.query_sa(one.sa_of(tunnel, true), u));
+        return u.last_used;
+    };
+    EXPECT_EQ(last_used(), one.clock.realtime_s);
+    (void)one.backend.take_from(0);
+    EXPECT_EQ(last_used(), one.clock.realtime_s);
+    one.push(plain, numbered(200, 1)); // it has an owner again
+    (void)one.sent(secure);
+}
+
 TEST_F(SpreadSa, IsNotSpreadNearALimit) {
     tunnel_options limited{.spi = 0x2000, .reqid = 2};
     limited.limits.hard_packets = 1000;
