@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include "lib/wire/checksum.h"
 #include "tests/support/lab.h"
 
 namespace esplane::tests {
@@ -237,6 +238,31 @@ TEST_F(RouteTunnel, WhatTheMachineSendsIntoAnInterfaceMeetsNoInOrFwdPolicy) {
     one.send_own(10, {make_packet({})});
     EXPECT_EQ(one.sent(secure).size(), 1u);
     EXPECT_TRUE(one.worker->counters().balanced());
+}
+
+/// What is the machine's own in the first port's VRF is somebody else's outside of it.
+TEST_F(RouteTunnel, WhatTheMachineSendsIsLookedUpInTheVrfOfItsInterface) {
+    constexpr std::uint32_t vrf = 5;
+    connect(ten);
+    one.network.links[0].vrf = vrf;
+    control::route own;
+    own.destination = *ipsec::address::parse("10.2.0.10");
+    own.prefix = 32;
+    own.kind = control::route_kind::local;
+    own.table = own.vrf = vrf;
+    own.ifindex = one.network.links[0].ifindex;
+    one.network.routes.push_back(own);
+    one.publish_network();
+    frame from_loopback = make_packet({});
+    auto ip = wire::load<wire::ipv4_header>(from_loopback.data());
+    ip.source = wire::be32(0x7f000001);
+    ip.checksum = {};
+    ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
+    wire::store(from_loopback.data(), ip);
+    one.send_own(10, {from_loopback});
+    EXPECT_EQ(one.drops(drop_reason::ip_scope), 1u);
+    one.send_own(10, {make_packet({})});
+    EXPECT_EQ(one.sent(secure).size(), 1u);
 }
 
 TEST_F(RouteTunnel, WhatTheMachineSendsWithoutAPolicyIsLost) {
