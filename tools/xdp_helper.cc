@@ -80,6 +80,7 @@ struct envelope {
     envelope& operator=(const envelope&) = delete;
 };
 
+/// Who does not read its answers loses them: it may not keep the helper from what is next.
 bool send_reply(int socket, reply& r) {
     envelope e(&r.head, sizeof r.head);
     if (!r.descriptors.empty()) {
@@ -95,7 +96,7 @@ bool send_reply(int socket, reply& r) {
         c->cmsg_len = CMSG_LEN(bytes);
         std::memcpy(CMSG_DATA(c), numbers.data(), bytes);
     }
-    return ::sendmsg(socket, &e.header, MSG_NOSIGNAL) == static_cast<ssize_t>(sizeof r.head);
+    return ::sendmsg(socket, &e.header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno == EAGAIN;
 }
 
 std::vector<unique_fd> descriptors_of(msghdr& header) {

@@ -115,6 +115,18 @@ TEST_F(XdpHelper, AnswersWhatIsNoRequestAndStays) {
     EXPECT_TRUE(means.released.empty());
 }
 
+TEST_F(XdpHelper, DoesNotWaitForWhoeverDoesNotReadItsAnswers) {
+    constexpr int more_than_fit = 2000;
+    for (int i = 0; i < more_than_fit; ++i) {
+        send("x");
+        ASSERT_TRUE(serve_xdp_helper(helper.get(), means)) << i;
+    }
+    while (is_answered()) {
+    }
+    const auto server = serving();
+    EXPECT_TRUE(daemon->open_socket(0));
+}
+
 TEST_F(XdpHelper, ThatIsGoneIsSaidSo) {
     helper = unique_fd();
     const auto socket = daemon->open_socket(0);
