@@ -100,8 +100,11 @@ class port {
     /// Descriptors to sleep on until frames arrive; none where polling is the only way.
     [[nodiscard]] virtual std::span<const int> descriptors(unsigned lane) const noexcept = 0;
 
-    /// Whether frames can pass.  While it is down receive gives none and send takes none.
+    /// Whether frames can pass: the device is there, and has a link.  Without a device receive
+    /// gives none and send takes none; without a link what is taken may be lost.
     [[nodiscard]] virtual bool up() const noexcept { return true; }
+    /// Why it is down, and what to do where somebody has to; "" while it is up.
+    [[nodiscard]] virtual std::string why_down() const { return {}; }
     /// About once a second, and when the kernel has told of a change of its devices: a device that
     /// had vanished is taken up again.  True where up() is another than the last call left it.
     /// Errors: why a device that is there again cannot be taken up; it is tried again.

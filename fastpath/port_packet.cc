@@ -30,8 +30,7 @@ constexpr std::uint32_t dummy_address = 0xc0000008; ///< 192.0.0.8 (RFC 7600)
 struct device_state {
     int ifindex = 0; ///< 0: it is not there
     bool ethernet = false;
-    bool enabled = false; ///< by who administers it
-    bool up = false;      ///< and has a link
+    link_state link = link_state::gone;
     std::uint32_t mtu = 0;
 };
 
@@ -44,8 +43,7 @@ device_state look_at(const std::string& device) {
     d.ifindex = r.ifr_ifindex;
     if (::ioctl(socket.get(), SIOCGIFHWADDR, &r) == 0)
         d.ethernet = r.ifr_hwaddr.sa_family == ARPHRD_ETHER;
-    if (::ioctl(socket.get(), SIOCGIFFLAGS, &r) == 0) d.enabled = (r.ifr_flags & IFF_UP) != 0;
-    d.up = d.enabled && (r.ifr_flags & IFF_RUNNING) != 0;
+    d.link = link_of(device);
     if (::ioctl(socket.get(), SIOCGIFMTU, &r) == 0) d.mtu = static_cast<std::uint32_t>(r.ifr_mtu);
     return d;
 }
@@ -151,7 +149,7 @@ struct alignas(64) packet_port::lane_state {
     std::atomic<bool> inside{false};
     struct {
         counter rx_packets, rx_bytes, rx_no_buffer, rx_segmented, rx_too_long;
-        counter tx_packets, tx_bytes, tx_full, punted;
+        counter tx_packets, tx_bytes, tx_full, tx_too_long, punted;
     } counted;
 };
 
@@ -184,7 +182,7 @@ result<std::unique_ptr<packet_port>> packet_port::open(packet_port_options optio
     const device_state d = look_at(options.device);
     if (d.ifindex == 0) return fail(ENODEV, "no such device: create it or name another (ip link)");
     if (auto fits = check(options.device, d); !fits) return tl::unexpected(fits.error());
-    if (lanes > 1 && !d.enabled) // the kernel has no fanout groups there
+    if (lanes > 1 && d.link == link_state::disabled) // the kernel has no fanout groups there
         return fail(ENETDOWN, options.device +
                                   " is down: with several workers it must be up at "
                                   "the start ('ip link set dev " +
@@ -194,7 +192,8 @@ result<std::unique_ptr<packet_port>> packet_port::open(packet_port_options optio
         return tl::unexpected(opened.error());
     p->open_way_up();
     p->ifindex_ = d.ifindex;
-    p->up_ = p->told_up_ = d.up;
+    p->link_ = d.link;
+    p->up_ = p->told_up_ = d.link == link_state::up;
     return p;
 }
 
@@ -325,19 +324,33 @@ std::size_t packet_port::send(unsigned lane, std::span<packet* const> frames) no
         messages[i].msg_hdr.msg_iov = &pieces[i];
         messages[i].msg_hdr.msg_iovlen = 1;
     }
-    const int taken = wanted == 0 ? 0
-                                  : ::sendmmsg(l.sender.get(), messages.data(),
-                                               static_cast<unsigned>(wanted), MSG_DONTWAIT);
-    const std::size_t sent = taken > 0 ? static_cast<std::size_t>(taken) : 0;
-    std::uint64_t bytes = 0;
-    for (packet* p : frames.first(sent)) {
-        bytes += p->length;
+    const std::size_t taken = transmit(l, {messages.data(), wanted});
+    for (packet* p : frames.first(taken))
         p->owner->release({&p, 1});
+    l.counted.tx_full.add(frames.size() - taken);
+    return taken;
+}
+
+/// Returns how many are done with.  The device's MTU may have shrunk a moment ago: a frame that is
+/// too long for it is lost, and the others go on.
+std::size_t packet_port::transmit(lane_state& l, std::span<mmsghdr> messages) noexcept {
+    std::size_t done = 0;
+    while (done < messages.size()) {
+        const auto rest = messages.subspan(done);
+        const int sent = ::sendmmsg(l.sender.get(), rest.data(), static_cast<unsigned>(rest.size()),
+                                    MSG_DONTWAIT);
+        if (sent < 0 && errno != EMSGSIZE) break;
+        if (sent < 0) {
+            l.counted.tx_too_long.add(1);
+            ++done;
+            continue;
+        }
+        for (const mmsghdr& m : rest.first(static_cast<std::size_t>(sent)))
+            l.counted.tx_bytes.add(m.msg_len);
+        l.counted.tx_packets.add(static_cast<std::uint64_t>(sent));
+        done += static_cast<std::size_t>(sent);
     }
-    l.counted.tx_packets.add(sent);
-    l.counted.tx_bytes.add(bytes);
-    l.counted.tx_full.add(frames.size() - sent);
-    return sent;
+    return done;
 }
 
 std::size_t packet_port::punt(unsigned lane, std::span<packet* const> frames) noexcept {
@@ -354,20 +367,32 @@ result<bool> packet_port::tend() {
     const device_state d = look_at(options_.device);
     result<void> fits;
     if (d.ifindex != 0) fits = check(options_.device, d);
-    const bool usable = d.ifindex != 0 && d.up && fits;
+    link_ = d.link;
+    const bool usable = d.ifindex != 0 && d.link == link_state::up && fits;
     if (!usable || d.ifindex != ifindex_) up_.store(false, std::memory_order_seq_cst);
     for (const auto& l : lanes_)
         l->ring.clear_error();
-    if (usable && d.ifindex != ifindex_ && !any_worker_inside()) fits = reopen(d.ifindex);
+    awaited_.reset();
+    if (usable && d.ifindex != ifindex_) {
+        awaited_ = worker_inside();
+        if (!awaited_) fits = reopen(d.ifindex);
+    }
     if (usable && fits && d.ifindex == ifindex_) up_.store(true, std::memory_order_seq_cst);
     const bool changed = up() != std::exchange(told_up_, up());
     if (!fits) return tl::unexpected(fits.error());
     return changed;
 }
 
-bool packet_port::any_worker_inside() const noexcept {
-    return std::any_of(lanes_.begin(), lanes_.end(),
-                       [](const auto& l) { return l->inside.load(std::memory_order_seq_cst); });
+std::optional<unsigned> packet_port::worker_inside() const noexcept {
+    for (unsigned i = 0; i < lanes(); ++i)
+        if (lanes_[i]->inside.load(std::memory_order_seq_cst)) return i;
+    return std::nullopt;
+}
+
+std::string packet_port::why_down() const {
+    if (up()) return {};
+    if (link_ != link_state::up) return fastpath::why_down(link_, options_.device);
+    return awaited_ ? why_waiting(*awaited_) : "its device cannot be used as it is";
 }
 
 /// Under the descriptors that workers sleep on.  The port is down and no worker is inside.
@@ -402,12 +427,13 @@ port_counters packet_port::counters() const noexcept {
 }
 
 std::vector<named_count> packet_port::extended_counters() const {
-    named_count segmented{"rx_segmented"}, too_long{"rx_too_long"};
+    named_count segmented{"rx_segmented"}, too_long{"rx_too_long"}, tx_too_long{"tx_too_long"};
     for (const auto& l : lanes_) {
         segmented.value += l->counted.rx_segmented.get();
         too_long.value += l->counted.rx_too_long.get();
+        tx_too_long.value += l->counted.tx_too_long.get();
     }
-    return {segmented, too_long};
+    return {segmented, too_long, tx_too_long};
 }
 
 result<esp_hold> esp_hold::open() {

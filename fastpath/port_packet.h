@@ -21,8 +21,11 @@
 #include <string>
 #include <vector>
 
+#include <sys/socket.h>
+
 #include "fastpath/buffer_pool.h"
 #include "fastpath/counters.h"
+#include "fastpath/link_state.h"
 #include "fastpath/packet_ring.h"
 #include "fastpath/port.h"
 #include "fastpath/segment.h"
@@ -68,9 +71,11 @@ class packet_port final : public port {
     void flush(unsigned) noexcept override {}
     [[nodiscard]] std::span<const int> descriptors(unsigned lane) const noexcept override;
     [[nodiscard]] bool up() const noexcept override { return up_.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::string why_down() const override;
     [[nodiscard]] result<bool> tend() override;
     [[nodiscard]] port_counters counters() const noexcept override;
-    /// "rx_segmented": super-packets that were cut; "rx_too_long": frames longer than a buffer.
+    /// "rx_segmented": super-packets that were cut; "rx_too_long": frames longer than a buffer;
+    /// "tx_too_long": frames that send() took and the device does not.
     [[nodiscard]] std::vector<named_count> extended_counters() const override;
     [[nodiscard]] const std::string& name() const noexcept override { return options_.name; }
     [[nodiscard]] const std::string& device() const noexcept override { return options_.device; }
@@ -92,8 +97,10 @@ class packet_port final : public port {
     [[nodiscard]] result<void> open_lanes(unsigned count, int ifindex);
     [[nodiscard]] result<unique_fd> open_sender(int ifindex) const;
     [[nodiscard]] result<void> reopen(int ifindex);
-    [[nodiscard]] bool any_worker_inside() const noexcept;
+    /// The first worker that is in one of its calls.
+    [[nodiscard]] std::optional<unsigned> worker_inside() const noexcept;
     void open_way_up();
+    [[nodiscard]] static std::size_t transmit(lane_state& l, std::span<mmsghdr> messages) noexcept;
     [[nodiscard]] bool take(lane_state& l, packet& into) noexcept;
     static void cut(lane_state& l, packet& into) noexcept;
 
@@ -102,7 +109,9 @@ class packet_port final : public port {
     std::vector<std::unique_ptr<lane_state>> lanes_;
     std::atomic<int> ifindex_{0};
     std::atomic<bool> up_{false};
-    bool told_up_ = true; ///< what the last tend() left
+    bool told_up_ = true;              ///< what the last tend() left
+    link_state link_ = link_state::up; ///< as the last tend() saw it
+    std::optional<unsigned> awaited_; ///< worker that keeps the last tend() from taking a device up
     std::optional<tun> way_up_;
     std::string no_way_up_;
     mutable counter lost_by_kernel_; ///< control's

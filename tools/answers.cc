@@ -12,11 +12,13 @@ using nlohmann::json;
 
 namespace {
 
-/// Ports whose device is gone.
-json report_down(const engine& e) {
+json report_down(const engine& e, const daemon_facts& facts) {
     json down = json::array();
-    for (const fastpath::port* p : e.ports())
-        if (!p->up()) down.push_back({{"name", p->name()}, {"device", p->device()}});
+    for (const fastpath::port* p : e.ports()) {
+        if (p->up()) continue;
+        const std::string why = facts.ports != nullptr ? facts.ports->why_down(*p) : p->why_down();
+        down.push_back({{"name", p->name()}, {"device", p->device()}, {"why", why}});
+    }
     return down;
 }
 
@@ -47,7 +49,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"workers", e.workers().size()},
             {"stuck_workers", stuck_workers(e, facts)},
             {"ports", e.ports().size()},
-            {"ports_down", report_down(e)},
+            {"ports_down", report_down(e, facts)},
             {"sas", e.control().sa_count()},
             {"policies", {{"in", policies.in}, {"out", policies.out}, {"fwd", policies.fwd}}},
             {"routes", report_routes(e.tables().routes().usage())},

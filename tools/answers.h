@@ -19,6 +19,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/engine.h"
+#include "tools/port_watch.h"
 #include "tools/worker_care.h"
 
 namespace esplane::tools {
@@ -27,6 +28,7 @@ struct daemon_facts {
     std::string run_dir;
     std::uint64_t started_ns = 0;         ///< CLOCK_MONOTONIC
     const worker_care* workers = nullptr; ///< nullptr: nobody looks after them
+    const port_watch* ports = nullptr;    ///< the same
 };
 
 [[nodiscard]] nlohmann::json answer(engine& e, const daemon_facts& facts,

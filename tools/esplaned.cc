@@ -35,6 +35,7 @@
 #include "tools/run_dir.h"
 #include "tools/version.h"
 #include "tools/worker_care.h"
+#include "xfrm/link_watch.h"
 #include "xfrm/route.h"
 
 namespace {
@@ -121,7 +122,7 @@ class daemon {
     [[nodiscard]] result<void> begin_work();
     void announce();
     void take_network(const control::network_change& change);
-    void tend_ports(bool at_once);
+    void tend_ports(bool links_changed);
     void kernel_spoke();
     void worker_spoke();
     void client_spoke();
@@ -138,6 +139,7 @@ class daemon {
     std::unique_ptr<engine> engine_;
     std::unique_ptr<worker_care> workers_;
     std::unique_ptr<interfaces> interfaces_;
+    std::unique_ptr<xfrm::link_watch> links_;
     std::unique_ptr<xfrm::route_monitor> routes_;
     std::unique_ptr<control_server> control_;
     event_loop loop_;
@@ -201,7 +203,9 @@ result<void> daemon::guard_devices() {
     guarded_ = !devices_->devices().empty();
     if (auto attached = devices_->attach(); !attached) return attached;
     if (auto opened = devices_->open(); !opened) return opened;
-    watch_ = std::make_unique<port_watch>(*devices_, options_.run_dir, log);
+    watch_ = std::make_unique<port_watch>(
+        devices_->ports(), [this] { return devices_->devices(); }, options_.run_dir, log);
+    facts_.ports = watch_.get();
     return {};
 }
 
@@ -239,6 +243,9 @@ result<void> daemon::adopt_interfaces() {
 }
 
 result<void> daemon::follow_network() {
+    auto links = xfrm::link_watch::open();
+    if (!links) return tl::unexpected(links.error());
+    links_ = std::make_unique<xfrm::link_watch>(std::move(*links));
     auto routes = xfrm::route_monitor::open();
     if (!routes) return tl::unexpected(routes.error());
     routes_ = std::move(*routes);
@@ -267,6 +274,7 @@ result<void> daemon::watch_all() {
     const std::pair<int, std::function<void()>> watched[] = {
         {signals_.get(), [this] { stopping_ = true; }},
         {wake_.get(), [this] { worker_spoke(); }},
+        {links_->descriptor(), [this] { kernel_spoke(); }},
         {routes_->descriptor(), [this] { kernel_spoke(); }},
         {control_->descriptor(), [this] { control_->serve(); }},
     };
@@ -301,18 +309,17 @@ void daemon::take_network(const control::network_change& change) {
     guarding_->set_network(routes_->current());
 }
 
-/// At once where the kernel tells of a change: a device that has come back is to be guarded before
-/// anything is sent on it.
-void daemon::tend_ports(bool at_once) {
-    if (!watch_->tend(fastpath::now().monotonic_ns, at_once)) return;
+void daemon::tend_ports(bool links_changed) {
+    if (!watch_->tend(fastpath::now().monotonic_ns, links_changed)) return;
     control::network_change devices;
     devices.interfaces = true;
     devices.continues = true; // of routes that are being loaded
     take_network(devices);
 }
 
+/// Ports first: a device that has come back is to be guarded before anything is sent on it.
 void daemon::kernel_spoke() {
-    tend_ports(true);
+    tend_ports(links_->changed());
     auto change = routes_->poll();
     if (!change) log("reading routes: " + change.error().text);
     if (change && change->interfaces) interfaces_->tend();

@@ -34,8 +34,7 @@ std::string status_text(const json& reply) {
     text += "crypto    " + cell(reply.at("crypto")) + "\n";
     text += "ports     " + cell(reply.at("ports")) + "\n";
     for (const json& p : reply.at("ports_down"))
-        text += "          " + cell(p.at("name")) + " is down until " + cell(p.at("device")) +
-                " is there again\n";
+        text += "          " + cell(p.at("name")) + " is down: " + cell(p.at("why")) + "\n";
     text += "workers   " + cell(reply.at("workers")) + "\n";
     for (const json& worker : reply.at("stuck_workers"))
         text += "          worker " + cell(worker) + " is stuck (`esplane workers`)\n";

@@ -91,6 +91,12 @@ result<bool> dpdk_port::tend() {
     return changed;
 }
 
+std::string dpdk_port::why_down() const {
+    if (up()) return {};
+    if (leaving_) return "a worker has not let go of the device that is gone (`esplane workers`)";
+    return device_ ? "its device has no link" : "its device is gone";
+}
+
 /// MTU and MAC address that an administrator gave the TAP become the device's, or are taken back.
 void dpdk_port::follow_twin() {
     const auto mtu = twin_->mtu();

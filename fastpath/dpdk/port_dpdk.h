@@ -71,6 +71,7 @@ class dpdk_port final : public port {
     [[nodiscard]] bool up() const noexcept override {
         return usable_.load(std::memory_order_acquire) && device_->link_up();
     }
+    [[nodiscard]] std::string why_down() const override;
     [[nodiscard]] result<bool> tend() override;
 
     [[nodiscard]] port_counters counters() const noexcept override;

@@ -22,7 +22,6 @@ constexpr int kicks_a_flush = 8;
 constexpr std::uint32_t large_buffer_count = 512;
 /// Bytes behind a frame for what encryption adds.
 constexpr std::uint32_t tail_reserve = 256;
-static_assert(max_lanes < 255, "a lane's number and one more fit a byte");
 
 /// Whether frames of the device may take several buffers.
 result<bool> has_large_frames(const std::string& device) {
@@ -58,7 +57,7 @@ struct xdp_port::queue {
 };
 
 struct alignas(64) xdp_port::lane {
-    std::uint8_t mark; ///< in lent_
+    unsigned index;
     std::vector<std::unique_ptr<queue>> queues;
     std::size_t next_queue = 0; ///< that receive begins with
     punt_queue punts;
@@ -70,8 +69,8 @@ struct alignas(64) xdp_port::lane {
             tx_copied, punted, punt_full;
     } counters;
 
-    lane(unsigned index, const guard& g)
-        : mark(static_cast<std::uint8_t>(index + 1))
+    lane(unsigned i, const guard& g)
+        : index(i)
         , punts(g.punt_program(), g.ifindex(), punt_source_of(g))
         , sleeper(::epoll_create1(EPOLL_CLOEXEC))
         , descriptor(sleeper.get()) {}
@@ -83,7 +82,7 @@ xdp_port::xdp_port(xdp_port_options options, buffer_pool& pool, guard& g)
     : options_(std::move(options))
     , pool_(pool)
     , guard_(g)
-    , lent_(std::make_unique<std::uint8_t[]>(pool.count())) {}
+    , lent_(pool.count()) {}
 
 xdp_port::~xdp_port() = default;
 
@@ -91,6 +90,8 @@ result<std::unique_ptr<xdp_port>> xdp_port::open(xdp_port_options options, buffe
                                                  guard& g) {
     std::unique_ptr<xdp_port> p(new xdp_port(std::move(options), pool, g));
     if (auto opened = p->open_queues(); !opened) return tl::unexpected(std::move(opened.error()));
+    p->link_ = link_of(p->device());
+    p->told_up_ = p->up();
     return p;
 }
 
@@ -175,10 +176,11 @@ void xdp_port::close_queues() noexcept {
     }
 }
 
-bool xdp_port::seen_by_all() const noexcept {
-    return std::all_of(lanes_.begin(), lanes_.end(), [&](const auto& l) {
-        return l->seen.load(std::memory_order_acquire) == turn_.load(std::memory_order_relaxed);
-    });
+std::optional<unsigned> xdp_port::not_seen_by() const noexcept {
+    const std::uint32_t turn = turn_.load(std::memory_order_relaxed);
+    for (const auto& l : lanes_)
+        if (l->seen.load(std::memory_order_acquire) != turn) return l->index;
+    return std::nullopt;
 }
 
 /// The kernel leaves ENETDOWN on the sockets of a device that goes, or moves to another namespace.
@@ -190,24 +192,37 @@ bool xdp_port::has_lost_device() const noexcept {
 }
 
 result<bool> xdp_port::tend() {
+    auto followed = follow_device();
+    link_ = link_of(options_.device);
+    const bool changed = up() != std::exchange(told_up_, up());
+    if (!followed) return tl::unexpected(std::move(followed.error()));
+    return changed;
+}
+
+result<void> xdp_port::follow_device() {
     const int there = static_cast<int>(::if_nametoindex(options_.device.c_str()));
-    const bool was_up = up();
-    if (was_up && there == guard_.ifindex() && !has_lost_device()) return false;
-    if (was_up) turn_.fetch_add(1, std::memory_order_release);
-    if (was_up || there != guard_.ifindex()) protected_ = false;
-    if (there == 0) {
-        if (seen_by_all()) close_queues();
-        return was_up;
-    }
-    if (auto done = take_up_again(); !done) return tl::unexpected(std::move(done.error()));
-    return was_up != up();
+    const bool had = has_device();
+    if (had && there == guard_.ifindex() && !has_lost_device()) return {};
+    if (had) turn_.fetch_add(1, std::memory_order_release);
+    if (had || there != guard_.ifindex()) protected_ = false;
+    if (there != 0) return take_up_again();
+    if (!not_seen_by()) close_queues();
+    return {};
+}
+
+std::string xdp_port::why_down() const {
+    if (up()) return {};
+    if (has_device() || link_ == link_state::gone)
+        return fastpath::why_down(link_, options_.device);
+    const auto worker = not_seen_by();
+    return worker ? why_waiting(*worker) : "its device cannot be taken up";
 }
 
 result<void> xdp_port::take_up_again() {
     if (!protected_)
         if (auto attached = guard_.attach(options_.wish); !attached) return attached;
     protected_ = true;
-    if (!seen_by_all()) return {}; // the next time
+    if (not_seen_by()) return {}; // the next time
     if (auto opened = open_queues(); !opened) return opened;
     turn_.fetch_add(1, std::memory_order_release);
     return {};
@@ -227,12 +242,7 @@ bool xdp_port::works(lane& l) noexcept {
 /// Gives the pool the frames that the sockets before had: they are closed.
 void xdp_port::take_back(lane& l) noexcept {
     l.counters.punt_full.add(l.punts.restart(guard_.ifindex(), punt_source_of(guard_)));
-    for (std::uint32_t i = 0; i < pool_.count(); ++i) {
-        if (lent_[i] != l.mark) continue;
-        lent_[i] = 0;
-        const std::uint64_t frame = std::uint64_t{i} * buffer_pool::frame_size;
-        pool_.give({&frame, 1});
-    }
+    lent_.take_back(l.index, [&](std::uint64_t frame) { pool_.give({&frame, 1}); });
 }
 
 std::size_t xdp_port::receive(unsigned lane_index, std::span<packet> into) noexcept {
@@ -254,7 +264,7 @@ std::size_t xdp_port::receive(lane& l, queue& q, std::span<packet> into) noexcep
     std::uint32_t frames = 0;
     for (std::uint32_t i = 0; i < n; ++i) {
         const xdp_desc& d = *xsk_ring_cons__rx_desc(&rx, at + i);
-        lent_[d.addr / buffer_pool::frame_size] = 0;
+        lent_.returned(d.addr);
         if (binding_.multi_buffer && !gather(l, q, d, into[frames])) continue;
         if (!binding_.multi_buffer) {
             __builtin_prefetch(pool_.base() + d.addr);
@@ -318,7 +328,7 @@ void xdp_port::refill(lane& l, queue& q) noexcept {
         }
         for (std::uint32_t i = 0; i < n; ++i) {
             *xsk_ring_prod__fill_addr(&q.socket->fill, at + i) = frames[i];
-            lent_[frames[i] / buffer_pool::frame_size] = l.mark;
+            lent_.lend(frames[i], l.index);
         }
         xsk_ring_prod__submit(&q.socket->fill, n);
         q.unfilled -= n;
@@ -356,7 +366,7 @@ std::uint32_t xdp_port::place(lane& l, queue& q, const packet& p) noexcept {
         std::uint32_t at = 0;
         (void)xsk_ring_prod__reserve(&tx, 1, &at); // there is room: asked before
         *xsk_ring_prod__tx_desc(&tx, at) = {frame, length, last ? 0 : xdp_packet_continues};
-        lent_[frame / buffer_pool::frame_size] = l.mark;
+        lent_.lend(frame, l.index);
     };
     if (p.owner == &pool_) {
         if (xsk_prod_nb_free(&tx, 1) == 0) return 0;
@@ -410,7 +420,7 @@ void xdp_port::reclaim(lane& l) noexcept {
     while (const std::uint32_t n = xsk_ring_cons__peek(&done, max_burst, &at)) {
         for (std::uint32_t i = 0; i < n; ++i) {
             frames[i] = *xsk_ring_cons__comp_addr(&done, at + i);
-            lent_[frames[i] / buffer_pool::frame_size] = 0;
+            lent_.returned(frames[i]);
         }
         xsk_ring_cons__release(&done, n);
         pool_.give({frames.data(), n});

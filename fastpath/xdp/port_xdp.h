@@ -11,8 +11,11 @@
 //   1. tend() sees it: the port is down.  Each lane notes that it has seen so and lets its queues
 //      be from then on.
 //   2. The device is there again: its guard is attached, first of all.
-//   3. Every lane has seen that the port is down: the old sockets are closed, the new ones opened.
-//   4. The port is up.  Each lane takes back the frames that the old sockets had.
+//   3. Every lane has seen that it was gone: the old sockets are closed, the new ones opened.
+//   4. Each lane takes back the frames that the old sockets had.
+//
+// A device that has no link takes the port down too, and nothing else happens: the queues stay, and
+// frames pass again the moment that the link is there.
 //
 // Threads: as port.h says; counters() makes system calls and is for control.
 #pragma once
@@ -20,14 +23,17 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "fastpath/counters.h"
+#include "fastpath/link_state.h"
 #include "fastpath/port.h"
 #include "fastpath/xdp/device.h"
 #include "fastpath/xdp/guard.h"
 #include "fastpath/xdp/large_buffers.h"
+#include "fastpath/xdp/lent_frames.h"
 #include "fastpath/xdp/punt_queue.h"
 #include "fastpath/xdp/socket.h"
 
@@ -80,8 +86,9 @@ class xdp_port final : public port {
     /// The same one as long as the port lives.
     [[nodiscard]] std::span<const int> descriptors(unsigned lane) const noexcept override;
     [[nodiscard]] bool up() const noexcept override {
-        return (turn_.load(std::memory_order_relaxed) & 1) == 0;
+        return has_device() && link_ == link_state::up;
     }
+    [[nodiscard]] std::string why_down() const override;
     [[nodiscard]] result<bool> tend() override;
     [[nodiscard]] port_counters counters() const noexcept override;
     /// XDP_STATISTICS, of all queues together.
@@ -105,9 +112,14 @@ class xdp_port final : public port {
     [[nodiscard]] result<void> open_queue(std::uint32_t index, const binding& how);
     void make_lanes(const queue_counts& counts);
     void close_queues() noexcept;
+    [[nodiscard]] bool has_device() const noexcept {
+        return (turn_.load(std::memory_order_relaxed) & 1) == 0;
+    }
     [[nodiscard]] bool has_lost_device() const noexcept;
+    [[nodiscard]] result<void> follow_device();
     [[nodiscard]] result<void> take_up_again();
-    [[nodiscard]] bool seen_by_all() const noexcept;
+    /// The first worker that has not noticed yet whether there is a device.
+    [[nodiscard]] std::optional<unsigned> not_seen_by() const noexcept;
 
     [[nodiscard]] bool works(lane& l) noexcept;
     void take_back(lane& l) noexcept;
@@ -124,10 +136,11 @@ class xdp_port final : public port {
     binding binding_;
     std::vector<std::unique_ptr<lane>> lanes_;
     std::unique_ptr<large_buffers> large_; ///< where frames may take several buffers
-    /// For each frame of the pool that the kernel has, 1 + the lane it is of; else 0.
-    std::unique_ptr<std::uint8_t[]> lent_;
-    bool protected_ = true; ///< the guard stands on the device
-    /// Even: up, odd: down.
+    lent_frames lent_;                     ///< to the kernel
+    bool protected_ = true;                ///< the guard stands on the device
+    link_state link_ = link_state::up;     ///< as the last tend() saw it
+    bool told_up_ = true;                  ///< what the last tend() left
+    /// Even: there is a device, odd: it is gone.
     std::atomic<std::uint32_t> turn_{0};
 };
 
