@@ -72,7 +72,7 @@ flow_key<v6_words> key_of_v6(const packet& p) noexcept {
 bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
     return t.id.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
            (t.id.spi == wire::be32() || t.id.spi == sa.spi) &&
-           (t.reqid == 0 || t.reqid == sa.reqid) && (t.source.is_any() || t.source == sa.source);
+           (t.reqid == 0 || t.reqid == sa.reqid) && (t.source == sa.source || t.source.is_any());
 }
 
 /// The policy for a flow, marked as used.
@@ -90,7 +90,8 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
 }
 
 /// `in` and `fwd`: xfrm_policy_check.
-drop_reason admit_inbound(const packet& p, const policy_entry* policy) noexcept {
+[[gnu::always_inline]] inline drop_reason admit_inbound(const packet& p,
+                                                        const policy_entry* policy) noexcept {
     if (policy == nullptr)
         return p.inbound_sa == nullptr ? drop_reason::none : drop_reason::policy_missing;
     if (policy->action == ipsec::policy_action::block) return drop_reason::policy_block;
@@ -102,19 +103,25 @@ drop_reason admit_inbound(const packet& p, const policy_entry* policy) noexcept 
                                                       : drop_reason::policy_template;
 }
 
-bool carries(const sa_out& sa, const packet& p) noexcept {
+[[gnu::always_inline]] inline bool carries(const sa_out& sa, const packet& p) noexcept {
     if (sa.inner_family != family::unspecified && sa.inner_family != p.family) return false;
     return !sa.has_selector || sa.selector.matches(flow_of(p));
 }
 
-/// The SA for an outbound packet; nullptr where none carries it.
-sa_out* choose(const sa_group& group, const packet& p) noexcept {
-    sa_out* best = group.best.load(std::memory_order_acquire);
-    if (best == nullptr || carries(*best, p)) return best;
+/// The first that carries a packet which the best one does not; nullptr where none does.
+[[gnu::cold, gnu::noinline]] sa_out* choose_other(const sa_group& group, const packet& p) noexcept {
     sa_out* const* one = group.all.load(std::memory_order_acquire);
     while (*one != nullptr && !carries(**one, p))
         ++one;
     return *one;
+}
+
+/// The SA for an outbound packet; nullptr where none carries it.
+[[gnu::always_inline]] inline sa_out* choose(const sa_group& group, const packet& p) noexcept {
+    sa_out* best = group.best.load(std::memory_order_acquire);
+    if (best == nullptr || carries(*best, p)) [[likely]]
+        return best;
+    return choose_other(group, p);
 }
 
 /// The policy for the traffic of an interface, or, 0, of none.
@@ -174,7 +181,8 @@ inline bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept 
 
 /// `out`.
 template <std::size_t Words>
-void direct_key(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
+[[gnu::always_inline]] inline void direct_key(stage& s, packet& p, const flow_key<Words>& key,
+                                              verdicts& to) noexcept {
     const policy_entry* out = look_up(s, s.shared.policies(policy_direction::out), key);
     if (is_clear(out)) {
         if (p.next->kind != adjacency_kind::tunnel) [[likely]] {

@@ -111,7 +111,7 @@ void enter_interface_of(const fib& routes, const sa_in& sa, packet& p) noexcept 
 }
 
 /// Strips an authentic packet to its inner one and parses that.
-drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
+[[gnu::always_inline]] inline drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     packet& p = *c.p;
     const sa_in& sa = *c.sa;
     const std::uint32_t front =

@@ -135,9 +135,8 @@ bool is_confined_v6(const std::uint8_t* address) noexcept {
 
 /// Whether no router forwards the packet.  The first bytes of its addresses clear nearly all.
 [[gnu::always_inline]] inline bool must_stay_v4(const packet& p) noexcept {
-    // 0, 127, 224 and above
     const auto may_be = [](std::uint8_t first) {
-        return static_cast<std::uint8_t>((first ^ 127) - 1) >= 126;
+        return static_cast<std::uint8_t>(first - 1) >= 223 || first == 127;
     };
     const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
     if (may_be(addresses[0]) || may_be(addresses[4])) [[unlikely]]
