@@ -18,6 +18,7 @@
 
 #include <gtest/gtest.h>
 
+#include "xfrm/link_watch.h"
 #include "xfrm/route.h"
 
 namespace esplane::xfrm {
@@ -29,6 +30,28 @@ ipsec::address ip(const std::string& text) {
 
 void run(const std::string& arguments) {
     ASSERT_EQ(std::system(("ip " + arguments).c_str()), 0) << arguments;
+}
+
+// What is busy with links is not to be woken by a storm of routes.
+TEST(LinkWatch, HearsOfLinksAndOfNothingElse) {
+    ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+    auto links = link_watch::open();
+    ASSERT_TRUE(links) << links.error().text;
+    EXPECT_FALSE(links->changed());
+    run("link add a0 type veth peer name b0");
+    EXPECT_TRUE(links->changed());
+    EXPECT_FALSE(links->changed()) << "once";
+    run("link set a0 up");
+    run("link set b0 up");
+    EXPECT_TRUE(links->changed());
+    ::usleep(300'000); // the kernel says late that there is a carrier
+    (void)links->changed();
+    run("address add 10.1.0.1/24 dev a0");
+    run("route add 10.2.0.0/16 via 10.1.0.2");
+    run("neighbour add 10.1.0.2 lladdr 02:00:00:00:00:02 dev a0");
+    EXPECT_FALSE(links->changed());
+    run("link del a0");
+    EXPECT_TRUE(links->changed());
 }
 
 class RouteMonitor : public testing::Test {
