@@ -370,12 +370,12 @@ struct esplane_packet {
     /* Out. */
     uint8_t
         verdict; /* enum esplane_verdict.  0 before: a packet that still has 0 was not looked at */
-    uint8_t family;  /* enum esplane_family of the IP packet at data */
-    uint16_t reason; /* of ESPLANE_DISCARD: see esplane_reason_name(); 0 else */
-    uint32_t spi;    /* of the SA it took; 0: none */
-    uint32_t mtu;    /* ESPLANE_TOO_BIG: what to report to its source (RFC 1191, RFC 8201) */
-    uint16_t worker; /* ESPLANE_OTHER_WORKER: index of the SA's worker */
-    uint8_t local;   /* 1: for one of the machine's own addresses */
+    uint8_t family;      /* enum esplane_family of the IP packet at data */
+    uint16_t reason;     /* of ESPLANE_DISCARD: see esplane_reason_name(); 0 else */
+    uint32_t spi;        /* of the SA it took; 0: none */
+    uint32_t mtu;        /* ESPLANE_TOO_BIG: what to report to its source (RFC 1191, RFC 8201) */
+    uint16_t worker;     /* ESPLANE_OTHER_WORKER: index of the SA's worker */
+    uint8_t local;       /* 1: for one of the machine's own addresses */
     uint8_t reserved[5]; /* for more of that kind: not looked at */
 };
 
