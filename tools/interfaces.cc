@@ -72,22 +72,34 @@ result<void> interfaces::adopt() {
         auto device = fastpath::tun::adopt(d.ifindex);
         const auto added =
             device ? port_.add(std::move(*device), d.if_id) : tl::unexpected(device.error());
-        if (added)
+        if (added) {
             devices_[d.if_id] = d.ifindex;
-        else
-            log_(with_if_id(d.device, d.if_id) + " is not taken up again: " + added.error().text);
+            continue;
+        }
+        left_.push_back(d);
+        log_(with_if_id(d.device, d.if_id) + " is not taken up again: " + added.error().text);
     }
     if (!devices_.empty()) changed_();
+    return {};
+}
+
+result<void> interfaces::check_if_id(std::uint32_t if_id) const {
+    if (if_id == 0) return fail(EINVAL, "if_id 0 stands for no interface: use 1 to 4294967295");
+    if (const auto taken = devices_.find(if_id); taken != devices_.end())
+        return fail(EEXIST, "if_id " + std::to_string(if_id) + " is that of " +
+                                name_of(taken->second) + ": use another");
+    for (const guarded_device& d : left_)
+        if (d.if_id == if_id && fastpath::state_of_tun(d.ifindex))
+            return fail(EEXIST, "if_id " + std::to_string(if_id) + " is that of " + d.device +
+                                    ", which could not be taken up: use another, or delete it "
+                                    "(ip link del)");
     return {};
 }
 
 /// The record before the routes that the device will have: whatever happens from then on, the next
 /// daemon and `esplane release` find it.
 result<void> interfaces::add(const std::string& name, std::uint32_t if_id, std::uint32_t mtu) {
-    if (if_id == 0) return fail(EINVAL, "if_id 0 stands for no interface: use 1 to 4294967295");
-    if (const auto taken = devices_.find(if_id); taken != devices_.end())
-        return fail(EEXIST, "if_id " + std::to_string(if_id) + " is that of " +
-                                name_of(taken->second) + ": use another");
+    if (auto free = check_if_id(if_id); !free) return free;
     if (mtu < fastpath::tun::smallest_mtu || mtu > fastpath::tun_port::largest_mtu)
         return fail(EINVAL, "mtu " + std::to_string(mtu) + ": must be " +
                                 std::to_string(fastpath::tun::smallest_mtu) + " to " +
@@ -135,7 +147,7 @@ void interfaces::tend() {
     if (auto done = record(); !done) log_(done.error().text);
 }
 
-/// Ours anew; those of other namespaces and the guarded devices stay.
+/// Ours anew, where they are there still; those of other namespaces and the guarded devices stay.
 result<void> interfaces::record() const {
     auto recorded = read_guarded(run_dir_);
     if (!recorded) return tl::unexpected(recorded.error());
@@ -144,6 +156,8 @@ result<void> interfaces::record() const {
         const std::string name = name_of(ifindex);
         recorded->push_back({name, kind, name, ifindex, current_network_namespace(), if_id});
     }
+    for (const guarded_device& d : left_)
+        if (fastpath::state_of_tun(d.ifindex)) recorded->push_back(d);
     return write_guarded(run_dir_, *recorded);
 }
 

@@ -17,6 +17,7 @@
 
 #include "fastpath/port_tun.h"
 #include "lib/base/result.h"
+#include "tools/run_dir.h"
 
 namespace esplane::tools {
 
@@ -30,7 +31,8 @@ class interfaces {
     /// changed   called when another device stands for an if_id.  `port` outlives this.
     interfaces(fastpath::tun_port& port, std::string run_dir, std::function<void()> changed, log l);
 
-    /// Takes up what an earlier daemon has recorded, and logs what of it cannot be.
+    /// Takes up what an earlier daemon has recorded, and logs what of it cannot be: that stays in
+    /// the record, for the next daemon and `esplane release`.
     /// Errors: a record that cannot be read.
     [[nodiscard]] result<void> adopt();
 
@@ -53,6 +55,7 @@ class interfaces {
 
   private:
     [[nodiscard]] result<void> record() const;
+    [[nodiscard]] result<void> check_if_id(std::uint32_t if_id) const;
     void forget(std::uint32_t if_id);
     [[nodiscard]] nlohmann::json report(std::uint32_t from) const;
 
@@ -61,6 +64,7 @@ class interfaces {
     std::function<void()> changed_;
     log log_;
     std::map<std::uint32_t, int> devices_;
+    std::vector<guarded_device> left_; ///< recorded, and not taken up
 };
 
 /// A request from what a user typed behind `esplane interface`: "add NAME if_id N [mtu M]" or
