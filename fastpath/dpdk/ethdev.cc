@@ -2,10 +2,12 @@
 #include "fastpath/dpdk/ethdev.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <sys/random.h>
 #include <thread>
 
+#include <rte_alarm.h>
 #include <rte_dev.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
@@ -84,6 +86,18 @@ int on_device_event(std::uint16_t id, int event, void* device, void*) noexcept {
 }
 
 namespace {
+
+/// Waits until EAL's interrupt thread has done what it has begun.  A driver whose peer goes (memif,
+/// vhost) tidies up there, and the first sign of it comes before the end: closing the device
+/// meanwhile would close its descriptors twice, the second time somebody else's.
+void let_interrupts_finish() {
+    std::atomic<bool> passed{false};
+    const auto pass = [](void* flag) { static_cast<std::atomic<bool>*>(flag)->store(true); };
+    if (::rte_eal_alarm_set(1, pass, &passed) != 0) return;
+    for (int i = 0; i < 1000 && !passed; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (!passed) (void)::rte_eal_alarm_cancel(pass, &passed);
+}
 
 int forward_event(std::uint16_t id, rte_eth_event_type event, void* device, void* unused) {
     return on_device_event(id, event, device, unused);
@@ -181,6 +195,7 @@ void ethdev::watch(bool on) {
 
 ethdev::~ethdev() {
     watch(false);
+    let_interrupts_finish();
     rte_eth_dev_info info{};
     const bool known = ::rte_eth_dev_info_get(id_, &info) == 0;
     (void)quietly([&] {

@@ -638,7 +638,7 @@ class DpdkQueues : public DpdkGateway {
     void send_frame(dpdk_port& by, unsigned queue, const tests::frame& f) {
         packet p = packet_with(memory, {reinterpret_cast<const char*>(f.data()), f.size()});
         packet* const one[] = {&p};
-        ASSERT_EQ(by.send(queue, one), 1u);
+        ASSERT_EQ(by.send(queue, one), 1u) << by.device();
     }
     /// Takes what arrived at the far end of a wire.
     void collect(memif_wire& from) {
