@@ -3,7 +3,7 @@
 // From a received frame to an IP packet with its flow known.
 //
 // Checks every length before it believes it, and the IPv4 header's checksum unless the device has
-// found it right.  Completes the upper-layer checksums that a virtual device left unfinished.  Takes
+// found it right.  Completes the upper-layer checksums that a virtual device left unfinished. Takes
 // off VLAN tags: with its port they name the interface a packet came in by.  Does not: reassemble,
 // follow source routes.
 #pragma once
