@@ -38,8 +38,7 @@ path path_of(const control::route& r, std::uint16_t vrf) {
 
 } // namespace
 
-// --- VRFs
-// -----------------------------------------------------------------------------------------
+// VRFs.
 
 std::optional<std::uint16_t> fib::ledger::take_index(std::uint32_t table) {
     if (table == 0) return std::uint16_t{0};
@@ -115,8 +114,7 @@ void fib::ledger::drop_idle_vrfs(const control::network& now) {
     });
 }
 
-// --- interfaces
-// -----------------------------------------------------------------------------------
+// Interfaces.
 
 void fib::ledger::change_interfaces(const control::network& now, const fib_bindings& bindings) {
     const auto vrf_of = [&](std::uint32_t table) { return take_index(table).value_or(0); };
@@ -133,8 +131,7 @@ void fib::ledger::use(std::unique_ptr<const interface_table> fresh) {
     old_interfaces_.push_back(std::exchange(interfaces_, std::move(fresh)));
 }
 
-// --- routes
-// ---------------------------------------------------------------------------------------
+// Routes.
 
 void fib::ledger::begin_afresh() {
     loading_ = true;
@@ -225,8 +222,7 @@ void fib::ledger::refuse(std::uint32_t number) {
     ++refused_;
 }
 
-// --- neighbours
-// -----------------------------------------------------------------------------------
+// Neighbours.
 
 void fib::ledger::change_neighbour(const control::network_change::neighbour_change& c) {
     const control::neighbour& what = c.what;
@@ -349,8 +345,7 @@ void fib::ledger::install(std::uint16_t index, const neighbour_key& key, neighbo
         n.installed.emplace_back(index, *number);
 }
 
-// --- the rest
-// -------------------------------------------------------------------------------------
+// The rest.
 
 fib::ledger::garbage fib::ledger::take_garbage() {
     return {std::exchange(retired, {}), paths.take_garbage(), std::exchange(old_tables_, {}),

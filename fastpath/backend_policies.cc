@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The backend's policies, and the SAs that their templates resolve to.
+#include <algorithm>
+#include <iterator>
+#include <tuple>
+
+#include "fastpath/backend_records.h"
+
+namespace esplane::fastpath {
+
+using ipsec::family;
+
+void user_backend::resolve_all(const endpoint& e) {
+    const auto wanting = groups_.find(e);
+    if (wanting == groups_.end()) return;
+    for (const auto& g : wanting->second)
+        resolve(*g);
+}
+
+/// Newest first, those whose soft limit has passed last: xfrm_state_look_at.
+void user_backend::resolve(group_record& g) {
+    std::vector<sa_record*> found;
+    if (const auto there = sas_by_endpoint_.find({g.wanted.id.destination, g.wanted.reqid});
+        there != sas_by_endpoint_.end())
+        std::copy_if(there->second.begin(), there->second.end(), std::back_inserter(found),
+                     [&](const sa_record* r) { return g.takes(r->described); });
+    std::sort(found.begin(), found.end(), [](const sa_record* a, const sa_record* b) {
+        const auto rank = [](const sa_record* mine, const sa_record* other) {
+            return std::tuple(mine->described.dying, other->described.current.add_time,
+                              other->serial);
+        };
+        return rank(a, b) < rank(b, a);
+    });
+    std::vector<sa_out*> all;
+    for (sa_record* r : found) {
+        if (!r->out) {
+            auto made = make_out(*r);
+            if (!shared_.outbound().add(*made)) continue;
+            count_encap(*r, -1);
+            r->out = std::move(made);
+            count_encap(*r, 1);
+        }
+        all.push_back(r->out.get());
+    }
+    all.push_back(nullptr);
+    if (all == g.all) return;
+    g.run.best.store(all.front(), std::memory_order_release);
+    g.run.all.store(all.data(), std::memory_order_release);
+    g.all.swap(all);
+    shared_.graveyard().add([old = std::move(all)] {});
+}
+
+auto user_backend::acquire_group(const ipsec::template_& t, std::uint32_t if_id) -> group_record* {
+    auto& there = groups_[{t.id.destination, t.reqid}];
+    for (const auto& g : there) {
+        if (!(g->wanted == t) || g->if_id != if_id) continue;
+        ++g->users;
+        return g.get();
+    }
+    group_record* g = there.emplace_back(std::make_unique<group_record>()).get();
+    g->wanted = t;
+    g->if_id = if_id;
+    g->users = 1;
+    resolve(*g);
+    return g;
+}
+
+void user_backend::release_group(group_record* g) {
+    if (--g->users != 0) return;
+    const auto there = groups_.find({g->wanted.id.destination, g->wanted.reqid});
+    const auto it = std::find_if(there->second.begin(), there->second.end(),
+                                 [&](const auto& one) { return one.get() == g; });
+    std::shared_ptr<group_record> gone = std::move(*it);
+    there->second.erase(it);
+    if (there->second.empty()) groups_.erase(there);
+    shared_.graveyard().add([gone] {});
+}
+
+auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
+    auto r = std::make_unique<policy_record>();
+    r->dir = p.dir;
+    r->if_id = p.if_id;
+    r->selector = p.sel;
+    if (p.sel.fam == family::ipv6) r->entry.emplace<keyed_policy<v6_words>>();
+    policy_entry& e = r->run();
+    e.rank = std::uint64_t{p.priority} << 32 | static_cast<std::uint32_t>(p.position);
+    e.action = p.action;
+    e.protects = p.protects();
+    e.use_time.set(p.current.use_time);
+    if (!e.protects) return r;
+    e.required = p.templates.front();
+    e.check_optional = e.required.optional;
+    if (p.dir == ipsec::policy_direction::out) {
+        r->group = acquire_group(e.required, p.if_id);
+        e.group = &r->group->run;
+    }
+    return r;
+}
+
+void user_backend::publish(policy_record& p, bool on) {
+    std::visit(
+        [&](auto& entry) {
+            on ? shared_.insert(&entry, p.dir, p.if_id, p.selector)
+               : shared_.erase(&entry, p.dir, p.if_id, p.selector);
+        },
+        p.entry);
+}
+
+void user_backend::retire(std::unique_ptr<policy_record> p) {
+    if (p->group != nullptr) release_group(p->group);
+    shared_.graveyard().add([gone = std::shared_ptr<policy_record>(std::move(p))] {});
+}
+
+result<void> user_backend::add_policy(const ipsec::policy& p) {
+    if (auto room = check_memory(); !room) return room;
+    if (p.templates.size() > 1)
+        return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
+    auto r = make_policy(p);
+    publish(*r, true);
+    policies_[p.index] = std::move(r);
+    settle();
+    return {};
+}
+
+result<void> user_backend::update_policy(const ipsec::policy& p) {
+    const auto found = policies_.find(p.index);
+    if (found == policies_.end()) return add_policy(p);
+    if (auto room = check_memory(); !room) return room;
+    if (p.templates.size() > 1)
+        return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
+    auto next = make_policy(p);
+    publish(*next, true); // both are there for a moment: a packet takes one of them, never none
+    publish(*found->second, false);
+    std::swap(found->second, next);
+    retire(std::move(next));
+    settle();
+    return {};
+}
+
+void user_backend::delete_policy(const ipsec::policy& p) {
+    const auto found = policies_.find(p.index);
+    if (found == policies_.end()) return;
+    publish(*found->second, false);
+    retire(std::move(found->second));
+    policies_.erase(found);
+    settle();
+}
+
+bool user_backend::query_policy(std::uint32_t index, ipsec::lifetime_current& into) {
+    const auto found = policies_.find(index);
+    if (found == policies_.end()) return false;
+    into.use_time = found->second->run().use_time.get();
+    return true;
+}
+
+} // namespace esplane::fastpath

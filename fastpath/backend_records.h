@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the user-space backend keeps of an SA, of a policy, and of the SAs that a template takes.
+//
+// For backend.cc and backend_policies.cc alone.  Threads: control.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "fastpath/backend.h"
+#include "fastpath/succession.h"
+
+namespace esplane::fastpath {
+
+struct user_backend::sa_record {
+    ipsec::sa described;
+    std::uint64_t serial = 0;
+    std::shared_ptr<const crypto::key> key;
+    std::shared_ptr<nonce_space> nonces;
+    std::unique_ptr<sa_in> in;
+    std::unique_ptr<sa_out> out;
+
+    /// What was taken from a worker, until that one cannot see it any more.
+    template <typename Sa>
+    struct former {
+        std::unique_ptr<Sa> sa;
+        sa_counts handed_on; ///< counted by then
+    };
+    std::deque<former<sa_in>> former_in; ///< oldest first
+    std::deque<former<sa_out>> former_out;
+    std::uint64_t work_known = 0; ///< as loads_of() last told
+    sa_counts late;               ///< by those that are gone, unless they had handed it on
+    std::shared_ptr<spread_out> spread_out_now; ///< while all workers carry it
+    std::shared_ptr<spread_in> spread_in_now;
+    std::vector<std::shared_ptr<spread_out>> former_spreads; ///< their shares have counted, too
+
+    [[nodiscard]] sa_counts counts() const {
+        sa_counts sum = late;
+        if (in) sum += counts_of(*in);
+        if (out) sum += counts_of(*out);
+        for (const auto& f : former_in)
+            (sum += counts_of(*f.sa)) -= f.handed_on;
+        for (const auto& f : former_out)
+            (sum += counts_of(*f.sa)) -= f.handed_on;
+        if (spread_out_now) add_shares(sum, *spread_out_now);
+        for (const auto& all : former_spreads)
+            add_shares(sum, *all);
+        return sum;
+    }
+    static void add_shares(sa_counts& sum, const spread_out& all) {
+        for (const auto& share : all.shares)
+            sum += counts_of(*share);
+    }
+    template <typename Sa>
+    void bury_oldest(std::deque<former<Sa>>& formers) {
+        (late += counts_of(*formers.front().sa)) -= formers.front().handed_on;
+        formers.pop_front();
+    }
+    /// Those that nobody else keeps any more: their last packet has come through.
+    void bury_spreads() {
+        std::erase_if(former_spreads, [this](const std::shared_ptr<spread_out>& all) {
+            if (all.use_count() != 1) return false;
+            add_shares(late, *all);
+            return true;
+        });
+    }
+
+    [[nodiscard]] endpoint where() const { return {described.id.destination, described.reqid}; }
+};
+
+struct user_backend::group_record {
+    sa_group run;
+    ipsec::template_ wanted;
+    std::uint32_t if_id = 0;  ///< the policy's
+    std::vector<sa_out*> all; ///< what run.all points to; ends with nullptr
+    unsigned users = 0;
+
+    /// xfrm_state_find: which SAs a template takes.
+    [[nodiscard]] bool takes(const ipsec::sa& s) const {
+        return s.dir != ipsec::direction::in && s.run_mode == wanted.run_mode &&
+               s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid && s.if_id == if_id &&
+               s.id.destination == wanted.id.destination &&
+               (wanted.source.is_any() || s.source == wanted.source) &&
+               (wanted.id.spi == wire::be32() || s.id.spi == wanted.id.spi) &&
+               (s.flags & ipsec::sa_flag::wildcard_receive) == 0;
+    }
+};
+
+struct user_backend::policy_record {
+    ipsec::policy_direction dir;
+    std::uint32_t if_id;
+    ipsec::selector selector;
+    std::variant<keyed_policy<v4_words>, keyed_policy<v6_words>> entry;
+    group_record* group = nullptr;
+
+    [[nodiscard]] policy_entry& run() {
+        return std::visit([](auto& e) -> policy_entry& { return e.run; }, entry);
+    }
+};
+
+} // namespace esplane::fastpath
