@@ -13,6 +13,13 @@ need_esplane() {
         skip "needs esplaned and esplane in $ESPLANE_BUILD/tools: ninja -C $ESPLANE_BUILD"
 }
 
+need_dpdk() {
+    local said
+    said=$("$ESPLANED" --port a=dpdk:net_null0 --workers 0 2>&1) || true
+    [[ $said != *"no port kind"* ]] ||
+        skip "this build has no DPDK ports: apt-get install libdpdk-dev"
+}
+
 run_dir() {
     echo "$SANDBOX/$1"
 }
@@ -56,6 +63,28 @@ esplane() {
 # ip_xfrm NODE: stock iproute2 against that node's esplaned, commands from stdin, one a line.
 ip_xfrm() {
     esplane "$1" run -- ip -batch -
+}
+
+# ports_up: all of both gateways.
+ports_up() {
+    [[ $(esplane g1 ports --json; esplane g2 ports --json) != *'"up": false'* ]]
+}
+
+# drops_of NODE REASON
+drops_of() {
+    esplane "$1" drops --json | /usr/bin/python3 -c '
+import json, sys
+drops = json.load(sys.stdin)["drops"]
+print(sum(d["packets"] for d in drops if d["reason"] == sys.argv[1]))' "$2"
+}
+
+# port_is NODE PORT up|down
+port_is() {
+    esplane "$1" ports --json | /usr/bin/python3 -c '
+import json, sys
+port, state = sys.argv[1:]
+up = {p["name"]: p["up"] for p in json.load(sys.stdin)["ports"]}
+sys.exit(up[port] != (state == "up"))' "$2" "$3"
 }
 
 random_hex() {

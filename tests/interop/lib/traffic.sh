@@ -31,6 +31,11 @@ all_reachable() {
     done
 }
 
+# By their addresses on the wire between them.
+gateways_reach_each_other() {
+    reachable g1 192.168.77.2 && reachable g1 fd77::2
+}
+
 # unreachable FROM ADDRESS [OPTION...]: not one of three pings is answered.
 unreachable() {
     not_answered "$1" -c 3 -i 0.2 -W 1 "${@:3}" "$2"
