@@ -128,7 +128,10 @@ bool pipeline::release_spread(moment now) noexcept {
             stage s = begin(now);
             counters_.handed_in.add(n);
             packet_list clear, leaving;
-            release_inbound(s, all, std::span(ready).first(n), clear);
+            if (shared_.closed()) [[unlikely]]
+                s.drop(std::span(ready).first(n), drop_reason::closed);
+            else
+                release_inbound(s, all, std::span(ready).first(n), clear);
             filter_decrypted(s, clear, 0);
             forward(s, clear, leaving);
             finish(s);
@@ -255,9 +258,13 @@ void pipeline::send(stage& s, const packet_list& packets) noexcept {
 }
 
 /// To their ports, in order within each; runs of one port go together.  Where this worker has no
-/// lane another one sends.
+/// lane another one sends.  What has waited, held or in a ring, is too late once all is closed.
 void pipeline::transmit(stage& s, const packet_list& frames) noexcept {
     std::span<packet* const> rest = frames.span();
+    if (shared_.closed()) [[unlikely]] {
+        s.drop(rest, drop_reason::closed);
+        return;
+    }
     while (!rest.empty()) {
         std::size_t run = 1;
         while (run < rest.size() && rest[run]->port == rest[0]->port)
@@ -266,8 +273,7 @@ void pipeline::transmit(stage& s, const packet_list& frames) noexcept {
         if (lane_ < to.lanes()) [[likely]] {
             const std::size_t sent = to.send(lane_, rest.first(run));
             counters_.sent.add(sent);
-            for (packet* p : rest.subspan(sent, run - sent))
-                s.drop(*p, drop_reason::tx_full);
+            s.drop(rest.subspan(sent, run - sent), drop_reason::tx_full);
         } else
             for (packet* p : rest.first(run))
                 s.hand_over(*p, lane_ % to.lanes(), handover_phase::transmit);

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "fastpath/counters.h"
 #include "fastpath/event_ring.h"
@@ -117,6 +118,11 @@ struct stage {
         p.drop = static_cast<std::uint8_t>(why);
         counters.dropped[p.drop].add(1);
         lost.push(p);
+    }
+
+    void drop(std::span<packet* const> packets, drop_reason why) noexcept {
+        for (packet* p : packets)
+            drop(*p, why);
     }
 
     /// Who is to work on an SA: `self`, another worker, sa_owner::moved or sa_owner::spread.

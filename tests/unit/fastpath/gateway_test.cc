@@ -384,6 +384,22 @@ TEST_F(Gateway, LetsNothingPassWhileClosed) {
     EXPECT_EQ(cross({make_packet({})}).size(), 1u);
 }
 
+TEST_F(Gateway, WhatIsHeldDoesNotLeaveOnceAllIsClosed) {
+    for (auto& n : one.network.neighbours)
+        n.resolved = false;
+    one.publish_network();
+    one.push(plain, {make_packet({})});
+    EXPECT_EQ(one.worker->counters().held.get(), 1u);
+    one.tables.close(true);
+    for (auto& n : one.network.neighbours)
+        n.resolved = true;
+    one.publish_network();
+    one.advance(1'000'000);
+    EXPECT_TRUE(one.sent(secure).empty());
+    EXPECT_EQ(one.drops(drop_reason::closed), 1u);
+    expect_balance();
+}
+
 TEST_F(Gateway, DropsHeldPacketsAfterASecond) {
     for (auto& n : one.network.neighbours)
         n.resolved = false;

@@ -232,6 +232,32 @@ TEST_F(SpreadSa, ThatIsTakenFromAStuckWorkerRepeatsNoNumber) {
     EXPECT_EQ(one.control.get_sa(one.sa_of(tunnel, true))->current.packets, 202u);
 }
 
+TEST_F(SpreadSa, WhatWasEncryptedDoesNotLeaveOnceAllIsClosed) {
+    spread_out();
+    for (const frame& f : numbered(100, 3)) // too few for an idle worker to be given some
+        ASSERT_TRUE(one.ports[plain]->inject(with_ethernet(f), 1));
+    (void)one.workers[1]->run_once(one.clock);
+    EXPECT_EQ(encrypted_by(1), 3u);
+    one.tables.close(true);
+    one.run();
+    EXPECT_TRUE(one.sent(secure).empty());
+    EXPECT_EQ(one.drops(drop_reason::closed), 3u);
+}
+
+TEST_F(SpreadSa, WhatWasDecryptedGoesNoFurtherOnceAllIsClosed) {
+    spread_in();
+    one.push(plain, numbered(100, 10));
+    for (const frame& f : one.sent(secure))
+        ASSERT_TRUE(two.ports[secure]->inject(with_ethernet(f), 0));
+    (void)two.workers[0]->run_once(two.clock);
+    (void)two.workers[1]->run_once(two.clock);
+    EXPECT_EQ(two.workers[1]->counters().handed_out.get(), 10u) << "on their way back";
+    two.tables.close(true);
+    two.run();
+    EXPECT_TRUE(two.sent(plain).empty());
+    EXPECT_EQ(two.drops(drop_reason::closed), 10u);
+}
+
 // Traffic on both lanes while control spreads, deletes and adds the SA again.
 TEST_F(SpreadSa, ComesAndGoesUnderTraffic) {
     for (auto& w : one.workers)
