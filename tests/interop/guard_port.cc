@@ -13,6 +13,7 @@
 #include <net/if.h>
 
 #include "fastpath/xdp/port_xdp.h"
+#include "fastpath/xdp/privileged.h"
 #include "tests/interop/guard_bed.h"
 
 namespace esplane::fastpath {
@@ -156,6 +157,13 @@ TEST_F(GuardedPort, WhatTheKernelCountsOfASocketIsTold) {
     EXPECT_EQ(port_->extended_counters().size(), 6U);
 }
 
+int option_of(const unique_fd& socket, int option) {
+    int value = -1;
+    socklen_t size = sizeof value;
+    EXPECT_EQ(::getsockopt(socket.get(), SOL_SOCKET, option, &value, &size), 0);
+    return value;
+}
+
 TEST_F(GuardedPort, AModeThatIsAskedForIsTheOneOrNone) {
     const auto refused = open_port({.wish = xdp_wish::zero_copy}); // no veth has it
     ASSERT_FALSE(refused);
@@ -165,6 +173,33 @@ TEST_F(GuardedPort, AModeThatIsAskedForIsTheOneOrNone) {
     EXPECT_EQ(port_->mode(), "copy");
     port_.reset();
     EXPECT_EQ(guard_->attach(xdp_wish::generic).error().code, EBUSY); // it is there in another
+}
+
+TEST(BusyPolling, IsSetOnTheSocketForAsLongAsAskedFor) {
+    own_privileges means;
+    for (const unsigned us : {0U, 20U}) {
+        const auto socket = means.open_socket(us);
+        ASSERT_TRUE(socket) << socket.error().text;
+        EXPECT_EQ(option_of(*socket, SO_BUSY_POLL), static_cast<int>(us));
+        EXPECT_EQ(option_of(*socket, SO_PREFER_BUSY_POLL), us != 0);
+    }
+}
+
+TEST_F(GuardedPort, ThatPollsBusilyReceivesAndSends) {
+    ASSERT_EQ(set_mtu(1500), 0);
+    ASSERT_TRUE(open_port({.busy_poll_us = 20}));
+    std::array<packet, 8> burst;
+    (void)port_->receive(0, burst); // fills the ring
+    const bytes sent = frame({.to = "10.2.0.10"});
+    send_from_peer(sent);
+    ASSERT_EQ(receive_within(burst), 1U);
+    const unique_fd sniffer = listen_at_peer();
+    packet* const back = &burst[0];
+    ASSERT_EQ(port_->send(0, {&back, 1}), 1U);
+    port_->flush(0);
+    bytes seen(2000);
+    EXPECT_EQ(::recv(sniffer.get(), seen.data(), seen.size(), 0),
+              static_cast<ssize_t>(sent.size()));
 }
 
 TEST_F(GuardedPort, ThereAreLanesForTheQueuesAndEachSends) {

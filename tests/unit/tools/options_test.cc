@@ -208,6 +208,16 @@ TEST_F(ConfigFile, HasPuntLimitsAndAFilter) {
     EXPECT_EQ(options_of({"--filter", "deny in", "--config", file}).filter.size(), 1u);
 }
 
+TEST_F(ConfigFile, HasArgumentsForEalWhereThisBuildHasDpdk) {
+    const char* file = write("port = [\"lan=packet:veth1\"]\neal = \"--no-huge -m 64\"\n");
+    if (!parse_port("a=dpdk:net_null0")) {
+        EXPECT_THAT(error_of({"--config", file}), HasSubstr("-Ddpdk=enabled"));
+        return;
+    }
+    EXPECT_EQ(options_of({"--config", file}).eal, "--no-huge -m 64");
+    EXPECT_EQ(options_of({"--config", file, "--eal", "-m 32"}).eal, "-m 32");
+}
+
 TEST_F(ConfigFile, YieldsToTheCommandLine) {
     const daemon_options o = options_of(
         {"--run-dir", "/run/c", "--port", "only=packet:veth3", "--config",
