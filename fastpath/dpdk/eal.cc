@@ -127,16 +127,17 @@ std::vector<std::string> words_of(const std::string& text) {
     return {std::istream_iterator<std::string>(in), {}};
 }
 
-/// Bytes of huge pages that nobody has, of all sizes.
+/// Bytes of huge pages that nobody has or is promised, of all sizes.
 std::uint64_t free_hugepages() {
     namespace fs = std::filesystem;
     std::uint64_t bytes = 0;
     std::error_code none;
     for (const auto& entry : fs::directory_iterator("/sys/kernel/mm/hugepages", none)) {
-        std::uint64_t kib = 0, pages = 0;
+        std::uint64_t kib = 0, pages = 0, promised = 0;
         if (std::sscanf(entry.path().filename().c_str(), "hugepages-%lukB", &kib) != 1) continue;
         std::ifstream(entry.path() / "free_hugepages") >> pages;
-        bytes += pages * kib * 1024;
+        std::ifstream(entry.path() / "resv_hugepages") >> promised;
+        bytes += (pages - std::min(pages, promised)) * kib * 1024;
     }
     return bytes;
 }
@@ -190,7 +191,19 @@ tl::unexpected<error> cannot_start(const error& e, const eal_options& o) {
     if (!o.arguments.empty()) text += " (with --eal \"" + o.arguments + "\")";
     if (text.find("hugepage") != std::string::npos)
         text += ": reserve huge pages (/proc/sys/vm/nr_hugepages), or say --no-huge";
+    else if (e.text.find("memory") != std::string::npos)
+        text += ": free some, or ask for what there is, as in --eal \"--no-huge -m 128\"";
     return fail(e.code, text, "eal");
+}
+
+/// What to do about a device that DPDK does not take; "" where its words are enough.
+std::string advice_on(const std::string& said, const std::string& device) {
+    const auto says = [&](const char* words) { return said.find(words) != std::string::npos; };
+    if (says("failed to parse device"))
+        return ": no driver has such a name; they are like net_memif0 and 0000:3b:00.0";
+    if (says("Cannot find device") || says("cannot attach the device"))
+        return ": see that it is there (lspci) and bound: dpdk-devbind.py -b vfio-pci " + device;
+    return {};
 }
 
 std::string without_hugepages(const eal_options& o) {
@@ -284,7 +297,7 @@ result<std::uint16_t> probe_device(const std::string& device, const std::string&
     const std::string whole = arguments.empty() ? device : device + "," + arguments;
     if (auto probed = quietly([&] { return ::rte_dev_probe(whole.c_str()); }); !probed)
         return fail(probed.error().code == EPERM ? EIO : probed.error().code, // a plain -1
-                    probed.error().text);
+                    probed.error().text + advice_on(probed.error().text, device));
     if (::rte_eth_dev_get_port_by_name(device.c_str(), &id) == 0) return id;
     return fail(ENODEV, "DPDK found no network device by that name");
 }

@@ -3,7 +3,10 @@
 // DPDK ports over rings of this process: what is sent on one is received on it again.  No huge
 // pages, no root, no network.
 #include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <sys/resource.h>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -24,6 +27,7 @@ int rte_eth_dev_callback_process(rte_eth_dev* device, rte_eth_event_type event, 
 namespace esplane::fastpath {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -54,6 +58,18 @@ TEST(EalCommandLine, LeavesOutWhatTheOperatorSpeaksOf) {
     EXPECT_THAT(eal_command_line({" -b  0000:00:1.0 --telemetry"}, {true, 0}),
                 ElementsAre("esplaned", "-l", "0", "--in-memory", "-m", "256", "-b", "0000:00:1.0",
                             "--telemetry"));
+}
+
+/// In a process of its own: EAL is of no use to it afterwards.
+TEST(EalDeathTest, SaysWhatToDoWhereThereIsNotSoMuchMemory) {
+    const auto start = [] {
+        const rlimit little{std::size_t{1} << 30, std::size_t{1} << 30};
+        (void)::setrlimit(RLIMIT_AS, &little);
+        const auto started = start_eal({"--no-huge --no-shconf -m 4096"});
+        std::fputs(started ? "it started" : started.error().text.c_str(), stderr);
+        std::_Exit(0);
+    };
+    EXPECT_EXIT(start(), ::testing::ExitedWithCode(0), "does not start: .*: free some, or ask");
 }
 
 TEST(SocketEnd, IsTheServersWhereADeviceListens) {
@@ -341,8 +357,9 @@ TEST_F(DpdkPort, SaysWhyItStaysDownAndGoesOnTrying) {
 }
 
 TEST_F(DpdkPort, SaysInOneLineWhyADeviceCannotBeOpened) {
-    EXPECT_THAT(error_of("net_nonsense0"), HasSubstr("net_nonsense0"));
-    EXPECT_THAT(error_of("0000:3b:00.0"), HasSubstr("0000:3b:00.0"));
+    EXPECT_THAT(error_of("net_nonsense0"),
+                AllOf(HasSubstr("net_nonsense0"), HasSubstr("no driver has such a name")));
+    EXPECT_THAT(error_of("0000:3b:00.0"), HasSubstr("dpdk-devbind.py -b vfio-pci 0000:3b:00.0"));
     EXPECT_THAT(error_of("net_pcap1", "iface=nodevice"), HasSubstr("nodevice"));
     for (const char* device : {"net_nonsense0", "0000:3b:00.0"})
         EXPECT_THAT(error_of(device), Not(HasSubstr("\n")));
