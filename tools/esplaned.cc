@@ -110,6 +110,11 @@ class daemon {
     void run();
     /// Programs may be on the devices, and stay when this process ends.
     [[nodiscard]] bool has_guarded() const noexcept { return guarded_; }
+    /// Whether what it lacks is what `esplane xdp-helper` does for others.
+    [[nodiscard]] bool is_for_helper() const noexcept {
+        return std::all_of(options_.ports.begin(), options_.ports.end(),
+                           [](const port_spec& p) { return p.kind == "xdp"; });
+    }
 
   private:
     [[nodiscard]] result<void> check_cpus();
@@ -356,7 +361,9 @@ constexpr const char* stays = "protection stays in place; `esplane release` remo
 /// What to do about a start that failed.
 std::string advice_on(const error& e, const daemon& d) {
     const bool refused = e.code == EPERM || e.code == EACCES;
-    if (refused && ::geteuid() != 0) return ": run esplaned as root, or under `esplane xdp-helper`";
+    if (refused && ::geteuid() != 0)
+        return std::string(": run esplaned as root") +
+               (d.is_for_helper() ? ", or under `esplane xdp-helper`" : "");
     return d.has_guarded() ? std::string(" (") + stays + ")" : "";
 }
 
