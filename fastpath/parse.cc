@@ -378,9 +378,8 @@ struct sorted {
     [[gnu::always_inline]] void take(stage& s, packet& p, drop_reason why) const noexcept {
         if (why != drop_reason::none) [[unlikely]]
             s.drop(p, why);
-        else if ((p.flags & packet_flag::for_machine) == 0)
-            clear.push(p);
-        else if (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared))
+        else if ((p.flags & packet_flag::for_machine) != 0 &&
+                 (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared)))
             esp.push(p);
         else
             clear.push(p);
