@@ -266,12 +266,24 @@ TEST(Worker, UsesAtMostTwoPercentOfACoreWhenIdle) {
     }
 }
 
+/// What has to be quick has to be so more often than not: the machine may be busy.
+constexpr unsigned rounds = 9;
+
 TEST(Worker, TakesAPacketOfAPolledPortWithinMilliseconds) {
     threaded_lab l;
     l.start();
-    std::this_thread::sleep_for(50ms);
-    ASSERT_TRUE(l.ports[plain]->inject(with_ethernet(make_packet({})), 1));
-    EXPECT_TRUE(within(100ms, [&] { return !l.ports[secure]->take_sent(1).empty(); }));
+    unsigned in_time = 0;
+    for (unsigned i = 0; i < rounds; ++i) {
+        std::this_thread::sleep_for(50ms);
+        ASSERT_TRUE(l.ports[plain]->inject(with_ethernet(make_packet({})), 1));
+        bool has_passed = false;
+        const auto passed = [&] {
+            return has_passed = has_passed || !l.ports[secure]->take_sent(1).empty();
+        };
+        in_time += within(20ms, passed);
+        ASSERT_TRUE(within(10s, passed));
+    }
+    EXPECT_GT(in_time, rounds / 2);
 }
 
 /// It sleeps on descriptors that never speak, so that only a bell can wake it in time.
@@ -281,7 +293,8 @@ TEST(Worker, IsWokenByWhatIsHandedOver) {
     fastpath::outbox from_outside(l.mesh, 0);
     ASSERT_TRUE(l.workers[1]->start());
     const auto& counted = l.workers[1]->counters();
-    for (std::uint64_t i = 1; i <= 3; ++i) {
+    unsigned in_time = 0;
+    for (std::uint64_t i = 1; i <= rounds; ++i) {
         ASSERT_TRUE(within(10s, [&] { return !l.workers[1]->vitals().running; }));
         fastpath::packet p;
         ASSERT_TRUE(l.pool->allocate(p, 64));
@@ -289,10 +302,13 @@ TEST(Worker, IsWokenByWhatIsHandedOver) {
         l.tables.close(true); // it only counts
         ASSERT_TRUE(from_outside.push(1, p));
         from_outside.publish();
-        EXPECT_TRUE(within(50ms, [&] { return counted.handed_in.get() == i; }));
+        const auto taken = [&] { return counted.handed_in.get() == i; };
+        in_time += within(50ms, taken);
+        ASSERT_TRUE(within(10s, taken));
     }
     l.stop();
-    EXPECT_EQ(counted.dropped[static_cast<std::size_t>(drop_reason::closed)].get(), 3u);
+    EXPECT_GT(in_time, rounds / 2) << "without the bell it sleeps for 100 ms";
+    EXPECT_EQ(counted.dropped[static_cast<std::size_t>(drop_reason::closed)].get(), rounds);
 }
 
 TEST(Worker, ThatIsStuckIsNamedLosesItsSasAndHoldsUpNobody) {
