@@ -146,6 +146,33 @@ if_id_policies() {
     policies "$@" | sed "s/ tmpl/ if_id $5 tmpl/"
 }
 
+# route_tunnel_up SPI IF_ID: IPv4 between the hosts by an interface ipsec0 of g1; g2 has the same SAs
+# and policies without if_id.
+route_tunnel_up() {
+    local states
+    states=$(if_id_states "$1" "$2")
+    {
+        echo "xfrm policy flush"
+        echo "xfrm state flush"
+        echo "$states"
+        if_id_policies 10.1.0.0/24 10.2.0.0/24 192.168.77.1 192.168.77.2 "$2"
+    } | ip_xfrm g1
+    {
+        echo "xfrm state flush"
+        echo "${states//if_id $2/}"
+        policies 10.2.0.0/24 10.1.0.0/24 192.168.77.2 192.168.77.1 "$2"
+    } | ip_xfrm g2
+    esplane g1 interface add ipsec0 if_id "$2"
+    ip -n g1 route replace 10.2.0.0/24 dev ipsec0
+}
+
+# sas_used NODE: how many of its SAs have carried something.
+sas_used() {
+    esplane "$1" sa --json | /usr/bin/python3 -c '
+import json, sys
+print(sum(sa["packets"] > 0 for sa in json.load(sys.stdin)["sas"]))'
+}
+
 # sas_of NODE: what its SAs are, without what they have carried.
 sas_of() {
     esplane "$1" sa --json | /usr/bin/python3 -c '
