@@ -32,12 +32,21 @@ bool deal(stage& s, packet& p, std::uint64_t ticket, unsigned to, handover_phase
     return false;
 }
 
-/// Finishes a run of tickets; the one who releases counts its packets as taken over.
+unsigned releaser_of(const spread_out& all) noexcept {
+    return all.releaser;
+}
+unsigned releaser_of(const spread_in& all) noexcept {
+    return all.owner;
+}
+
+/// Finishes a run of tickets and wakes the one who releases, who counts its packets as taken over.
+/// Where it has none, too: others' may lie behind it.
 template <typename Spread>
 void finish_run(stage& s, Spread& all, std::uint64_t first, unsigned placed,
                 std::size_t n) noexcept {
     s.counters.handed_out.add(placed);
     all.order.finish(first, placed, static_cast<unsigned>(n));
+    if (s.others != nullptr) s.others->nudge(releaser_of(all));
 }
 
 /// As many packets from the front as belong to one SA.
@@ -76,7 +85,6 @@ void finish_outbound(stage& s, spread_out& all, std::uint64_t first, std::span<p
             leaving.push(*p);
     }
     finish_run(s, all, first, placed, items.size());
-    if (s.others != nullptr) s.others->nudge(all.releaser);
 }
 
 /// Verifies and decrypts; the owner hears the verdict by `drop`, and of which seq_high by `note`.
@@ -94,7 +102,6 @@ void finish_inbound(stage& s, spread_in& all, std::uint64_t first,
         all.order.place(first + i, *items[i].p);
     }
     finish_run(s, all, first, static_cast<unsigned>(items.size()), items.size());
-    if (s.others != nullptr) s.others->nudge(all.owner);
 }
 
 void number(stage& s, std::span<protect_item> run, packet_list& leaving) noexcept {
@@ -170,9 +177,9 @@ void ticket_run::add(packet& p, packet_list& leaving) noexcept {
 
 void ticket_run::refuse(const packet& p) noexcept {
     if (static_cast<handover_phase>(p.note.phase) == handover_phase::numbered_outbound)
-        s_.shared.spread_outbound().find(p.note.slot)->order.finish(p.ticket, 0, 1);
+        finish_run(s_, *s_.shared.spread_outbound().find(p.note.slot), p.ticket, 0, 1);
     else
-        s_.shared.spread_inbound().find(p.note.slot)->order.finish(p.ticket, 0, 1);
+        finish_run(s_, *s_.shared.spread_inbound().find(p.note.slot), p.ticket, 0, 1);
 }
 
 // An SA that is gone needs no decryption; its owner drops what it releases then.

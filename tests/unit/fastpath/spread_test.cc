@@ -9,8 +9,11 @@
 #include <chrono>
 #include <malloc.h>
 #include <set>
+#include <sys/eventfd.h>
 #include <thread>
+#include <unistd.h>
 
+#include "lib/base/unique_fd.h"
 #include "tests/support/lab.h"
 
 namespace esplane::tests {
@@ -256,6 +259,33 @@ TEST_F(SpreadSa, WhatWasDecryptedGoesNoFurtherOnceAllIsClosed) {
     two.run();
     EXPECT_TRUE(two.sent(plain).empty());
     EXPECT_EQ(two.drops(drop_reason::closed), 10u);
+}
+
+// What lies in a fat SA's ring is seen in a loop only; who sleeps would let it lie for 100 ms.
+TEST_F(SpreadSa, WakesItsOwnerWhereNothingIsDecryptedAnyMore) {
+    const auto is_woken = [this](auto change) {
+        for (const frame& f : one.sent(secure))
+            EXPECT_TRUE(two.ports[secure]->inject(with_ethernet(f), 0));
+        (void)two.workers[0]->run_once(two.clock); // gives all to worker 1
+        change();
+        const unique_fd bell(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+        two.mesh.join(0, bell.get());
+        EXPECT_TRUE(two.mesh.lie_down(0));
+        (void)two.workers[1]->run_once(two.clock);
+        std::uint64_t rung = 0;
+        return ::read(bell.get(), &rung, sizeof rung) > 0;
+    };
+    spread_in();
+    one.push(plain, numbered(100, 10));
+    EXPECT_TRUE(is_woken([&] { two.tables.close(true); }));
+    two.run();
+    two.tables.close(false);
+    one.push(plain, numbered(200, 10));
+    EXPECT_TRUE(
+        is_woken([&] { EXPECT_TRUE(two.control.delete_sa(two.sa_of(tunnel, false), {})); }));
+    two.run();
+    two.backend.tend_spread();
+    EXPECT_TRUE(two.sent(plain).empty());
 }
 
 // Traffic on both lanes while control spreads, deletes and adds the SA again.
