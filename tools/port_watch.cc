@@ -56,6 +56,7 @@ void port_watch::say_down(watched& w) {
 }
 
 std::string port_watch::why_down(const fastpath::port& p) const {
+    if (p.up()) return {};
     for (const watched& w : ports_)
         if (w.port == &p && !w.complaint.empty()) return w.complaint;
     return p.why_down();

@@ -131,6 +131,14 @@ TEST_F(PortWatch, SaysWhatKeepsADeviceFromBeingTakenUpOnce) {
     EXPECT_EQ(watched->why_down(*port), "another program is on it");
 }
 
+TEST_F(PortWatch, HasNothingToSayOfAPortThatIsUp) {
+    watch();
+    port->trouble = "another program is on it";
+    (void)watched->tend(2 * second, false);
+    EXPECT_EQ(watched->why_down(*port), "");
+    EXPECT_THAT(told(), IsEmpty());
+}
+
 TEST_F(PortWatch, NamesAPortThatIsDownFromTheStart) {
     watch(false, "its device has no link");
     EXPECT_THAT(told(), ElementsAre("port wan (wan): is down: its device has no link"));
