@@ -85,7 +85,7 @@ buffer_pool::~buffer_pool() {
     ::munmap(base_, size());
 }
 
-/// A depot cell that another lane is just emptying takes nothing: the chunk goes next time.
+/// A depot has room for all chunks that there can be, those on their way in and out too.
 void buffer_pool::put(std::uint64_t frame) noexcept {
     const unsigned home = home_of(frame);
     const bool ours = home == this_lane();
