@@ -21,6 +21,9 @@ class pooled {
 
     pooled()
         : pool_(std::make_shared<std::pmr::synchronized_pool_resource>()) {}
+    // No move: a container that is moved from keeps its allocator, and may be filled again.
+    pooled(const pooled&) noexcept = default;
+    pooled& operator=(const pooled&) noexcept = default;
     template <class Other>
     pooled(const pooled<Other>& other) noexcept
         : pool_(other.pool_) {}

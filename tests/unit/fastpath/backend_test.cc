@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <list>
 #include <set>
 
 #include "tests/support/lab.h"
@@ -198,6 +199,15 @@ TEST(NonceRegistry, ASpaceMayOutliveIt) {
     const std::uint64_t before = in_use->take();
     registry.reset();
     EXPECT_EQ(in_use->take() - before, fastpath::nonce_space::block);
+}
+
+TEST(Pooled, AContainerThatIsMovedFromCanBeFilledAgain) {
+    std::list<int, fastpath::pooled<int>> one{1, 2};
+    const auto other = std::move(one);
+    one.clear();
+    one.push_back(3);
+    EXPECT_EQ(other.size(), 2u);
+    EXPECT_EQ(one.size(), 1u);
 }
 
 TEST(NonceRegistry, AKeyThatComesBackGoesOnAboveItsMark) {
