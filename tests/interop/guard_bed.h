@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -26,8 +27,8 @@ constexpr std::array<std::uint8_t, 6> own_mac{2, 0, 0, 0, 0, 1};
 
 template <typename T>
 void append(bytes& to, const T& value) {
-    const auto* at = reinterpret_cast<const std::uint8_t*>(&value);
-    to.insert(to.end(), at, at + sizeof value);
+    to.resize(to.size() + sizeof value);
+    std::memcpy(&to[to.size() - sizeof value], &value, sizeof value);
 }
 
 /// What a frame is made of.
