@@ -113,6 +113,9 @@ struct esplane_rule {
 #define ESPLANE_SHARE_FIRST_LANE 1
 #define ESPLANE_SHARE_SOCKETS 65
 
+/// The kernel merges fewer packets than this into one.
+#define ESPLANE_SHARE_SEGMENTS 128
+
 /// The one entry of `share_config`: whose group the program is on, and how it divides.
 struct esplane_share_config {
     __u64 netns; ///< cookie of the network namespace
