@@ -221,48 +221,62 @@ TEST_F(HostPort, WhatIsSentGivesItsBuffersBack) {
     EXPECT_EQ(pool->free_frames(), pool->count());
 }
 
-/// A gateway that is itself spoken to through a tunnel, and has a host port.
+/// A gateway that is itself spoken to through a tunnel, with a host port of one lane.
 struct host_lab : lab {
-    host_lab()
-        : lab(1)
+    explicit host_lab(unsigned worker_count = 1)
+        : lab(1, 1024, worker_count)
         , host(*pool) {
         fastpath::port* const all[] = {ports[0].get(), ports[1].get(), interfaces.get(),
                                        host.port.get()};
-        workers[0] = *fastpath::worker::make(tables, *pool, all,
-                                             {.punts = fastpath::punt_rates{{1, 1, 1, 1}}}, &mesh);
+        for (unsigned i = 0; i < worker_count; ++i)
+            workers[i] = *fastpath::worker::make(
+                tables, *pool, all, {.index = i, .punts = fastpath::punt_rates{{1, 1, 1, 1}}},
+                &mesh);
         worker = workers[0].get();
         add_tunnel({});
     }
     machine host;
 };
 
-TEST(HostPortInThePath, WhatComesOutOfAnSaGoesUpByItInOnePieceWithoutALimit) {
-    host_lab gateway;
+/// ESP for the gateway itself: 300 bytes of UDP each.
+std::vector<frame> esp_for_gateway(std::uint32_t count) {
     lab peer(2);
     peer.add_tunnel({});
     std::vector<frame> burst;
-    for (std::uint32_t i = 0; i < 60; ++i)
+    for (std::uint32_t i = 0; i < count; ++i)
         burst.push_back(make_packet({.from = 2, .to = 1, .host = 1, .length = 300, .number = i}));
     peer.push(lab::plain, burst);
-    const std::vector<frame> esp = peer.sent(lab::secure);
-    ASSERT_EQ(esp.size(), 60u);
-    gateway.push(lab::secure, esp);
-    const std::vector<written> up = gateway.host.came_up();
-    ASSERT_EQ(up.size(), 1u);
-    EXPECT_EQ(up[0].packet.size(), 28 + 60 * 272u);
-    EXPECT_TRUE(gateway.punted(lab::secure).empty());
-    EXPECT_EQ(gateway.worker->counters().punted.get(), 60u);
-    EXPECT_TRUE(gateway.worker->counters().balanced());
-    EXPECT_EQ(gateway.pool->free_frames(), gateway.pool->count());
+    return peer.sent(lab::secure);
+}
+
+TEST(HostPortInThePath, WhatComesOutOfAnSaGoesUpByItInOnePieceWithoutALimit) {
+    for (const unsigned lane : {0u, 1u}) { // lane 1's worker has no lane of the host port
+        host_lab gateway(2);
+        gateway.push(lab::secure, esp_for_gateway(60), lane);
+        const std::vector<written> up = gateway.host.came_up();
+        ASSERT_EQ(up.size(), 1u);
+        EXPECT_EQ(up[0].packet.size(), 28 + 60 * 272u);
+        EXPECT_TRUE(gateway.punted(lab::secure).empty());
+        EXPECT_EQ(gateway.worker->counters().punted.get(), 60u);
+        EXPECT_EQ(gateway.workers[1]->counters().handed_out.get(), 60 * lane);
+        for (const auto& w : gateway.workers)
+            EXPECT_TRUE(w->counters().balanced());
+        EXPECT_EQ(gateway.pool->free_frames(), gateway.pool->count());
+    }
+}
+
+TEST(HostPortInThePath, WhatCameInClearGoesUpByItsPort) {
+    host_lab gateway;
+    const std::vector<frame> esp = esp_for_gateway(1);
+    gateway.push(lab::secure, {make_packet({.from = 3, .to = 1, .host = 1}), esp.at(0)});
+    EXPECT_EQ(gateway.punted(lab::secure).size(), 1u);
+    EXPECT_EQ(gateway.host.came_up().size(), 1u);
 }
 
 TEST(HostPortInThePath, WhatTheKernelRefusesIsADropThatIsCounted) {
     host_lab gateway;
-    lab peer(2);
-    peer.add_tunnel({});
-    peer.push(lab::plain, {make_packet({.from = 2, .to = 1, .host = 1})});
     gateway.host.kernel = {};
-    gateway.push(lab::secure, peer.sent(lab::secure));
+    gateway.push(lab::secure, esp_for_gateway(1));
     EXPECT_EQ(gateway.drops(fastpath::drop_reason::punt_full), 1u);
     EXPECT_TRUE(gateway.worker->counters().balanced());
     EXPECT_EQ(gateway.pool->free_frames(), gateway.pool->count());
