@@ -146,20 +146,20 @@ result<unique_fd> open_net_socket(net_way way, const net_socket_options& options
     if (!fd || !fd->valid()) return fd;
     if (auto done = set_all(fd->get(), way, options, share); !done)
         return tl::unexpected(done.error());
-    if (is_udp(way))
-        (void)set(fd->get(), SOL_SOCKET, SO_INCOMING_CPU, static_cast<int>(share.lane));
     return fd;
 }
 
 /// The filter comes first: it is in the group from bind() on.
-result<unique_fd> open_stand_in(net_way way, const net_socket_options& options,
-                                std::optional<unsigned> cpu) {
+result<unique_fd> open_stand_in(net_way way, const net_socket_options& options) {
     auto fd = open_socket(way);
     if (!fd || !fd->valid()) return fd;
     if (auto deaf = hear_nothing(fd->get()); !deaf) return tl::unexpected(deaf.error());
     if (auto done = set_udp(fd->get(), way, options); !done) return tl::unexpected(done.error());
-    if (cpu) (void)set(fd->get(), SOL_SOCKET, SO_INCOMING_CPU, static_cast<int>(*cpu));
     return fd;
+}
+
+void name_cpu(int udp_socket, unsigned cpu) noexcept {
+    (void)set(udp_socket, SOL_SOCKET, SO_INCOMING_CPU, static_cast<int>(cpu));
 }
 
 super_packets super_packets_of(const net_socket_options& options) noexcept {

@@ -12,7 +12,6 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 
 #include "lib/base/result.h"
 #include "lib/base/unique_fd.h"
@@ -48,7 +47,7 @@ struct net_socket_options {
     bool yield = true;
 };
 
-/// The lane and how many there are; which SPIs it hears, and which CPU it is for.
+/// A lane, and how many there are: which SPIs it hears.
 struct lane_share {
     unsigned lane = 0;
     unsigned lanes = 1;
@@ -63,11 +62,13 @@ struct lane_share {
                                                 lane_share share);
 
 /// A UDP socket of the group that receives nothing.  The first makes the group, before there is a
-/// program that says who takes what.  Others are there to be asked: the kernel merges what arrives
-/// on a CPU only where some socket of the group takes super-packets, and asks one that names this
-/// CPU (Linux 6.2), else any; an IKE daemon's does not take them.
-[[nodiscard]] result<unique_fd> open_stand_in(net_way way, const net_socket_options& options,
-                                              std::optional<unsigned> cpu);
+/// program that says who takes what.  Others are there to be asked, see name_cpu().
+[[nodiscard]] result<unique_fd> open_stand_in(net_way way, const net_socket_options& options);
+
+/// The kernel merges what arrives on a CPU only where the socket takes super-packets that it thinks
+/// of, and it asks no program: it thinks of any of the group, or of one that names this CPU (Linux
+/// 6.2).  An IKE daemon's takes none.
+void name_cpu(int udp_socket, unsigned cpu) noexcept;
 
 /// What the kernel does with super-packets on UDP sockets, as far as the options want it.
 struct super_packets {

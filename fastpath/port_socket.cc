@@ -109,14 +109,15 @@ result<void> socket_port::found_group(net_way way) {
     if (!share_) return {};
     if (auto room = share_->make_room(family_of(way)); !room) return room;
     std::vector<unique_fd>& group = stand_ins_[index_of(way)];
-    auto founder = open_stand_in(way, options_.sockets, std::nullopt);
+    auto founder = open_stand_in(way, options_.sockets);
     if (!founder || !founder->valid()) return founder.map([](const unique_fd&) {});
     if (auto done = share_->found(family_of(way), founder->get()); !done) return done;
     group.push_back(std::move(*founder));
     const long cpus = kernel_.merge ? ::sysconf(_SC_NPROCESSORS_CONF) : 0;
     for (long cpu = lanes(); cpu < cpus; ++cpu) {
-        auto fd = open_stand_in(way, options_.sockets, static_cast<unsigned>(cpu));
+        auto fd = open_stand_in(way, options_.sockets);
         if (!fd) return tl::unexpected(fd.error());
+        name_cpu(fd->get(), static_cast<unsigned>(cpu));
         group.push_back(std::move(*fd));
     }
     return {};
@@ -130,6 +131,7 @@ result<void> socket_port::bind_lanes(net_way way) {
         if (!fd->valid()) return {};
         if (auto done = lanes_[lane]->put(way, std::move(*fd)); !done) return done;
         sockets.push_back(lanes_[lane]->descriptor(way));
+        if (share_) name_cpu(sockets.back(), lane);
     }
     return share_ ? share_->divide(family_of(way), sockets) : result<void>();
 }

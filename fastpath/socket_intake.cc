@@ -182,8 +182,7 @@ bool socket_intake::is_esp(std::span<const std::uint8_t> payload) noexcept {
     if (payload.size() >= sizeof(wire::esp_header) &&
         wire::load<std::uint32_t>(payload.data()) != 0)
         return true;
-    // One that came alone was given to us because it is no whole IKE message.
-    if (is_ike(payload) && segment_ != messages_[at_].msg_len)
+    if (is_ike(payload)) // whole: the daemon's, and it does not come back here
         return_ike(payload);
     else
         counted_.not_esp.add(1);

@@ -11,7 +11,6 @@ namespace esplane::fastpath {
 namespace {
 
 constexpr std::uint32_t refusal_lasts = 256; ///< runs, until a device is asked again
-constexpr unsigned most_tries = 3;           ///< where an earlier packet's error comes up
 
 constexpr std::uint32_t header_of(net_way way) noexcept {
     switch (way) {
@@ -192,7 +191,7 @@ void socket_sender::set_df(net_way way, bool on) noexcept {
 }
 
 /// What an error of the first message that was not sent means for it.
-auto socket_sender::judge(int code, std::size_t message, unsigned tries) noexcept -> outcome {
+auto socket_sender::judge(int code, std::size_t message) noexcept -> outcome {
     const bool several = messages_[message].msg_hdr.msg_iovlen > 1;
     switch (code) {
     case EAGAIN:
@@ -207,11 +206,6 @@ auto socket_sender::judge(int code, std::size_t message, unsigned tries) noexcep
     case EINVAL:
     case EMSGSIZE:
         return several ? outcome::split : outcome::lost;
-    case ECONNREFUSED:
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case EPROTO: // perhaps an ICMP error about a packet sent before
-        return tries < most_tries ? outcome::again : outcome::lost;
     default:
         return outcome::lost;
     }
@@ -229,16 +223,16 @@ std::size_t socket_sender::transmit(std::span<packet* const> frames) noexcept {
     const auto frames_of = [&](std::size_t message) {
         return frames.subspan(done, messages_[message].msg_hdr.msg_iovlen);
     };
-    for (std::size_t at = 0, tries = 0; at < count_;) {
+    for (std::size_t at = 0; at < count_;) {
         const int sent =
             ::sendmmsg(fd, &messages_[at], static_cast<unsigned>(count_ - at), MSG_DONTWAIT);
-        for (int i = 0; i < sent; ++i, ++at, tries = 0) {
+        for (int i = 0; i < sent; ++i, ++at) {
             account(frames_of(at));
             done += frames_of(at).size();
         }
         if (sent > 0) continue;
         const int code = errno;
-        switch (judge(code, at, static_cast<unsigned>(++tries))) {
+        switch (judge(code, at)) {
         case outcome::again:
             continue;
         case outcome::full:
@@ -250,7 +244,6 @@ std::size_t socket_sender::transmit(std::span<packet* const> frames) noexcept {
             lose(frames_of(at), code);
             done += frames_of(at).size();
             ++at;
-            tries = 0;
         }
     }
     return done;

@@ -10,9 +10,9 @@
 // Packets of one flow that follow each other, equal in length but for the last, are one message;
 // messages of one socket and one DF are one sendmmsg().  Order is kept.
 //
-// IPv4's DF is a socket's option and none of a message's.  It is set where it changes: 0.2 us,
-// against 3 us and more for the message that follows; a second socket would save that, and cost
-// every IKE daemon's group another member.
+// IPv4's DF is an option of a socket and none of a message.  It is set where it changes: a change
+// costs 0.8 us, a message of 8 packets 5 us.  A second socket for DF would save a fifth of that,
+// and cost the group another member.
 //
 // Does not: IPv4 options and IPv6 extension headers in front of UDP or ESP (such packets go as they
 // are); flow labels.
@@ -78,7 +78,7 @@ class socket_sender {
     void write_message(std::span<packet* const> run, net_way way) noexcept;
     [[nodiscard]] std::size_t transmit(std::span<packet* const> frames) noexcept;
     void set_df(net_way way, bool on) noexcept;
-    [[nodiscard]] outcome judge(int code, std::size_t message, unsigned tries) noexcept;
+    [[nodiscard]] outcome judge(int code, std::size_t message) noexcept;
     void lose(std::span<packet* const> frames, int code) noexcept;
     void account(std::span<packet* const> frames) noexcept;
     void note_too_long(const packet& p) noexcept;

@@ -215,6 +215,8 @@ def under_the_shim(scene):
         scene.settled(f"esplane ended ({i}): the daemon goes on, without ESP")
         scene.start_sharer()
         scene.settled(f"esplane is back ({i})")
+        scene.check(f"IKE that was merged with ESP got to the daemon ({i})",
+                    scene.sharer.numbers[2] > 0)
         scene.stop("daemon")
         scene.settled(f"the daemon ended ({i}): esplane goes on, without IKE")
     scene.stop("sharer")
