@@ -111,6 +111,19 @@ bool continues_udp(const std::uint8_t* first, const std::uint8_t* udp) noexcept 
     return equal(first, udp, 0, offsetof(wire::udp_header, length));
 }
 
+/// length   of the packet from now on
+void write_ip(std::uint8_t* ip, bool v4, std::uint32_t length) noexcept {
+    if (!v4) {
+        reinterpret_cast<wire::ipv6_header*>(ip)->payload_length.set(
+            static_cast<std::uint16_t>(length - sizeof(wire::ipv6_header)));
+        return;
+    }
+    auto& header = *reinterpret_cast<wire::ipv4_header*>(ip);
+    header.total_length.set(static_cast<std::uint16_t>(length));
+    header.checksum = {};
+    header.checksum = wire::checksum_finish(wire::checksum_add(0, ip, sizeof header));
+}
+
 } // namespace
 
 void coalescer::start(std::span<packet* const> packets) noexcept {
@@ -241,15 +254,7 @@ std::size_t coalescer::write_headers(const group& g) noexcept {
     const candidate& f = g.first;
     std::uint8_t* const ip = headers_.data() + sizeof(offload_header);
     std::memcpy(ip, f.from->data, f.headers);
-    if (f.v4) {
-        auto& header = *reinterpret_cast<wire::ipv4_header*>(ip);
-        header.total_length.set(static_cast<std::uint16_t>(g.bytes));
-        header.checksum = {};
-        header.checksum = wire::checksum_finish(wire::checksum_add(0, ip, sizeof header));
-    } else {
-        reinterpret_cast<wire::ipv6_header*>(ip)->payload_length.set(
-            static_cast<std::uint16_t>(g.bytes - sizeof(wire::ipv6_header)));
-    }
+    write_ip(ip, f.v4, g.bytes);
     const std::uint32_t length = g.bytes - f.l4;
     const auto unfinished =
         wire::be16::from_network(wire::checksum_fold(pseudo_sum(*f.from, f.v4, f.tcp, length)));

@@ -4,8 +4,9 @@
 
     bulk.py tcp-receive ADDRESS PORT            one connection: bytes and SHA-256
     bulk.py tcp-send ADDRESS PORT BYTES         the same of what was sent
-    bulk.py udp-receive ADDRESS PORT COUNT      COUNT numbered datagrams, with UDP_GRO: how many came,
-                                                how many in order and whole, the most in one read
+    bulk.py udp-receive ADDRESS PORT COUNT GRO  COUNT numbered datagrams, with UDP_GRO if 1: how many
+                                                came, how many in order and whole, the most in one
+                                                read
     bulk.py udp-send ADDRESS PORT COUNT SIZE    in pieces of up to 60 KB by UDP_SEGMENT
 """
 import hashlib
@@ -55,10 +56,10 @@ def datagram(number, size):
     return struct.pack(">Q", number).ljust(size, b"%d" % (number % 10))
 
 
-def udp_receive(address, port, count):
+def udp_receive(address, port, count, merged):
     came = right = most = 0
     with open_socket(address, socket.SOCK_DGRAM) as receiver:
-        receiver.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        receiver.setsockopt(socket.IPPROTO_UDP, UDP_GRO, merged)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         receiver.bind((address, port))
         receiver.settimeout(5)
