@@ -80,7 +80,6 @@ result<void> bind_to_port(int fd, net_way way, std::uint16_t port) {
 
 result<void> set_udp(int fd, net_way way, const net_socket_options& o) {
     const bool done = set(fd, SOL_SOCKET, SO_REUSEPORT, 1) &&
-                      (!o.yield || set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) &&
                       (is_v4(way) ? set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
                                   : set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1));
     if (!done) return fail_errno("UDP socket");

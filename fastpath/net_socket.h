@@ -43,8 +43,6 @@ struct net_socket_options {
     std::uint32_t receive_bytes = 8 << 20; ///< waiting in a socket, at most; about
     bool segment = true;                   ///< UDP_SEGMENT, where the kernel has it
     bool merge = true;                     ///< UDP_GRO, where the kernel has it
-    /// An IKE daemon that sets SO_REUSEADDR may bind the port later, without the shim.
-    bool yield = true;
 };
 
 /// A lane, and how many there are: which SPIs it hears.

@@ -136,13 +136,19 @@ result<void> socket_port::bind_lanes(net_way way) {
     return share_ ? share_->divide(family_of(way), sockets) : result<void>();
 }
 
-/// Ours leave the port first: a new one joins the group of whichever the kernel finds.  Packets
-/// that a worker sends meanwhile are lost; those sent under a call that is under way are not.
-result<void> socket_port::bind_anew(net_way way) {
+/// Under the descriptors that workers use.  What they send meanwhile is refused, and counted.
+result<void> socket_port::leave_group(net_way way) {
     const unique_fd nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
     for (const auto& l : lanes_)
         if (::dup3(nothing.get(), l->descriptor(way), O_CLOEXEC) < 0) return fail_errno("dup3");
     stand_ins_[index_of(way)].clear();
+    return {};
+}
+
+/// A new socket joins the group of whichever the kernel finds on the port: none of ours is there.
+result<void> socket_port::follow(net_way way, group_advice advice) {
+    if (advice == group_advice::stay) return {};
+    if (auto left = leave_group(way); !left || advice == group_advice::leave) return left;
     if (auto done = found_group(way); !done) return done;
     return bind_lanes(way);
 }
@@ -174,10 +180,9 @@ result<bool> socket_port::tend() {
         l->intake.grant_ike(ike_per_second);
     for (const net_way way : udp_ways) {
         if (!share_ || lanes_[0]->descriptor(way) < 0) continue;
-        auto apart = share_->look(family_of(way));
-        if (!apart) return tl::unexpected(apart.error());
-        if (!*apart) continue;
-        if (auto done = bind_anew(way); !done) return tl::unexpected(done.error());
+        auto advice = share_->look(family_of(way));
+        if (!advice) return tl::unexpected(advice.error());
+        if (auto done = follow(way, *advice); !done) return tl::unexpected(done.error());
     }
     return false;
 }

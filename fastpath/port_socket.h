@@ -32,6 +32,13 @@
 
 namespace esplane::fastpath {
 
+/// What sockets of ours on a shared port are to do.
+enum class group_advice : std::uint8_t {
+    stay,
+    leave, ///< a daemon that shares the port only once it has it wants to start again
+    join,  ///< it has, or does not
+};
+
 /// Divides what arrives on a UDP port between an IKE daemon and the lanes.  See xdp/port_share.h.
 /// Threads: control.
 class socket_share {
@@ -48,9 +55,9 @@ class socket_share {
     /// What is for lane i goes to sockets[i], which is bound.
     [[nodiscard]] virtual result<void> divide(ipsec::family family,
                                               std::span<const int> sockets) = 0;
-    /// Looks who has bound the port now.  True: the daemon's socket is in no group with ours, which
-    /// must be bound anew, from make_room() on.
-    [[nodiscard]] virtual result<bool> look(ipsec::family family) = 0;
+    /// Looks who has bound the port now.  After leave ours are not bound, until join: then they are
+    /// bound anew, from make_room() on.
+    [[nodiscard]] virtual result<group_advice> look(ipsec::family family) = 0;
     /// Process of the daemon that shares the port; 0: there is none.
     [[nodiscard]] virtual int daemon(ipsec::family family) const noexcept = 0;
 };
@@ -126,7 +133,8 @@ class socket_port final : public port {
     [[nodiscard]] result<void> make_lanes(unsigned count);
     [[nodiscard]] result<void> bind_lanes(net_way way);
     [[nodiscard]] result<void> found_group(net_way way);
-    [[nodiscard]] result<void> bind_anew(net_way way);
+    [[nodiscard]] result<void> leave_group(net_way way);
+    [[nodiscard]] result<void> follow(net_way way, group_advice advice);
 
     socket_port_options options_;
     std::string device_;

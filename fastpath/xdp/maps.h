@@ -122,4 +122,6 @@ struct esplane_share_config {
     __u16 port;
     __u16 family; ///< 4 or 6
     __u32 lanes;
+    __u32 alone; ///< the daemon did not share the port by itself
+    __u32 zero;
 };

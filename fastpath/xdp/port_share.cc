@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
+#include <utility>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -26,6 +27,7 @@ namespace {
 static_assert(ESPLANE_SHARE_SOCKETS == ESPLANE_SHARE_FIRST_LANE + max_lanes);
 
 constexpr std::uint32_t only_entry = 0;
+constexpr unsigned most_waits = 30; ///< looks, without a daemon, before ours bind the port again
 constexpr const char* program_name = "esplane_share";
 constexpr int netns_cookie = 71; ///< SO_NETNS_COOKIE, Linux 5.14
 
@@ -145,6 +147,8 @@ struct port_share::division {
     port_holder holder; ///< whose socket is in the array
     int process = 0;    ///< its; 0: there is none
     port_holder refused;
+    bool alone = false;  ///< it did not share the port by itself
+    unsigned waited = 0; ///< looks since ours have left the port; 0: they have not
 };
 
 port_share::port_share(std::uint16_t port, unsigned lanes)
@@ -201,6 +205,7 @@ result<void> port_share::make_room(family f) {
     auto fetched = fetch(f, **holder);
     if (!fetched) return tl::unexpected(fetched.error());
     const int on = 1;
+    if (option_of<int>(fetched->fd.get(), SOL_SOCKET, SO_REUSEPORT) == 0) of(f).alone = true;
     if (::setsockopt(fetched->fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0)
         return fail_errno(port_name() + ": SO_REUSEPORT on the socket of " + who(*fetched));
     return {};
@@ -219,13 +224,19 @@ result<void> port_share::found(family f, int founder) {
         if (!loaded) return tl::unexpected(loaded.error());
         d.by = std::move(*loaded);
     }
+    esplane_share_config before{}; // an earlier esplane has let itself in
+    if (bpf_map_lookup_elem(d.by.config.get(), &only_entry, &before) == 0 && before.alone != 0)
+        d.alone = true;
+    config.alone = d.alone ? 1 : 0;
     if (const int e = bpf_map_update_elem(d.by.config.get(), &only_entry, &config, BPF_ANY); e != 0)
         return fail_bpf(e, "share_config");
-    (void)admit(f, 0);
+    const auto holder = find_holder(f);
+    if (!holder) return tl::unexpected(holder.error());
+    if (*holder) (void)admit(f, **holder, 0);
     const int program = d.by.program.get();
     if (::setsockopt(founder, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &program, sizeof program) != 0)
         return fail_errno(port_name() + ": BPF program");
-    return admit(f, patience_ms).map([](bool) {});
+    return *holder ? admit(f, **holder, patience_ms).map([](group_advice) {}) : result<void>();
 }
 
 result<void> port_share::divide(family f, std::span<const int> sockets) {
@@ -236,33 +247,41 @@ result<void> port_share::divide(family f, std::span<const int> sockets) {
     return {};
 }
 
-result<bool> port_share::look(family f) {
-    return admit(f, patience_ms);
-}
-
-/// Puts the daemon's socket into the array.  True: it is in no group with ours; the kernel takes no
-/// socket that is in none.
-result<bool> port_share::admit(family f, unsigned wait_ms) {
+result<group_advice> port_share::look(family f) {
     division& d = of(f);
     auto holder = find_holder(f);
     if (!holder) return tl::unexpected(holder.error());
-    if (!*holder) {
-        d.holder = {};
-        d.process = 0;
-        return false;
-    }
-    if (**holder == d.holder || **holder == d.refused) return false;
-    auto fetched = fetch(f, **holder);
+    if (d.waited == 0) return *holder ? admit(f, **holder, patience_ms) : miss(d);
+    if (!*holder && d.waited++ < most_waits) return group_advice::stay;
+    d.waited = 0;
+    return group_advice::join;
+}
+
+/// The daemon is gone.
+group_advice port_share::miss(division& d) {
+    d.holder = {};
+    d.process = 0;
+    if (!std::exchange(d.alone, false)) return group_advice::stay;
+    d.by = {}; // with the group
+    d.waited = 1;
+    return group_advice::leave;
+}
+
+/// Puts the daemon's socket into the array.  The kernel takes none that is in no group.
+result<group_advice> port_share::admit(family f, const port_holder& holder, unsigned wait_ms) {
+    division& d = of(f);
+    if (holder == d.holder || holder == d.refused) return group_advice::stay;
+    auto fetched = fetch(f, holder);
     if (!fetched) {
-        d.refused = **holder;
+        d.refused = holder;
         return tl::unexpected(fetched.error());
     }
     const int e = put(d.by.sockets.get(), ESPLANE_SHARE_DAEMON, fetched->fd.get(), wait_ms);
-    if (e == -EINVAL) return true;
+    if (e == -EINVAL) return group_advice::join;
     if (e != 0) return fail_bpf(e, port_name() + ": the socket of " + who(*fetched));
-    d.holder = **holder;
+    d.holder = holder;
     d.process = fetched->process;
-    return false;
+    return group_advice::stay;
 }
 
 } // namespace esplane::fastpath

@@ -13,8 +13,9 @@
 // esplane takes over program and array as they are.  A daemon that starts again is found by look().
 //
 // A daemon under the shim sets SO_REUSEPORT before it binds.  Of another the socket is fetched
-// (pidfd_getfd) and the option set; what is in flight between its bind() and the next look() goes
-// to whom the kernel likes.
+// (pidfd_getfd) and the option set; when that one ends ours leave the port, or it could not bind it
+// again, until it has, or half a minute has passed.  One that starts sooner than the next look()
+// finds the port taken.
 //
 // Does not: daemons that bind addresses one by one, or IPv6 together with IPv4, or run as another
 // user than esplane: errors say so.
@@ -41,7 +42,7 @@ class port_share final : public socket_share {
     [[nodiscard]] result<void> make_room(ipsec::family family) override;
     [[nodiscard]] result<void> found(ipsec::family family, int founder) override;
     [[nodiscard]] result<void> divide(ipsec::family family, std::span<const int> sockets) override;
-    [[nodiscard]] result<bool> look(ipsec::family family) override;
+    [[nodiscard]] result<group_advice> look(ipsec::family family) override;
     [[nodiscard]] int daemon(ipsec::family family) const noexcept override;
 
   private:
@@ -51,7 +52,9 @@ class port_share final : public socket_share {
     [[nodiscard]] result<std::optional<port_holder>> find_holder(ipsec::family family) const;
     [[nodiscard]] result<fetched_socket> fetch(ipsec::family family,
                                                const port_holder& holder) const;
-    [[nodiscard]] result<bool> admit(ipsec::family family, unsigned wait_ms);
+    [[nodiscard]] static group_advice miss(division& d);
+    [[nodiscard]] result<group_advice> admit(ipsec::family family, const port_holder& holder,
+                                             unsigned wait_ms);
 
     std::uint16_t port_;
     unsigned lanes_;
