@@ -255,6 +255,7 @@ def main():
     if os.geteuid() != 0:
         print("skipped: needs root (network namespaces): run it with sudo")
         return 77
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # cleans up
     scene = Scene(*sys.argv[1:3])
     sender = Sender(scene.peer)
     try:
