@@ -148,7 +148,7 @@ struct port_share::division {
     int process = 0;    ///< its; 0: there is none
     port_holder refused;
     bool alone = false;  ///< it did not share the port by itself
-    unsigned waited = 0; ///< looks since ours have left the port; 0: they have not
+    unsigned waited = 0; ///< looks since ours have left the port
 };
 
 port_share::port_share(std::uint16_t port, unsigned lanes)
@@ -251,7 +251,8 @@ result<group_advice> port_share::look(family f) {
     division& d = of(f);
     auto holder = find_holder(f);
     if (!holder) return tl::unexpected(holder.error());
-    if (d.waited == 0) return *holder ? admit(f, **holder, patience_ms) : miss(d);
+    const bool founded = d.by.program.valid();
+    if (founded) return *holder ? admit(f, **holder, patience_ms) : miss(d);
     if (!*holder && d.waited++ < most_waits) return group_advice::stay;
     d.waited = 0;
     return group_advice::join;
@@ -263,7 +264,6 @@ group_advice port_share::miss(division& d) {
     d.process = 0;
     if (!std::exchange(d.alone, false)) return group_advice::stay;
     d.by = {}; // with the group
-    d.waited = 1;
     return group_advice::leave;
 }
 
