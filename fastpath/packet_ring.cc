@@ -13,26 +13,12 @@
 #include <sys/socket.h>
 #include <utility>
 
-#include "lib/wire/checksum.h"
+#include "fastpath/offload.h"
 #include "lib/wire/headers.h"
 
 namespace esplane::fastpath {
 
 namespace {
-
-/// struct virtio_net_hdr, whose header is not C++: what the sender left to its device.
-struct offload_header {
-    static constexpr std::uint8_t needs_checksum = 1; ///< of flags
-    static constexpr std::uint8_t not_merged = 0;     ///< of kind
-
-    std::uint8_t flags;
-    std::uint8_t kind;
-    std::uint16_t headers;
-    std::uint16_t segment_size;
-    std::uint16_t checksum_start;
-    std::uint16_t checksum_offset;
-};
-static_assert(sizeof(offload_header) == 10);
 
 constexpr std::size_t ring_bytes = std::size_t{packet_ring::slot_size} * packet_ring::slots;
 constexpr std::size_t addresses_length = 12; ///< both MAC addresses
@@ -76,17 +62,6 @@ result<void> bind_to(int fd, int ifindex) {
 
 std::uint32_t status_of(const tpacket2_hdr& h) noexcept {
     return std::atomic_ref<const std::uint32_t>(h.tp_status).load(std::memory_order_acquire);
-}
-
-/// The sum that the sender left to its device: TCP's or UDP's.
-void complete_checksum(std::span<std::uint8_t> frame, const offload_header& o) noexcept {
-    const std::size_t field = std::size_t{o.checksum_start} + o.checksum_offset;
-    if (field + 2 > frame.size() || (o.checksum_offset != 16 && o.checksum_offset != 6)) return;
-    const std::uint64_t sum =
-        wire::checksum_add(0, &frame[o.checksum_start], frame.size() - o.checksum_start);
-    wire::be16 checksum = wire::checksum_finish(sum);
-    if (checksum == wire::be16()) checksum = wire::be16(0xffff); // UDP's 0 means none
-    wire::store(&frame[field], checksum);
 }
 
 /// Into the room in front of the frame.

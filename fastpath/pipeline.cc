@@ -13,9 +13,9 @@ namespace esplane::fastpath {
 
 namespace {
 
-std::uint8_t index_of_interfaces(std::span<port* const> ports) {
-    const auto found =
-        std::ranges::find_if(ports, [](const port* p) { return p->of_interfaces(); });
+/// The port of which `is` says true; or no_port.
+std::uint8_t index_of(std::span<port* const> ports, bool (port::*is)() const noexcept) {
+    const auto found = std::ranges::find_if(ports, [is](const port* p) { return (p->*is)(); });
     return found == ports.end() ? no_port : static_cast<std::uint8_t>(found - ports.begin());
 }
 
@@ -27,7 +27,8 @@ pipeline::pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& bu
     , crypto_(crypto)
     , buffers_(buffers)
     , ports_(ports.begin(), ports.end())
-    , interfaces_(index_of_interfaces(ports))
+    , interfaces_(index_of(ports, &port::of_interfaces))
+    , machine_(index_of(ports, &port::of_machine))
     , lane_(lane)
     , others_(others) {}
 
@@ -57,7 +58,7 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
 void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
     stage s = begin(now);
     counters_.handed_in.add(handed.size());
-    packet_list esp, clear, frames, leaving;
+    packet_list esp, clear, frames, up, leaving;
     std::size_t known = 0;
     const bool closed = shared_.closed();
     ticket_run numbered(s);
@@ -90,7 +91,10 @@ void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
             frames.push(*p);
             break;
         case handover_phase::punt:
-            raise(s, *p);
+            if (p->port == machine_)
+                up.push(*p);
+            else
+                raise(s, *p);
             break;
         case handover_phase::numbered_outbound:
         case handover_phase::numbered_inbound:
@@ -102,6 +106,7 @@ void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
     decrypt(s, esp, clear);
     forward(s, clear, leaving);
     transmit(s, frames);
+    raise_by_machine(s, up);
     finish(s);
 }
 
@@ -281,24 +286,35 @@ void pipeline::transmit(stage& s, const packet_list& frames) noexcept {
     }
 }
 
-/// To the machine's own stack, as frames addressed to the port they came in on.  IKE before the
-/// rest: the way up takes few at a time.
+/// To the machine's own stack: out of an SA by the port that is the machine, all together; else as
+/// frames addressed to the port they came in on.  Of those IKE before the rest: the way up takes
+/// few at a time.
 void pipeline::punt(stage& s, const packet_list& packets) noexcept {
-    packet_list rest;
+    packet_list by_machine, rest;
     for (packet* p : packets) {
-        if (class_of(*p) == punt_class::ike)
+        if (goes_up_by_machine(s, *p))
+            by_machine.push(*p);
+        else if (class_of(*p) == punt_class::ike)
             punt(s, *p, punt_class::ike);
         else
             rest.push(*p);
     }
     for (packet* p : rest)
         punt(s, *p, class_of(*p));
+    for (packet* p : by_machine)
+        p->port = machine_;
+    raise_by_machine(s, by_machine);
 }
 
 /// What came out of an SA for the machine goes up by the interface that the SA names.
 bool pipeline::goes_up_by_interface(const stage& s, const packet& p) const noexcept {
     return p.inbound_sa != nullptr && interfaces_ != no_port &&
            s.routes.interface(p.interface).kind == interface_kind::tunnel;
+}
+
+/// What came out of any other SA for the machine.
+bool pipeline::goes_up_by_machine(const stage& s, const packet& p) const noexcept {
+    return p.inbound_sa != nullptr && machine_ != no_port && !goes_up_by_interface(s, p);
 }
 
 void pipeline::punt(stage& s, packet& p, punt_class c) noexcept {
@@ -339,6 +355,24 @@ void pipeline::raise(stage& s, packet& frame) noexcept {
     }
     counters_.punted.add(1);
     frame.owner->release(one);
+}
+
+/// Without a limit: what came out of an SA is what the machine has asked for.  Which packets a port
+/// has not taken is all the same, as it keeps none.
+void pipeline::raise_by_machine(stage& s, const packet_list& packets) noexcept {
+    if (packets.empty()) return;
+    port& to = *ports_[machine_];
+    if (lane_ >= to.lanes()) {
+        for (packet* p : packets)
+            s.hand_over(*p, lane_ % to.lanes(), handover_phase::punt);
+        return;
+    }
+    const std::size_t taken = to.punt(lane_, packets.span());
+    counters_.punted.add(taken);
+    for (packet* p : packets.span().first(taken))
+        p->owner->release({&p, 1});
+    for (packet* p : packets.span().subspan(taken))
+        s.drop(*p, drop_reason::punt_full);
 }
 
 /// SAs that others wait for are theirs from here on; buffers of lost packets go home.

@@ -73,8 +73,10 @@ class pipeline {
     void punt(stage& s, const packet_list& packets) noexcept;
     void punt(stage& s, packet& p, punt_class c) noexcept;
     [[nodiscard]] bool goes_up_by_interface(const stage& s, const packet& p) const noexcept;
+    [[nodiscard]] bool goes_up_by_machine(const stage& s, const packet& p) const noexcept;
     /// Up, as it is.
     void raise(stage& s, packet& frame) noexcept;
+    void raise_by_machine(stage& s, const packet_list& packets) noexcept;
     void finish(stage& s) noexcept;
 
     const tables& shared_;
@@ -82,6 +84,7 @@ class pipeline {
     buffer_pool& buffers_;
     std::vector<port*> ports_;
     std::uint8_t interfaces_; ///< the port that is those of tunnels by route; or no_port
+    std::uint8_t machine_;    ///< the port that is the machine itself; or no_port
     unsigned lane_;
     handover_sink* others_;
     worker_counters counters_;

@@ -87,6 +87,10 @@ class port {
     /// out of an SA of such an if_id.
     [[nodiscard]] virtual bool of_interfaces() const noexcept { return false; }
 
+    /// Whether it is the machine itself: what came out of an SA for the machine goes up here,
+    /// whatever port the ESP came in on.
+    [[nodiscard]] virtual bool of_machine() const noexcept { return false; }
+
     /// Whether frames begin with an Ethernet header; else with the IP header.
     [[nodiscard]] virtual bool ethernet() const noexcept { return true; }
 

@@ -8,6 +8,7 @@
 //   before   [ Ethernet ][ IP ][ TCP ][ payload ........................ ]
 //   after    [ Ethernet ][ IP ][ TCP ][ size bytes ]   [ ... ]   [ the rest ]
 //
+// or the same without Ethernet, as TUN devices have it.
 // Does not: IPv6 extension headers, tunnels inside, fragments.
 #pragma once
 
@@ -25,6 +26,8 @@ class segmenter {
     /// False: not TCP or UDP straight behind IP behind Ethernet, or lengths that do not fit;
     /// nothing has begun.
     [[nodiscard]] bool start(std::span<const std::uint8_t> frame, std::uint32_t size) noexcept;
+    /// The same with what begins with an IP header.
+    [[nodiscard]] bool start_ip(std::span<const std::uint8_t> packet, std::uint32_t size) noexcept;
 
     [[nodiscard]] bool done() const noexcept { return at_ >= frame_.size(); }
     /// Bytes of the longest segment.
@@ -38,9 +41,12 @@ class segmenter {
     void stop() noexcept { *this = {}; }
 
   private:
+    [[nodiscard]] bool begin(std::span<const std::uint8_t> frame, std::uint32_t ip, bool v4,
+                             std::uint32_t size) noexcept;
     void write_ip(std::uint8_t* ip, std::uint32_t length) const noexcept;
     void write_tcp(std::uint8_t* tcp, bool first, bool last) const noexcept;
-    void write_checksum(std::uint8_t* ip, std::uint32_t length) const noexcept;
+    void write_checksum(std::uint8_t* ip, std::uint32_t length,
+                        std::uint64_t payload_sum) const noexcept;
 
     std::span<const std::uint8_t> frame_;
     std::size_t at_ = 0;         ///< where the next segment's payload begins

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lib/base/result.h"
 #include "lib/base/unique_fd.h"
@@ -47,11 +48,57 @@ class tun {
     tun(unique_fd fd, int ifindex)
         : fd_(std::move(fd))
         , ifindex_(ifindex) {}
-    [[nodiscard]] static result<unique_fd> attach(const std::string& name);
 
     unique_fd fd_;
     int ifindex_;
 };
+
+/// One TUN device with a queue for each worker.  Packets have an offload header (offload.h) in
+/// front, and TCP and UDP pass in super-packets of up to 64 KiB where the kernel knows how.  It is
+/// as persistent.
+class tun_queues {
+  public:
+    struct offloads {
+        bool tcp = true;
+        bool udp = true; ///< takes Linux 6.2
+    };
+
+    /// Takes the device of that name as it is; where there is none makes it and sets it up.
+    ///
+    /// mtu     of one that is made
+    /// wanted  queues, at least 1; a device that somebody made without `multi_queue` has one
+    /// Errors: EINVAL for what is no name; EEXIST where a device of that name is no TUN; EBUSY
+    /// where another process has it; ENOENT without /dev/net/tun; EPERM.
+    [[nodiscard]] static result<tun_queues> open(const std::string& name, std::uint32_t mtu,
+                                                 unsigned wanted);
+    /// Over descriptors that are read and written as queues: datagram sockets, for tests.
+    [[nodiscard]] static tun_queues over(std::vector<unique_fd> queues, offloads can);
+
+    [[nodiscard]] std::size_t size() const noexcept { return queues_.size(); }
+    /// Does not block.
+    [[nodiscard]] int descriptor(std::size_t queue) const noexcept { return queues_[queue].get(); }
+    [[nodiscard]] int ifindex() const noexcept { return ifindex_; }
+    [[nodiscard]] offloads passes() const noexcept { return passes_; }
+
+    /// Another device of as many queues takes the place of this one, under the same descriptors.
+    /// Others may be reading and writing meanwhile.
+    [[nodiscard]] result<void> replace_by(tun_queues fresh);
+    /// It does not outlive its descriptors from now on.
+    void forsake() noexcept;
+
+  private:
+    tun_queues(std::vector<unique_fd> queues, int ifindex, offloads passes)
+        : queues_(std::move(queues))
+        , ifindex_(ifindex)
+        , passes_(passes) {}
+
+    std::vector<unique_fd> queues_;
+    int ifindex_;
+    offloads passes_;
+};
+
+/// Errors: EINVAL for what the kernel does not take; ENODEV.
+[[nodiscard]] result<void> set_tun_mtu(int ifindex, std::uint32_t mtu);
 
 /// What an administrator may have changed since; nothing where the device is gone.
 struct tun_state {

@@ -66,6 +66,7 @@ const std::vector<kind_description>& kinds() {
         {"dpdk", {}, true, 63},
 #endif
         {"packet", {"qdisc"}},
+        {"socket", {"mark", "super-packets"}},
 #ifdef ESPLANE_HAVE_XDP
         {"xdp", {"mode", "busy-poll"}},
 #endif

@@ -12,6 +12,7 @@
 #include "tools/ports_dpdk.h"
 #endif
 #include "tools/ports_packet.h"
+#include "tools/ports_socket.h"
 #ifdef ESPLANE_HAVE_XDP
 #include "tools/ports_xdp.h"
 #endif
@@ -46,6 +47,7 @@ std::map<std::string, reserve_port> kinds_of(const port_surroundings& around) {
     kinds["dpdk"] = dpdk_openers(around);
 #endif
     kinds["packet"] = packet_openers(around);
+    kinds["socket"] = socket_openers(around);
 #ifdef ESPLANE_HAVE_XDP
     kinds["xdp"] = xdp_openers(around);
 #endif

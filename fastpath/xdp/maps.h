@@ -107,3 +107,21 @@ struct esplane_rule {
     __u32 deny; ///< 1: protected or blocked, so not in clear
     __u32 zero;
 };
+
+/// Entries of `share_sockets`: the IKE daemon's socket, then one for each lane.
+#define ESPLANE_SHARE_DAEMON 0
+#define ESPLANE_SHARE_FIRST_LANE 1
+#define ESPLANE_SHARE_SOCKETS 65
+
+/// The kernel merges fewer packets than this into one.
+#define ESPLANE_SHARE_SEGMENTS 128
+
+/// The one entry of `share_config`: whose group the program is on, and how it divides.
+struct esplane_share_config {
+    __u64 netns; ///< cookie of the network namespace
+    __u16 port;
+    __u16 family; ///< 4 or 6
+    __u32 lanes;
+    __u32 alone; ///< the daemon did not share the port by itself
+    __u32 zero;
+};

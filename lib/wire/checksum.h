@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "lib/wire/endian.h"
@@ -25,6 +26,21 @@ namespace esplane::wire {
     }
     if (length == 1) sum += *p; // little-endian: the low byte is the first in memory
     return sum;
+}
+
+/// Copies the bytes and adds them like checksum_add(), reading them once.  They do not overlap.
+[[nodiscard]] inline std::uint64_t checksum_copy(std::uint64_t sum, void* into, const void* data,
+                                                 std::size_t length) noexcept {
+    auto* out = static_cast<std::uint8_t*>(into);
+    const auto* in = static_cast<const std::uint8_t*>(data);
+    const std::size_t whole = length & ~std::size_t{7};
+    for (std::size_t i = 0; i < whole; i += 8) { // a loop that compilers vectorise
+        const auto word = load<std::uint64_t>(in + i);
+        store(out + i, word);
+        sum += (word & 0xffffffff) + (word >> 32);
+    }
+    std::memcpy(out + whole, in + whole, length - whole);
+    return checksum_add(sum, in + whole, length - whole);
 }
 
 /// Folds a sum to 16 bits, not complemented, in memory order.

@@ -76,6 +76,22 @@ struct ipv6_header {
 };
 static_assert(sizeof(ipv6_header) == 40 && alignof(ipv6_header) == 1);
 
+/// RFC 9293 section 3.1, without options.
+struct tcp_header {
+    be16 source;
+    be16 destination;
+    be32 sequence;
+    be32 acknowledgement;
+    std::uint8_t offset; ///< high half: of the payload, in 4 bytes
+    std::uint8_t flags;
+    be16 window;
+    be16 checksum;
+    be16 urgent;
+};
+static_assert(sizeof(tcp_header) == 20);
+
+inline constexpr std::uint8_t tcp_fin = 0x01, tcp_psh = 0x08, tcp_ack = 0x10, tcp_cwr = 0x80;
+
 struct udp_header {
     be16 source;
     be16 destination;

@@ -12,14 +12,16 @@
 #include "fastpath/segment.h"
 #include "tests/fuzz/require.h"
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    if (size < 2) return 0;
-    const std::uint32_t wanted = data[0] | std::uint32_t{data[1]} << 8;
-    const std::vector<std::uint8_t> frame(data + 2, data + size); // its end is the sanitizer's
-    esplane::fastpath::segmenter cut;
-    if (!cut.start(frame, wanted)) {
+namespace {
+
+using esplane::fastpath::segmenter;
+
+/// The segments of a frame that was begun with, or not.
+void hold_to_it(segmenter& cut, bool begun, const std::vector<std::uint8_t>& frame,
+                std::uint32_t wanted) {
+    if (!begun) {
         REQUIRE(cut.done());
-        return 0;
+        return;
     }
     const std::size_t headers = cut.longest() - wanted;
     std::vector<std::uint8_t> payload;
@@ -34,5 +36,20 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     REQUIRE(std::equal(payload.begin(), payload.end(),
                        frame.begin() + static_cast<std::ptrdiff_t>(headers), frame.end()));
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    if (size < 2) return 0;
+    const std::uint32_t wanted = data[0] | std::uint32_t{data[1]} << 8;
+    const std::vector<std::uint8_t> frame(data + 2, data + size); // its end is the sanitizer's
+    segmenter cut;
+    hold_to_it(cut, cut.start(frame, wanted), frame, wanted);
+    // From its IP header on, where it has no tags.
+    const std::vector<std::uint8_t> packet(
+        frame.begin() + std::min<std::ptrdiff_t>(14, std::ssize(frame)), frame.end());
+    segmenter cut_ip;
+    hold_to_it(cut_ip, cut_ip.start_ip(packet, wanted), packet, wanted);
     return 0;
 }

@@ -5,7 +5,8 @@
 // Sockets of NETLINK_XFRM become connections to esplaned; every other descriptor goes to the
 // kernel untouched, but for the options by which IKE daemons exempt their UDP sockets from IPsec or
 // ask the kernel to decapsulate: those succeed without reaching it, since the packets do not pass
-// its IPsec stack.
+// its IPsec stack.  UDP sockets on the port of NAT traversal are bound so that esplaned can bind it
+// as well.
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS // fcntl and fcntl64 are both defined here
@@ -136,8 +137,35 @@ static int check_kernel_address(const void* address, socklen_t length) {
     return a.nl_pid == 0 ? 0 : failed(ECONNREFUSED);
 }
 
+/* The port that esplaned binds too: it tells ESP from IKE there (fastpath/xdp/port_share.h). */
+enum { shared_port = 4500 };
+
+static bool is_shared_port(const struct sockaddr* address, socklen_t length) {
+    if (address == NULL) return false;
+    if (length >= sizeof(struct sockaddr_in6) && address->sa_family == AF_INET6)
+        return ((const struct sockaddr_in6*)address)->sin6_port == htons(shared_port);
+    if (length >= sizeof(struct sockaddr_in) && address->sa_family == AF_INET)
+        return ((const struct sockaddr_in*)address)->sin_port == htons(shared_port);
+    return false;
+}
+
+/* Where it fails the socket is bound as it is, and esplaned finds it. */
+static void let_others_bind(int fd) {
+    const int on = 1;
+    int protocol = 0;
+    socklen_t length = sizeof protocol;
+    const int saved = errno;
+    if (REAL(int, getsockopt, (int, int, int, void*, socklen_t*))(fd, SOL_SOCKET, SO_PROTOCOL,
+                                                                  &protocol, &length) == 0 &&
+        protocol == level_udp)
+        REAL(int, setsockopt, (int, int, int, const void*, socklen_t))
+    (fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    errno = saved;
+}
+
 EXPORT int bind(int fd, const struct sockaddr* address, socklen_t length) {
     struct shim_socket* const s = registry_find(fd);
+    if (s == NULL && channel_path() != NULL && is_shared_port(address, length)) let_others_bind(fd);
     if (s == NULL)
         return REAL(int, bind, (int, const struct sockaddr*, socklen_t))(fd, address, length);
     struct sockaddr_nl a;

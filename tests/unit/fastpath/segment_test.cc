@@ -133,6 +133,29 @@ TEST(Segmenter, WhatItCutsPutTogetherIsWhatThereWas) {
                           size);
 }
 
+TEST(Segmenter, WithoutEthernetItCutsTheSame) {
+    for (const bool v4 : {true, false})
+        for (const bool tcp : {true, false}) {
+            const shape s{.v4 = v4, .tcp = tcp};
+            const bytes frame = super_packet(s);
+            const bytes packet(frame.begin() + 14, frame.end());
+            segmenter of_frame, of_packet;
+            ASSERT_TRUE(of_frame.start(frame, 1448));
+            ASSERT_TRUE(of_packet.start_ip(packet, 1448));
+            while (!of_frame.done()) {
+                ASSERT_FALSE(of_packet.done());
+                bytes expected(of_frame.longest()), got(of_packet.longest());
+                expected.resize(of_frame.next(expected.data()));
+                got.resize(of_packet.next(got.data()));
+                EXPECT_EQ(got, bytes(expected.begin() + 14, expected.end()));
+            }
+            EXPECT_TRUE(of_packet.done());
+        }
+    segmenter cut;
+    EXPECT_FALSE(cut.start_ip({}, 1448));
+    EXPECT_FALSE(cut.start_ip(bytes(10000, 0x50), 1448));
+}
+
 TEST(Segmenter, WhatIsNeitherTcpNorUdpBehindIpIsRefused) {
     const bytes good = super_packet({});
     bytes arp = good, gre = good, options = good, tcp = good;

@@ -74,5 +74,20 @@ TEST(Checksum, OfThePseudoHeaderIsThatOfItsBytes) {
     EXPECT_EQ(checksum_finish(sum).host(), plain_checksum(bytes));
 }
 
+TEST(Checksum, ACopyIsTheSameBytesAndTheSameSum) {
+    std::vector<std::uint8_t> from(300);
+    for (std::size_t i = 0; i < from.size(); ++i)
+        from[i] = static_cast<std::uint8_t>(i * i + 251 * i);
+    for (std::size_t at = 0; at < 8; ++at)
+        for (std::size_t length = 0; length < 280; ++length) {
+            std::vector<std::uint8_t> into(300, 0xee), expected(into);
+            std::copy_n(from.begin() + static_cast<std::ptrdiff_t>(at), length,
+                        expected.begin() + 3);
+            const auto sum = checksum_copy(7, &into[3], &from[at], length);
+            EXPECT_EQ(into, expected);
+            EXPECT_EQ(checksum_fold(sum), checksum_fold(checksum_add(7, &from[at], length)));
+        }
+}
+
 } // namespace
 } // namespace esplane::wire

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/ports_socket.h"
+
+#include <charconv>
+
+#include "fastpath/port_socket.h"
+#ifdef ESPLANE_HAVE_XDP
+#include "fastpath/xdp/port_share.h"
+#endif
+
+namespace esplane::tools {
+
+namespace {
+
+using fastpath::socket_port;
+using fastpath::socket_port_options;
+
+/// All of `text`, decimal or, after "0x", hexadecimal.
+template <typename T>
+bool read_number(std::string_view text, T& into) {
+    const bool hexadecimal = text.starts_with("0x");
+    if (hexadecimal) text.remove_prefix(2);
+    const char* const end = text.data() + text.size();
+    const auto read = std::from_chars(text.data(), end, into, hexadecimal ? 16 : 10);
+    return read.ec == std::errc() && read.ptr == end;
+}
+
+result<socket_port_options> options_of(const port_spec& spec) {
+    socket_port_options o{spec.name, spec.role, {}};
+    if (!read_number(spec.device, o.sockets.port) || o.sockets.port == 0)
+        return fail(EINVAL, "\"" + spec.device + "\" is no UDP port: give one, 4500 for one");
+    for (const auto& [key, value] : spec.options) {
+        if (key == "mark") {
+            if (!read_number(value, o.sockets.mark))
+                return fail(EINVAL, "mark=" + value + ": give a number, 0xe5 for one");
+        } else if (value == "on" || value == "off") {
+            o.sockets.segment = o.sockets.merge = value == "on";
+        } else {
+            return fail(EINVAL, key + "=" + value + ": choose on or off");
+        }
+    }
+    return o;
+}
+
+class socket_opener final : public port_opener {
+  public:
+    socket_opener(socket_port_options options, const port_surroundings& around)
+        : options_(std::move(options))
+        , buffers_(around.buffers)
+        , lanes_(around.lanes)
+        , log_(around.log) {}
+
+    [[nodiscard]] result<std::unique_ptr<fastpath::port>> open() override {
+        std::unique_ptr<fastpath::socket_share> share;
+#ifdef ESPLANE_HAVE_XDP
+        share = std::make_unique<fastpath::port_share>(options_.sockets.port, lanes_);
+#else
+        log_(options_.name + ": a build without af_xdp shares no port: IKE daemons cannot have it");
+#endif
+        auto port = socket_port::open(options_, buffers_, lanes_, std::move(share));
+        if (!port) return tl::unexpected(port.error());
+        if (options_.sockets.merge && (*port)->mode() != "segment+merge")
+            log_(options_.name + ": a system call for each packet: this kernel lacks UDP_SEGMENT "
+                                 "(Linux 4.18) or UDP_GRO (Linux 5.0)");
+        return std::move(*port);
+    }
+
+  private:
+    socket_port_options options_;
+    fastpath::buffer_pool& buffers_;
+    unsigned lanes_;
+    std::function<void(const std::string& line)> log_;
+};
+
+} // namespace
+
+std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
+socket_openers(const port_surroundings& around) {
+    return [around](const port_spec& spec) -> result<std::unique_ptr<port_opener>> {
+        auto options = options_of(spec);
+        if (!options) return tl::unexpected(options.error());
+        return std::make_unique<socket_opener>(std::move(*options), around);
+    };
+}
+
+} // namespace esplane::tools
