@@ -7,12 +7,14 @@
 # implementations.  The sandbox sees them as if they were installed.  Stands on gateway.sh.
 
 STRONGSWAN_PACKAGES=(libstrongswan libstrongswan-standard-plugins strongswan-libcharon
-    strongswan-charon strongswan-swanctl)
+    strongswan-charon strongswan-swanctl libcharon-extra-plugins)
+# What of them was added last, to tell whether a directory has all.
+STRONGSWAN_LATEST=usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so
 STRONGSWAN_PLUGINS="random nonce openssl sha1 sha2 hmac kdf gcm kernel-netlink socket-default vici"
 
 # strongswan_fetch DIRECTORY: unpacks Debian's strongSwan there, once, whole or not at all.
 strongswan_fetch() (
-    [[ ! -x $1/usr/lib/ipsec/charon ]] || exit 0
+    [[ ! -e $1/$STRONGSWAN_LATEST ]] || exit 0
     mkdir -p "$(dirname "$1")"
     fresh=$(mktemp -d "$1.XXXXXX") || exit
     trap 'rm -rf "$fresh"' EXIT
@@ -30,7 +32,7 @@ strongswan_unpack() {
     for deb in "$1"/debs/*.deb; do
         dpkg -x "$deb" "$1/root" || return
     done
-    [[ -x $1/root/usr/lib/ipsec/charon ]]
+    [[ -x $1/root/usr/lib/ipsec/charon && -e $1/root/$STRONGSWAN_LATEST ]]
 }
 
 # strongswan_mount DIRECTORY: in a sandbox, puts what strongswan_fetch unpacked below /usr.
