@@ -30,16 +30,16 @@ fib::fib()
 fib::~fib() = default;
 
 std::unique_ptr<fib> fib::build(const control::network& n, std::span<const port_binding> ports) {
-    return build(n, fib_bindings{{ports.begin(), ports.end()}, {}});
+    return build(n, device_bindings{{ports.begin(), ports.end()}, {}, no_port});
 }
 
-std::unique_ptr<fib> fib::build(const control::network& n, const fib_bindings& bindings) {
+std::unique_ptr<fib> fib::build(const control::network& n, const device_bindings& bindings) {
     auto f = std::make_unique<fib>();
     f->load(n, bindings);
     return f;
 }
 
-void fib::load(const control::network& n, const fib_bindings& bindings) {
+void fib::load(const control::network& n, const device_bindings& bindings) {
     control::network_change all;
     all.interfaces = all.routes_afresh = true;
     for (const control::neighbour& one : n.neighbours)
@@ -67,7 +67,7 @@ std::unique_ptr<fib> fib::everywhere(std::uint8_t port, std::uint32_t mtu,
 }
 
 void fib::apply(const control::network_change& change, const control::network& now,
-                const fib_bindings& bindings, retired& graveyard) {
+                const device_bindings& bindings, retired& graveyard) {
     if (change.empty() && !ledger_->is_loading()) return;
     if (change.interfaces) ledger_->change_interfaces(now, bindings);
     for (const auto& n : change.neighbours)

@@ -28,12 +28,6 @@
 
 namespace esplane::fastpath {
 
-/// Which devices are the path's.
-struct fib_bindings {
-    std::vector<port_binding> ports;
-    std::vector<tunnel_binding> tunnels;
-};
-
 /// What a fib holds.
 struct fib_usage {
     std::size_t routes_v4 = 0;
@@ -60,7 +54,7 @@ class fib {
     [[nodiscard]] static std::unique_ptr<fib> build(const control::network& n,
                                                     std::span<const port_binding> ports);
     [[nodiscard]] static std::unique_ptr<fib> build(const control::network& n,
-                                                    const fib_bindings& bindings);
+                                                    const device_bindings& bindings);
     /// Everything leaves as a bare IP packet by `port`, except to `locals`, which is the machine:
     /// for captures, without a network.
     [[nodiscard]] static std::unique_ptr<fib> everywhere(std::uint8_t port, std::uint32_t mtu,
@@ -134,7 +128,7 @@ class fib {
     ///
     /// now   after the change; of it links and addresses are read, where they changed
     void apply(const control::network_change& change, const control::network& now,
-               const fib_bindings& bindings, retired& graveyard);
+               const device_bindings& bindings, retired& graveyard);
 
     [[nodiscard]] fib_usage usage() const;
     /// Index of the VRF with that table; 0 where there is none.
@@ -162,7 +156,7 @@ class fib {
     };
     class ledger;
 
-    void load(const control::network& n, const fib_bindings& bindings);
+    void load(const control::network& n, const device_bindings& bindings);
     void hand_over(retired& graveyard);
 
     template <unsigned Bytes>

@@ -116,10 +116,9 @@ void fib::ledger::drop_idle_vrfs(const control::network& now) {
 
 // Interfaces.
 
-void fib::ledger::change_interfaces(const control::network& now, const fib_bindings& bindings) {
+void fib::ledger::change_interfaces(const control::network& now, const device_bindings& bindings) {
     const auto vrf_of = [&](std::uint32_t table) { return take_index(table).value_or(0); };
-    use(std::make_unique<interface_table>(now, bindings.ports, bindings.tunnels, *interfaces_,
-                                          vrf_of));
+    use(std::make_unique<interface_table>(now, bindings, *interfaces_, vrf_of));
     drop_idle_vrfs(now);
     if (!loading_) reconsider_all();
 }

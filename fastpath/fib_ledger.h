@@ -33,7 +33,7 @@ class fib::ledger {
         (void)take_vrf(0);
     }
 
-    void change_interfaces(const control::network& now, const fib_bindings& bindings);
+    void change_interfaces(const control::network& now, const device_bindings& bindings);
     void use(std::unique_ptr<const interface_table> fresh);
     void change_neighbour(const control::network_change::neighbour_change& c);
     void begin_afresh();

@@ -25,9 +25,14 @@ struct icmp_header {
 };
 static_assert(sizeof(icmp_header) == 8);
 
-/// No error about an error, about a multicast, to nobody or to the machine itself.
+bool is_from_stack(const packet& p) noexcept {
+    return (p.flags & packet_flag::from_stack) != 0;
+}
+
+/// No error about an error, about a multicast, to nobody or to the machine's end of an interface.
 bool may_answer(const packet& p) noexcept {
-    if ((p.flags & (packet_flag::created | packet_flag::own)) != 0) return false;
+    if ((p.flags & packet_flag::created) != 0) return false;
+    if ((p.flags & packet_flag::own) != 0 && !is_from_stack(p)) return false;
     const auto type = static_cast<std::uint8_t>(p.source_port.host());
     if (p.family == family::ipv4) {
         const std::uint32_t source = p.ipv4().source.host();
@@ -39,11 +44,6 @@ bool may_answer(const packet& p) noexcept {
     const bool nobody = std::all_of(source.begin(), source.end(), [](auto b) { return b == 0; });
     return (p.protocol != wire::proto_icmpv6 || type >= 128) && !nobody && source[0] != 0xff &&
            p.ipv6().destination[0] != 0xff;
-}
-
-ipsec::address source_of(const packet& p) noexcept {
-    return p.family == family::ipv4 ? ipsec::address::v4(p.ipv4().source)
-                                    : ipsec::address::v6(p.ipv6().source);
 }
 
 /// IP header, ICMP header and the quote, checksums done.
@@ -85,8 +85,28 @@ void write_error(packet& e, const packet& about, const ipsec::address& from, icm
     wire::store(body, icmp);
 }
 
+std::uint32_t longest_quote(family f) noexcept {
+    return f == family::ipv4
+               ? ipv4_quote
+               : ipv6_minimum_mtu - static_cast<std::uint32_t>(sizeof(wire::ipv6_header)) - 8;
+}
+
+/// Up again, as if the destination had sent it: the stack takes nothing from outside that comes
+/// from an address of its own.
+void report_to_stack(stage& s, const packet& about, const icmp_header& icmp) noexcept {
+    packet* e = s.make_packet();
+    if (e == nullptr) return;
+    write_error(*e, about, flow_of(about).destination, icmp,
+                std::min(about.length, longest_quote(about.family)));
+    s.raised.push(*e);
+}
+
 void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
     if (!may_answer(about)) return;
+    if (is_from_stack(about)) {
+        report_to_stack(s, about, icmp);
+        return;
+    }
     const ipsec::address* from = s.routes.source_for(about.interface, source_of(about));
     packet* e = s.make_packet();
     if (e == nullptr) return;
@@ -97,11 +117,7 @@ void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
         s.drop(*e, drop_reason::icmp_no_source);
         return;
     }
-    const std::uint32_t most =
-        about.family == family::ipv4
-            ? ipv4_quote
-            : ipv6_minimum_mtu - static_cast<std::uint32_t>(sizeof(wire::ipv6_header)) - 8;
-    write_error(*e, about, *from, icmp, std::min(about.length, most));
+    write_error(*e, about, *from, icmp, std::min(about.length, longest_quote(about.family)));
     if (parse_ip(*e, s.routes, false) != drop_reason::none) {
         s.drop(*e, drop_reason::route_missing);
         return;

@@ -43,31 +43,20 @@ void describe(interface& i, const control::network& n, const control::link& l,
 
 } // namespace
 
-interface_table::interface_table(const control::network& n, std::span<const port_binding> ports,
-                                 std::span<const tunnel_binding> tunnels,
+interface_table::interface_table(const control::network& n, const device_bindings& bindings,
                                  const interface_table& before,
                                  const std::function<std::uint16_t(std::uint32_t)>& vrf_of) {
-    for (const port_binding& b : ports) {
+    for (const port_binding& b : bindings.ports) {
         if (all_.size() <= b.port) all_.resize(b.port + 1u);
         interface& i = all_[b.port];
-        i.kind = interface_kind::port;
+        i.kind = b.of_machine ? interface_kind::machine : interface_kind::port;
         i.port = b.port;
         if (const control::link* l = find_link(n, b.ifindex)) describe(i, n, *l, vrf_of);
     }
     const std::size_t first = all_.size();
-    for (const tunnel_binding& t : tunnels) {
-        const control::link* l = find_link(n, t.ifindex);
-        if (l == nullptr) continue;
-        const std::uint16_t index = place_for(t.ifindex, before, first);
-        if (index == none) continue;
-        interface& i = all_[index];
-        i.kind = interface_kind::tunnel;
-        i.if_id = t.if_id;
-        describe(i, n, *l, vrf_of);
-        if (i.up) tunnels_.emplace_back(t.if_id, index);
-    }
-    std::sort(tunnels_.begin(), tunnels_.end());
+    add_tunnels(n, bindings.tunnels, before, first, vrf_of);
     add_vlans(n, before, first, vrf_of);
+    if (bindings.by_kernel != no_port) add_others(n, bindings.by_kernel, before, first, vrf_of);
     for (const control::interface_address& a : n.addresses) {
         const control::link* l = find_link(n, a.ifindex);
         addresses_.push_back({a, l != nullptr ? vrf_of(l->vrf) : std::uint16_t{0}});
@@ -80,6 +69,39 @@ interface_table::interface_table(std::uint8_t port, std::uint32_t mtu)
     all_[port].kind = interface_kind::port;
     all_[port].port = port;
     all_[port].mtu = mtu;
+}
+
+void interface_table::add_tunnels(const control::network& n,
+                                  std::span<const tunnel_binding> tunnels,
+                                  const interface_table& before, std::size_t first,
+                                  const std::function<std::uint16_t(std::uint32_t)>& vrf_of) {
+    for (const tunnel_binding& t : tunnels) {
+        const control::link* l = find_link(n, t.ifindex);
+        if (l == nullptr) continue;
+        const std::uint16_t index = place_for(t.ifindex, before, first);
+        if (index == none) continue;
+        interface& i = all_[index];
+        i.kind = interface_kind::tunnel;
+        i.if_id = t.if_id;
+        describe(i, n, *l, vrf_of);
+        if (i.up) tunnels_.emplace_back(t.if_id, index);
+    }
+    std::sort(tunnels_.begin(), tunnels_.end());
+}
+
+/// Links that are nothing else.
+void interface_table::add_others(const control::network& n, std::uint8_t port,
+                                 const interface_table& before, std::size_t first,
+                                 const std::function<std::uint16_t(std::uint32_t)>& vrf_of) {
+    for (const control::link& l : n.links) {
+        if (find(l.ifindex) != none) continue;
+        const std::uint16_t index = place_for(l.ifindex, before, first);
+        if (index == none) return;
+        interface& i = all_[index];
+        i.kind = interface_kind::kernel;
+        i.port = port;
+        describe(i, n, l, vrf_of);
+    }
 }
 
 /// Links that are VLANs of a port, or of such a VLAN.

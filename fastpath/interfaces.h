@@ -22,6 +22,7 @@ namespace esplane::fastpath {
 struct port_binding {
     int ifindex = 0;
     std::uint8_t port = 0;
+    bool of_machine = false; ///< the machine itself: nothing leaves by it
 };
 
 /// Which device stands for which if_id.
@@ -30,17 +31,29 @@ struct tunnel_binding {
     std::uint32_t if_id = 0;
 };
 
+/// The index of no port.
+inline constexpr std::uint8_t no_port = 0xff;
+
+/// Which devices are the path's.
+struct device_bindings {
+    std::vector<port_binding> ports;
+    std::vector<tunnel_binding> tunnels;
+    std::uint8_t by_kernel = no_port; ///< the port that stands for all other devices
+};
+
 enum class interface_kind : std::uint8_t {
     none, ///< its link is gone
     port,
     vlan,
     tunnel,
+    kernel,  ///< no port: what leaves by it, the port takes that the kernel routes for
+    machine, ///< the port that is the machine itself
 };
 
 /// What the path knows of a device's machine side.
 struct interface {
     interface_kind kind = interface_kind::none;
-    std::uint8_t port = 0; ///< port, vlan: where its frames go
+    std::uint8_t port = 0; ///< port, vlan, kernel: where its frames go
     std::uint16_t vrf = 0; ///< index of the VRF it belongs to; 0 = none
     int ifindex = 0;
     std::uint32_t mtu = 0; ///< bytes from the IP header on
@@ -58,8 +71,8 @@ class interface_table {
     interface_table() = default;
     /// before    whose indices go on
     /// vrf_of    index of the VRF with that table
-    interface_table(const control::network& n, std::span<const port_binding> ports,
-                    std::span<const tunnel_binding> tunnels, const interface_table& before,
+    interface_table(const control::network& n, const device_bindings& bindings,
+                    const interface_table& before,
                     const std::function<std::uint16_t(std::uint32_t)>& vrf_of);
     /// One port without a machine side, for captures.
     interface_table(std::uint8_t port, std::uint32_t mtu);
@@ -98,6 +111,11 @@ class interface_table {
     [[nodiscard]] std::size_t home_of(const tagged& key) const noexcept;
     [[nodiscard]] std::uint16_t place_for(int ifindex, const interface_table& before,
                                           std::size_t first);
+    void add_tunnels(const control::network& n, std::span<const tunnel_binding> tunnels,
+                     const interface_table& before, std::size_t first,
+                     const std::function<std::uint16_t(std::uint32_t)>& vrf_of);
+    void add_others(const control::network& n, std::uint8_t port, const interface_table& before,
+                    std::size_t first, const std::function<std::uint16_t(std::uint32_t)>& vrf_of);
     void add_vlans(const control::network& n, const interface_table& before, std::size_t first,
                    const std::function<std::uint16_t(std::uint32_t)>& vrf_of);
     void index_tags();

@@ -125,10 +125,6 @@ reading read_frame(const packet& frame) noexcept {
 }
 
 /// Only where the IP header itself could be read.
-ipsec::address source_of(const packet& ip) noexcept {
-    return ip.family == family::ipv4 ? ipsec::address::v4(ip.ipv4().source)
-                                     : ipsec::address::v6(ip.ipv6().source);
-}
 ipsec::address destination_of(const packet& ip) noexcept {
     return ip.family == family::ipv4 ? ipsec::address::v4(ip.ipv4().destination)
                                      : ipsec::address::v6(ip.ipv6().destination);

@@ -26,9 +26,10 @@ namespace esplane::fastpath {
 /// Drops a packet whose TTL is used up and tells its source.
 void refuse_last_hop(stage& s, packet& p) noexcept;
 
-/// Counts a hop (TTL, hop limit) of a packet that passes through.  False: that was the last one;
-/// it is dropped and its source told.
+/// Counts a hop (TTL, hop limit) of a packet that passes through; not of one that the machine's
+/// stack gave.  False: that was the last one; it is dropped and its source told.
 [[nodiscard]] inline bool age(stage& s, packet& p) noexcept {
+    if ((p.flags & packet_flag::from_stack) != 0) return true;
     if (decrement_ttl(p)) [[likely]]
         return true;
     refuse_last_hop(s, p);

@@ -137,8 +137,16 @@ adjacency next_hops::make(const path& p, const control::hop& h) const {
         a.if_id = i.if_id;
         return a;
     }
-    a.kind = adjacency_kind::unresolved;
+    if (i.kind == interface_kind::machine) {
+        a.kind = adjacency_kind::denied;
+        return a;
+    }
     a.port = i.port;
+    if (i.kind == interface_kind::kernel) {
+        a.kind = adjacency_kind::bare;
+        return a;
+    }
+    a.kind = adjacency_kind::unresolved;
     a.source = i.mac;
     a.tags = i.tags;
     if (const auto known = neighbours_.find({h.ifindex, h.gateway}); known != neighbours_.end()) {

@@ -35,9 +35,10 @@ inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address
 inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)
 inline constexpr std::uint16_t encrypted = 16;    ///< what leaves is ESP of ours
 inline constexpr std::uint16_t urgent = 32;       ///< punted ahead of others, into room kept for it
-inline constexpr std::uint16_t own = 64;          ///< sent by the machine into a tunnel's interface
+inline constexpr std::uint16_t own = 64;          ///< sent by the machine itself
 inline constexpr std::uint16_t ip_sum_good = 128; ///< the IPv4 header's checksum is right
 inline constexpr std::uint16_t l4_sum_done = 256; ///< the upper layer's checksum is not unfinished
+inline constexpr std::uint16_t from_stack = 512; ///< came down from the machine: its hop is counted
 } // namespace packet_flag
 
 /// An outbound SA by number; see sa_directory.h.

@@ -13,6 +13,7 @@ namespace {
 using ipsec::family;
 
 constexpr unsigned ipv4_words = sizeof(wire::ipv4_header) / 4; ///< where there are no options
+constexpr std::uint32_t fragment_header_length = 8;
 constexpr unsigned max_extension_headers = 8;
 constexpr unsigned max_tags = 4; ///< of a frame, those of priority alone among them
 constexpr std::uint16_t vid_mask = 0x0fff;
@@ -109,9 +110,10 @@ template <std::size_t AddressLength>
     return drop_reason::none;
 }
 
-/// Neither for the machine nor made by it.
+/// Neither for the machine nor made by it, and the machine's stack has not let it pass.
 bool passes_through(const packet& p) noexcept {
-    return p.next->kind != adjacency_kind::local && (p.flags & packet_flag::created) == 0;
+    return p.next->kind != adjacency_kind::local &&
+           (p.flags & (packet_flag::created | packet_flag::from_stack)) == 0;
 }
 
 /// Whether an address lies in 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or is the broadcast.
@@ -185,15 +187,21 @@ bool must_stay_v6(const packet& p, const std::uint8_t* source,
     return drop_reason::none;
 }
 
+/// Its ports are not to be had from the packet alone.
+drop_reason take_fragment(packet& p, bool from_wire) noexcept {
+    p.source_port = p.destination_port = {};
+    return from_wire ? drop_reason::fragment : drop_reason::none;
+}
+
 /// The rest, once p.next is known.
-[[gnu::always_inline]] inline drop_reason parse_ipv4(packet& p, bool checksums) noexcept {
+[[gnu::always_inline]] inline drop_reason parse_ipv4(packet& p, bool from_wire) noexcept {
     if (must_stay_v4(p)) [[unlikely]]
         return drop_reason::ip_scope;
     const std::uint16_t fragment = p.ipv4().fragment.host();
-    if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) [[unlikely]]
-        return drop_reason::fragment;
     if ((fragment & wire::ipv4_df) != 0) p.flags |= packet_flag::dont_fragment;
-    return parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source), checksums);
+    if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) [[unlikely]]
+        return take_fragment(p, from_wire);
+    return parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source), from_wire);
 }
 
 /// Walks the extension headers to what selectors compare.
@@ -211,6 +219,9 @@ drop_reason find_upper_layer(packet& p) noexcept {
             if (at > p.length) return drop_reason::ip_malformed;
             continue;
         case wire::proto_fragment:
+            if (p.length < at + fragment_header_length) return drop_reason::ip_malformed;
+            p.protocol = p.data[at];
+            p.l4_offset = static_cast<std::uint16_t>(at + fragment_header_length);
             return drop_reason::fragment;
         default:
             p.protocol = next;
@@ -233,11 +244,12 @@ drop_reason open_ipv6(packet& p) noexcept {
     return drop_reason::none;
 }
 
-drop_reason parse_ipv6(packet& p, bool checksums) noexcept {
+drop_reason parse_ipv6(packet& p, bool from_wire) noexcept {
     const wire::ipv6_header& ip = p.ipv6();
     if (must_stay_v6(p, ip.source.data(), ip.destination.data())) return drop_reason::ip_scope;
-    if (const drop_reason why = find_upper_layer(p); why != drop_reason::none) return why;
-    return parse_l4<16>(p, ip.source.data(), checksums);
+    if (const drop_reason why = find_upper_layer(p); why != drop_reason::none)
+        return why == drop_reason::fragment ? take_fragment(p, from_wire) : why;
+    return parse_l4<16>(p, ip.source.data(), from_wire);
 }
 
 /// Of IPv6, and of IPv4 with options.
@@ -259,7 +271,7 @@ drop_reason parse_ipv6(packet& p, bool checksums) noexcept {
 /// checksum right: that is not kept, it would be taken for the inner header's.
 [[gnu::always_inline]] inline bool reset_flags(packet& p) noexcept {
     const bool summed = (p.flags & packet_flag::ip_sum_good) != 0;
-    p.flags &= packet_flag::created | packet_flag::l4_sum_done;
+    p.flags &= packet_flag::created | packet_flag::l4_sum_done | packet_flag::from_stack;
     return summed;
 }
 
@@ -279,9 +291,9 @@ const std::uint8_t* destination_of(const packet& p) noexcept {
 /// As parse_routed(), to one of several hops.
 template <std::size_t Bytes>
 [[gnu::noinline]] drop_reason parse_spread(packet& p, const hop_group& to,
-                                           bool checksums) noexcept {
+                                           bool from_wire) noexcept {
     p.next = &to.choose(0);
-    const drop_reason why = Bytes == 4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
+    const drop_reason why = Bytes == 4 ? parse_ipv4(p, from_wire) : parse_ipv6(p, from_wire);
     if (why == drop_reason::none) p.next = &to.choose(flow_hash_of(p));
     return why;
 }
@@ -289,40 +301,40 @@ template <std::size_t Bytes>
 /// The rest of a packet that open_ip() took, by what its destination leads to.
 template <std::size_t Bytes>
 [[gnu::always_inline]] inline drop_reason parse_routed(packet& p, route_target to,
-                                                       bool checksums) noexcept {
+                                                       bool from_wire) noexcept {
     if (to.is_group()) [[unlikely]]
-        return parse_spread<Bytes>(p, to.group(), checksums);
+        return parse_spread<Bytes>(p, to.group(), from_wire);
     p.next = &to.only();
     if (p.next->kind == adjacency_kind::local) p.flags |= packet_flag::for_machine;
-    return Bytes == 4 ? parse_ipv4(p, checksums) : parse_ipv6(p, checksums);
+    return Bytes == 4 ? parse_ipv4(p, from_wire) : parse_ipv6(p, from_wire);
 }
 
 template <std::size_t Bytes>
 [[gnu::always_inline]] inline drop_reason parse_opened(packet& p, const fib& routes,
-                                                       bool checksums) noexcept {
+                                                       bool from_wire) noexcept {
     const route_target to =
         routes.find<Bytes>(routes.vrf_at(p.interface), destination_of<Bytes>(p));
-    return parse_routed<Bytes>(p, to, checksums);
+    return parse_routed<Bytes>(p, to, from_wire);
 }
 
 /// Of IPv6, and of IPv4 with options.
-[[gnu::noinline]] drop_reason parse_rare_ip(packet& p, const fib& routes, bool checksums,
+[[gnu::noinline]] drop_reason parse_rare_ip(packet& p, const fib& routes, bool from_wire,
                                             bool summed) noexcept {
     if (const drop_reason why = open_rare_ip(p, summed); why != drop_reason::none) return why;
-    return p.family == family::ipv4 ? parse_opened<4>(p, routes, checksums)
-                                    : parse_opened<16>(p, routes, checksums);
+    return p.family == family::ipv4 ? parse_opened<4>(p, routes, from_wire)
+                                    : parse_opened<16>(p, routes, from_wire);
 }
 
 /// parse_ip(), with the usual case in place.
 [[gnu::always_inline]] inline drop_reason parse_here(packet& p, const fib& routes,
-                                                     bool checksums) noexcept {
+                                                     bool from_wire) noexcept {
     const bool summed = reset_flags(p);
     if (!is_plain_ipv4(p)) [[unlikely]]
-        return parse_rare_ip(p, routes, checksums, summed);
+        return parse_rare_ip(p, routes, from_wire, summed);
     if (const drop_reason why = open_ipv4(p, sizeof(wire::ipv4_header), summed);
         why != drop_reason::none)
         return why;
-    return parse_opened<4>(p, routes, checksums);
+    return parse_opened<4>(p, routes, from_wire);
 }
 
 bool is_ip(std::uint16_t type) noexcept {
@@ -455,8 +467,8 @@ void parse_together(stage& s, std::span<packet> frames, bool ethernet, const sor
 
 } // namespace
 
-drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept {
-    return parse_here(p, routes, checksums);
+drop_reason parse_ip(packet& p, const fib& routes, bool from_wire) noexcept {
+    return parse_here(p, routes, from_wire);
 }
 
 std::uint32_t flow_hash_of(const packet& p) noexcept {
@@ -508,6 +520,25 @@ void parse_own(stage& s, std::span<packet> packets, packet_list& clear) noexcept
         p.next = way_out;
         p.flags =
             static_cast<std::uint16_t>((p.flags & ~packet_flag::for_machine) | packet_flag::own);
+        clear.push(p);
+    }
+}
+
+void parse_from_stack(stage& s, std::span<packet> packets, packet_list& clear) noexcept {
+    ipsec::address asked; // a burst seldom has more than one source
+    bool is_own = false;
+    for (packet& p : packets) {
+        p.interface = p.port;
+        p.flags |= packet_flag::from_stack;
+        if (const drop_reason why = parse_ip(p, s.routes, false); why != drop_reason::none) {
+            s.drop(p, why);
+            continue;
+        }
+        if (const ipsec::address source = source_of(p); source != asked) {
+            asked = source;
+            is_own = s.routes.lookup(source).kind == adjacency_kind::local;
+        }
+        if (is_own) p.flags |= packet_flag::own;
         clear.push(p);
     }
 }

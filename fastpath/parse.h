@@ -18,19 +18,24 @@ namespace esplane::fastpath {
 /// the IP header says), family, protocol, tos, flags, l4_offset, ports, next.  Anything but none:
 /// the packet is to be dropped for that reason; nothing of the buffer has changed.
 ///
-/// checksums   whether a virtual device may have left the upper-layer checksum to us
-[[nodiscard]] drop_reason parse_ip(packet& p, const fib& routes, bool checksums) noexcept;
+/// from_wire   whether it came in by a port as it is: a virtual device may have left the
+/// upper-layer
+///             checksum to us, and a fragment is refused.  Of other fragments the ports are 0,
+///             which no selector with ports matches, as in the kernel
+[[nodiscard]] drop_reason parse_ip(packet& p, const fib& routes, bool from_wire) noexcept;
+
+/// Of a packet whose family is known.
+[[nodiscard]] inline ipsec::address source_of(const packet& p) noexcept {
+    return p.family == ipsec::family::ipv4 ? ipsec::address::v4(p.ipv4().source)
+                                           : ipsec::address::v6(p.ipv6().source);
+}
 
 /// A parsed packet's flow, as selectors take it.
 [[nodiscard]] inline ipsec::flow flow_of(const packet& p) noexcept {
     ipsec::flow f;
-    if (p.family == ipsec::family::ipv4) {
-        f.source = ipsec::address::v4(p.ipv4().source);
-        f.destination = ipsec::address::v4(p.ipv4().destination);
-    } else {
-        f.source = ipsec::address::v6(p.ipv6().source);
-        f.destination = ipsec::address::v6(p.ipv6().destination);
-    }
+    f.source = source_of(p);
+    f.destination = p.family == ipsec::family::ipv4 ? ipsec::address::v4(p.ipv4().destination)
+                                                    : ipsec::address::v6(p.ipv6().destination);
     f.source_port = p.source_port;
     f.destination_port = p.destination_port;
     f.protocol = p.protocol;
@@ -55,6 +60,9 @@ void complete_checksum(const packet& ip) noexcept;
 
 /// IP packets that the machine itself sends into interfaces: `next`, their way out, stays.
 void parse_own(stage& s, std::span<packet> packets, packet_list& clear) noexcept;
+
+/// IP packets that the machine's stack sends, or forwards, into the port that is the machine.
+void parse_from_stack(stage& s, std::span<packet> packets, packet_list& clear) noexcept;
 
 /// Sorts frames of one port: ESP for the machine to `esp`, everything else that is IP to `clear`.
 ///

@@ -48,6 +48,8 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
     packet_list esp, clear, leaving;
     if (from == interfaces_)
         parse_own(s, frames, clear);
+    else if (from == machine_)
+        parse_from_stack(s, frames, clear);
     else
         parse(s, frames, ports_[from]->ethernet(), esp, clear);
     decrypt(s, esp, clear);
@@ -225,7 +227,7 @@ void pipeline::protect(stage& s, std::span<protect_item> items, packet_list& lea
     items = items.first(filter_protected(s, items));
     std::size_t kept = 0;
     for (const protect_item& item : items)
-        if ((item.p->flags & packet_flag::own) != 0 || age(s, *item.p)) items[kept++] = item;
+        if (age(s, *item.p)) items[kept++] = item;
     encrypt(s, items.first(kept), leaving);
 }
 
@@ -239,11 +241,17 @@ void pipeline::encrypt(stage& s, std::span<protect_item> items, packet_list& lea
 
 /// What leaves as it came.
 void pipeline::bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept {
+    packet_list up;
     for (packet* p : packets) {
+        if (goes_on_by_machine(s, *p)) {
+            up.push(*p);
+            continue;
+        }
         if (!age(s, *p) || !check_route(s, *p)) continue;
         s.counters.bypassed.add(1);
         leaving.push(*p);
     }
+    raise_by_machine(s, up);
 }
 
 /// Writes frames and sends them, ICMP errors of this burst behind; holds what has no next hop yet.
@@ -260,6 +268,7 @@ void pipeline::send(stage& s, const packet_list& packets) noexcept {
     for (packet* p : s.created)
         if (check_route(s, *p)) address(*p);
     transmit(s, frames);
+    raise_by_machine(s, s.raised);
 }
 
 /// To their ports, in order within each; runs of one port go together.  Where this worker has no
@@ -301,8 +310,6 @@ void pipeline::punt(stage& s, const packet_list& packets) noexcept {
     }
     for (packet* p : rest)
         punt(s, *p, class_of(*p));
-    for (packet* p : by_machine)
-        p->port = machine_;
     raise_by_machine(s, by_machine);
 }
 
@@ -315,6 +322,14 @@ bool pipeline::goes_up_by_interface(const stage& s, const packet& p) const noexc
 /// What came out of any other SA for the machine.
 bool pipeline::goes_up_by_machine(const stage& s, const packet& p) const noexcept {
     return p.inbound_sa != nullptr && machine_ != no_port && !goes_up_by_interface(s, p);
+}
+
+/// What came out of an SA for others whom the machine's stack reaches: it routes and counts the
+/// hop.
+bool pipeline::goes_on_by_machine(const stage& s, const packet& p) const noexcept {
+    if (p.inbound_sa == nullptr || machine_ == no_port) return false;
+    return p.next->kind == adjacency_kind::missing || p.next->kind == adjacency_kind::foreign ||
+           s.routes.interface(p.next->interface).kind == interface_kind::kernel;
 }
 
 void pipeline::punt(stage& s, packet& p, punt_class c) noexcept {
@@ -361,6 +376,8 @@ void pipeline::raise(stage& s, packet& frame) noexcept {
 /// has not taken is all the same, as it keeps none.
 void pipeline::raise_by_machine(stage& s, const packet_list& packets) noexcept {
     if (packets.empty()) return;
+    for (packet* p : packets)
+        p->port = machine_;
     port& to = *ports_[machine_];
     if (lane_ >= to.lanes()) {
         for (packet* p : packets)

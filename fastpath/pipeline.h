@@ -24,8 +24,6 @@
 
 namespace esplane::fastpath {
 
-inline constexpr std::uint8_t no_port = 0xff;
-
 class pipeline {
   public:
     /// All outlive the pipeline.  ports   at most 64; their index is the packets' `port`
@@ -66,7 +64,7 @@ class pipeline {
     void forward(stage& s, const packet_list& clear, packet_list& leaving) noexcept;
     static void protect(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
     static void encrypt(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
-    static void bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept;
+    void bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept;
     void send(stage& s, const packet_list& packets) noexcept;
     void transmit(stage& s, const packet_list& frames) noexcept;
     [[nodiscard]] std::span<packet> hand_up(stage& s, std::span<packet> frames) noexcept;
@@ -74,6 +72,7 @@ class pipeline {
     void punt(stage& s, packet& p, punt_class c) noexcept;
     [[nodiscard]] bool goes_up_by_interface(const stage& s, const packet& p) const noexcept;
     [[nodiscard]] bool goes_up_by_machine(const stage& s, const packet& p) const noexcept;
+    [[nodiscard]] bool goes_on_by_machine(const stage& s, const packet& p) const noexcept;
     /// Up, as it is.
     void raise(stage& s, packet& frame) noexcept;
     void raise_by_machine(stage& s, const packet_list& packets) noexcept;

@@ -91,6 +91,10 @@ class port {
     /// whatever port the ESP came in on.
     [[nodiscard]] virtual bool of_machine() const noexcept { return false; }
 
+    /// Whether what it sends the machine's own stack takes further: routes that leave by a device
+    /// which is no port lead here.
+    [[nodiscard]] virtual bool by_kernel() const noexcept { return false; }
+
     /// Whether frames begin with an Ethernet header; else with the IP header.
     [[nodiscard]] virtual bool ethernet() const noexcept { return true; }
 

@@ -102,6 +102,7 @@ class socket_port final : public port {
     [[nodiscard]] bool stack_listens() const noexcept override { return true; }
     [[nodiscard]] bool reaches_stack() const noexcept override { return false; }
     [[nodiscard]] bool ethernet() const noexcept override { return false; }
+    [[nodiscard]] bool by_kernel() const noexcept override { return true; }
     void flush(unsigned) noexcept override {}
     [[nodiscard]] std::span<const int> descriptors(unsigned lane) const noexcept override;
     /// Finds an IKE daemon that has come since.

@@ -112,6 +112,7 @@ struct stage {
     unsigned spread = 0;   ///< of scratch.spread
     packet_list lost{};    ///< released at the end of the burst
     packet_list created{}; ///< ICMP errors, sent at the end of the burst
+    packet_list raised{};  ///< the same, about what came down from the machine: up again
 
     /// Ends a packet.  It stays whole until the burst is over.
     void drop(packet& p, drop_reason why) noexcept {

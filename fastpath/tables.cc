@@ -26,7 +26,7 @@ void tables::publish(std::unique_ptr<fib> f) {
 }
 
 void tables::apply(const control::network_change& change, const control::network& now,
-                   const fib_bindings& bindings) {
+                   const device_bindings& bindings) {
     routes_.load(std::memory_order_relaxed)->apply(change, now, bindings, graveyard_);
     graveyard_.reclaim();
 }

@@ -91,7 +91,7 @@ class tables {
     void publish(std::unique_ptr<fib> f);
     /// Changes the one there is: see fib::apply.
     void apply(const control::network_change& change, const control::network& now,
-               const fib_bindings& bindings);
+               const device_bindings& bindings);
     void set_encap_port(wire::be16 port, bool on) noexcept;
     [[nodiscard]] lookup_table<sa_in>& inbound() noexcept { return inbound_; }
     [[nodiscard]] sa_directory& outbound() noexcept { return outbound_; }

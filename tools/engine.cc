@@ -66,9 +66,12 @@ result<void> engine::open_xfrm(const std::string& path) {
 }
 
 void engine::apply_network(const control::network_change& change, const control::network& now) {
-    fastpath::fib_bindings bindings{{}, tunnels_};
-    for (std::size_t i = 0; i < ports_.size(); ++i)
-        bindings.ports.push_back({ports_[i]->ifindex(), static_cast<std::uint8_t>(i)});
+    fastpath::device_bindings bindings{{}, tunnels_};
+    for (std::size_t i = 0; i < ports_.size(); ++i) {
+        const auto index = static_cast<std::uint8_t>(i);
+        bindings.ports.push_back({ports_[i]->ifindex(), index, ports_[i]->of_machine()});
+        if (ports_[i]->by_kernel()) bindings.by_kernel = index;
+    }
     tables_.apply(change, now, bindings);
 }
 

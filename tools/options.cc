@@ -67,6 +67,7 @@ const std::vector<kind_description>& kinds() {
 #endif
         {"packet", {"qdisc"}},
         {"socket", {"mark", "super-packets"}},
+        {"tun", {"mtu", "coalesce"}},
 #ifdef ESPLANE_HAVE_XDP
         {"xdp", {"mode", "busy-poll"}},
 #endif

@@ -13,6 +13,7 @@
 #endif
 #include "tools/ports_packet.h"
 #include "tools/ports_socket.h"
+#include "tools/ports_tun.h"
 #ifdef ESPLANE_HAVE_XDP
 #include "tools/ports_xdp.h"
 #endif
@@ -48,6 +49,7 @@ std::map<std::string, reserve_port> kinds_of(const port_surroundings& around) {
 #endif
     kinds["packet"] = packet_openers(around);
     kinds["socket"] = socket_openers(around);
+    kinds["tun"] = tun_openers(around);
 #ifdef ESPLANE_HAVE_XDP
     kinds["xdp"] = xdp_openers(around);
 #endif

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/ports_socket.h"
 
-#include <charconv>
-
 #include "fastpath/port_socket.h"
+#include "tools/number.h"
 #ifdef ESPLANE_HAVE_XDP
 #include "fastpath/xdp/port_share.h"
 #endif
@@ -14,16 +13,6 @@ namespace {
 
 using fastpath::socket_port;
 using fastpath::socket_port_options;
-
-/// All of `text`, decimal or, after "0x", hexadecimal.
-template <typename T>
-bool read_number(std::string_view text, T& into) {
-    const bool hexadecimal = text.starts_with("0x");
-    if (hexadecimal) text.remove_prefix(2);
-    const char* const end = text.data() + text.size();
-    const auto read = std::from_chars(text.data(), end, into, hexadecimal ? 16 : 10);
-    return read.ec == std::errc() && read.ptr == end;
-}
 
 result<socket_port_options> options_of(const port_spec& spec) {
     socket_port_options o{spec.name, spec.role, {}};

@@ -23,7 +23,7 @@ using ipsec::family;
 constexpr int lan = 11, wan = 12, blue_lan = 14, elsewhere = 13;
 constexpr std::uint32_t blue = 100; ///< table of a VRF
 
-const fib_bindings bindings{{{lan, 0}, {wan, 1}, {blue_lan, 2}}, {}};
+const device_bindings bindings{{{lan, 0}, {wan, 1}, {blue_lan, 2}}, {}};
 
 address parse(const char* text) {
     return *address::parse(text);
