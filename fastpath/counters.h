@@ -34,14 +34,17 @@ class counter {
 
 struct worker_counters {
     counter received;
-    counter created;     ///< ICMP errors we made
+    counter created;     ///< ICMP errors we made, and fragments beyond the first of a packet
     counter not_created; ///< those we did not make: rate limit, or no buffer
     counter sent;
     counter punted;
-    counter held;       ///< packets that wait for a next hop now
-    counter absorbed;   ///< none in this version: fragments will be
-    counter handed_out; ///< to other workers
-    counter handed_in;  ///< by other workers
+    counter held;        ///< that wait now: for a next hop, or fragments for the rest
+    counter absorbed;    ///< fragments that became one packet, but for one of each
+    counter fragmented;  ///< packets that left in fragments
+    counter reassembled; ///< packets that came in fragments
+    counter clamped;     ///< TCP connections whose MSS was lowered
+    counter handed_out;  ///< to other workers
+    counter handed_in;   ///< by other workers
     counter encrypted;
     counter decrypted;
     counter bypassed;
@@ -55,8 +58,10 @@ struct worker_counters {
              {&worker_counters::received, &worker_counters::created, &worker_counters::not_created,
               &worker_counters::sent, &worker_counters::punted, &worker_counters::held,
               &worker_counters::handed_out, &worker_counters::handed_in, &worker_counters::absorbed,
-              &worker_counters::encrypted, &worker_counters::decrypted, &worker_counters::bypassed,
-              &worker_counters::busy_loops, &worker_counters::idle_loops})
+              &worker_counters::fragmented, &worker_counters::reassembled,
+              &worker_counters::clamped, &worker_counters::encrypted, &worker_counters::decrypted,
+              &worker_counters::bypassed, &worker_counters::busy_loops,
+              &worker_counters::idle_loops})
             (this->*one).add((other.*one).get());
         for (std::size_t i = 0; i < dropped.size(); ++i)
             dropped[i].add(other.dropped[i].get());

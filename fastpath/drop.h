@@ -19,6 +19,10 @@ enum class drop_reason : std::uint8_t {
     ip_malformed,
     ip_checksum,
     fragment,
+    fragment_overlap,
+    fragment_too_long,
+    fragment_timeout,
+    fragment_full,
     ip_scope,
     // inbound
     esp_malformed,
@@ -40,10 +44,13 @@ enum class drop_reason : std::uint8_t {
     interface_unprotected,
     // outbound
     sa_missing,
+    sa_wait_full,
+    sa_wait_timeout,
     sequence_exhausted,
     no_room,
     too_big,
     too_big_fragment,
+    transport_fragment,
     // filter
     filter_denied,
     // next hop

@@ -30,6 +30,7 @@ inline constexpr unsigned max_burst = 64;
 
 /// What parse found, see parse.h; the last two are what the device found on receipt.
 namespace packet_flag {
+inline constexpr std::uint16_t fragment = 1;      ///< of a packet: its ports are not known
 inline constexpr std::uint16_t dont_fragment = 2; ///< IPv4 DF; always set for IPv6
 inline constexpr std::uint16_t for_machine = 4;   ///< destination is an address of ours
 inline constexpr std::uint16_t created = 8;       ///< made by us (ICMP)
@@ -39,6 +40,7 @@ inline constexpr std::uint16_t own = 64;          ///< sent by the machine itsel
 inline constexpr std::uint16_t ip_sum_good = 128; ///< the IPv4 header's checksum is right
 inline constexpr std::uint16_t l4_sum_done = 256; ///< the upper layer's checksum is not unfinished
 inline constexpr std::uint16_t from_stack = 512; ///< came down from the machine: its hop is counted
+inline constexpr std::uint16_t split = 1024;     ///< leaves in fragments of at most `split_at`
 } // namespace packet_flag
 
 /// An outbound SA by number; see sa_directory.h.
@@ -66,11 +68,14 @@ struct alignas(64) packet {
     std::uint8_t port = 0;    ///< index of the rx port; after next_hop of the tx port
     std::uint8_t drop = 0;    ///< drop_reason once it is lost
     ipsec::family family = ipsec::family::unspecified;
-    std::uint8_t protocol = 0;   ///< last header: what selectors compare
-    std::uint8_t l2_length = 0;  ///< bytes of Ethernet before data, still in the headroom
-    std::uint8_t tos = 0;        ///< DSCP and ECN
-    std::uint16_t l4_offset = 0; ///< from data to the upper-layer header
-    wire::be16 source_port;      ///< as in ipsec::flow
+    std::uint8_t protocol = 0;  ///< last header: what selectors compare
+    std::uint8_t l2_length = 0; ///< bytes of Ethernet before data, still in the headroom
+    std::uint8_t tos = 0;       ///< DSCP and ECN
+    union {
+        std::uint16_t l4_offset = 0; ///< from data to the upper-layer header
+        std::uint16_t split_at;      ///< once it is ready to leave; bytes from the IP header on
+    };
+    wire::be16 source_port; ///< as in ipsec::flow
     wire::be16 destination_port;
     std::uint16_t interface = 0; ///< fib::interface it came in on; after next_hop it leaves by
     union {

@@ -35,6 +35,7 @@ class packet_list {
         count_ = kept;
     }
     [[nodiscard]] unsigned size() const noexcept { return count_; }
+    [[nodiscard]] unsigned room() const noexcept { return capacity - count_; }
     [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
     [[nodiscard]] packet& operator[](unsigned i) const noexcept { return *items_[i]; }
     [[nodiscard]] packet* const* begin() const noexcept { return items_.data(); }
@@ -66,6 +67,7 @@ class creation_budget {
 
 struct sa_in;
 struct sa_out;
+class trap;
 
 /// A packet and the SA that will carry it.
 struct protect_item {
@@ -91,6 +93,7 @@ struct burst_scratch {
     std::array<sa_owner*, 2 * max_burst> passing;  ///< SAs whose owner may have to be another
     std::array<protect_item, max_burst> spread;    ///< what falls under SAs that are spread
     std::array<inbound_item, max_burst> spread_in; ///< the same, inbound
+    std::array<packet, max_burst> pieces;          ///< fragments beyond the first of their packets
 };
 
 /// One burst's surroundings.  `routes` is the same table for the whole burst.
@@ -106,10 +109,14 @@ struct stage {
     moment now;
     unsigned self = 0;               ///< the worker
     handover_sink* others = nullptr; ///< nullptr: there are none
+    trap* waiting = nullptr;         ///< where packets wait for an SA; nullptr: they do not
+    /// Whether what is too long for its way may leave in fragments: see fragment.h.
+    bool may_split = false;
     /// Whether there is an interface for every if_id, and it is up: an embedder's are his own.
     bool every_interface = false;
     unsigned passing = 0;  ///< how many of scratch.passing are set
     unsigned spread = 0;   ///< of scratch.spread
+    unsigned pieces = 0;   ///< of scratch.pieces
     packet_list lost{};    ///< released at the end of the burst
     packet_list created{}; ///< ICMP errors, sent at the end of the burst
     packet_list raised{};  ///< the same, about what came down from the machine: up again
