@@ -31,6 +31,7 @@
 #include "tools/options.h"
 #include "tools/port_watch.h"
 #include "tools/ports.h"
+#include "tools/ports_socket.h"
 #include "tools/process.h"
 #include "tools/run_dir.h"
 #include "tools/version.h"
@@ -263,8 +264,10 @@ result<void> daemon::follow_network() {
 }
 
 result<void> daemon::open_sockets() {
-    if (options_.serve_xfrm)
+    if (options_.serve_xfrm) {
         if (auto open = engine_->open_xfrm(xfrm_socket_path(options_.run_dir)); !open) return open;
+        engine_->xfrm()->set_exempt_mark(exempt_mark(options_.ports));
+    }
     auto control = control_server::open(
         control_socket_path(options_.run_dir), [this](const nlohmann::json& request) {
             return interfaces::knows(request) ? interfaces_->answer(request)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/ports_socket.h"
 
+#include <algorithm>
+
 #include "fastpath/port_socket.h"
 #include "tools/number.h"
 #ifdef ESPLANE_HAVE_XDP
@@ -14,8 +16,11 @@ namespace {
 using fastpath::socket_port;
 using fastpath::socket_port_options;
 
+constexpr std::uint32_t default_mark = 0xe5;
+
 result<socket_port_options> options_of(const port_spec& spec) {
     socket_port_options o{spec.name, spec.role, {}};
+    o.sockets.mark = default_mark;
     if (!read_number(spec.device, o.sockets.port) || o.sockets.port == 0)
         return fail(EINVAL, "\"" + spec.device + "\" is no UDP port: give one, 4500 for one");
     for (const auto& [key, value] : spec.options) {
@@ -62,6 +67,14 @@ class socket_opener final : public port_opener {
 };
 
 } // namespace
+
+std::uint32_t exempt_mark(const std::vector<port_spec>& specs) {
+    const auto first = std::find_if(specs.begin(), specs.end(),
+                                    [](const port_spec& s) { return s.kind == "socket"; });
+    if (first == specs.end()) return 0;
+    const auto options = options_of(*first);
+    return options ? options->sockets.mark : 0;
+}
 
 std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 socket_openers(const port_surroundings& around) {

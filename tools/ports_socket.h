@@ -3,7 +3,8 @@
 // Ports of sockets: `--port NAME=socket:UDP-PORT[,mark=MARK][,super-packets=on|off]`.
 //
 //   UDP-PORT        of ESP in UDP, 4500 nearly always; shared with an IKE daemon
-//   mark            of all that is sent, by which a routing rule knows it (fwmark)
+//   mark            of all that is sent, by which a routing rule knows it (fwmark); 0xe5 unless
+//                   another is given, 0 for none
 //   super-packets   off: UDP_SEGMENT and UDP_GRO are left alone
 #pragma once
 
@@ -12,6 +13,10 @@
 #include "tools/ports.h"
 
 namespace esplane::tools {
+
+/// What the first socket port among `specs` marks all it sends with, and an IKE daemon is to mark
+/// its own with; 0: nothing.
+[[nodiscard]] std::uint32_t exempt_mark(const std::vector<port_spec>& specs);
 
 [[nodiscard]] std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 socket_openers(const port_surroundings& around);

@@ -127,6 +127,7 @@ struct server::state final : private ipsec::listener {
     unique_fd listening_;
     unique_fd epoll_;
     server_counters counters_;
+    std::uint32_t exempt_mark_ = 0;
 
   private:
     class answers;
@@ -152,8 +153,8 @@ struct server::state final : private ipsec::listener {
     void serve_side(client& c, std::uint32_t side);
     void control(client& c, side_channel& side, const shim_control& what);
     [[nodiscard]] std::uint32_t bind_port(client& c, std::uint32_t port);
-    static void tell(const client& c, const side_channel& side, std::uint16_t kind,
-                     std::uint32_t id, std::uint32_t status);
+    void tell(const client& c, const side_channel& side, std::uint16_t kind, std::uint32_t id,
+              std::uint32_t status) const;
 
     acceptor acceptor_;
     datagram buffer_;
@@ -405,9 +406,9 @@ void server::state::control(client& c, side_channel& side, const shim_control& w
 }
 
 void server::state::tell(const client& c, const side_channel& side, std::uint16_t kind,
-                         std::uint32_t id, std::uint32_t status) {
-    const shim_answer a{SHIM_MAGIC,  SHIM_VERSION,    kind,    id, status,
-                        side.number, c.state.port_id, c.groups};
+                         std::uint32_t id, std::uint32_t status) const {
+    const shim_answer a{SHIM_MAGIC,  SHIM_VERSION,    kind,     id,          status,
+                        side.number, c.state.port_id, c.groups, exempt_mark_};
     // A shim that does not take its answers stops waiting by itself.
     (void)::send(side.socket.get(), &a, sizeof a, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -441,6 +442,9 @@ result<std::unique_ptr<server>> server::open(control::layer& l, std::string path
 server::server(std::unique_ptr<state> s)
     : state_(std::move(s)) {}
 server::~server() = default;
+void server::set_exempt_mark(std::uint32_t mark) noexcept {
+    state_->exempt_mark_ = mark;
+}
 int server::descriptor() const noexcept {
     return state_->epoll_.get();
 }

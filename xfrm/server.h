@@ -48,6 +48,10 @@ class server {
     server(const server&) = delete;
     server& operator=(const server&) = delete;
 
+    /// What clients are to mark (SO_MARK) the packets of a socket with that is to bypass IPsec; 0,
+    /// at first: nothing.
+    void set_exempt_mark(std::uint32_t mark) noexcept;
+
     /// Readable when serve() has something to do.
     [[nodiscard]] int descriptor() const noexcept;
     /// Does what is due without blocking; call it again while descriptor() is readable.

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #define SHIM_MAGIC 0x45535031u /* "ESP1" */
-#define SHIM_VERSION 1
+#define SHIM_VERSION 2
 
 /* The environment variable that holds the path of the server's socket. */
 #define SHIM_SOCKET_VARIABLE "ESPLANE_XFRM_SOCKET"
@@ -73,4 +73,5 @@ struct shim_answer {
     uint32_t channel; /* number of this side channel */
     uint32_t port_id; /* of the socket; 0 until its first request or bind */
     uint32_t groups;  /* bit mask of the multicast groups it is in */
+    uint32_t mark;    /* SO_MARK of what esplane leaves alone: ESP, IKE; 0: it needs none */
 };

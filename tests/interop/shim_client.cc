@@ -5,6 +5,7 @@
 //   shim_client            "ok NAME" or "FAILED NAME" for each case; exit status 1 if one failed
 //   shim_client FD         asks on the inherited socket FD; exit status 0 if it is answered
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/netlink.h>
 #include <linux/xfrm.h>
 #include <netinet/in.h>
@@ -314,14 +315,65 @@ bool refuses_what_is_too_long() {
     return good;
 }
 
-bool exempts_ike_sockets() {
+int mark_of(int fd) {
+    int mark = -1;
+    socklen_t length = sizeof mark;
+    return ::getsockopt(fd, SOL_SOCKET, SO_MARK, &mark, &length) == 0 ? mark : -1;
+}
+
+int set_policy(int fd, std::uint8_t direction, std::uint8_t action) {
+    xfrm_userpolicy_info policy{};
+    policy.dir = direction;
+    policy.action = action;
+    return ::setsockopt(fd, IPPROTO_IP, IP_XFRM_POLICY, &policy, sizeof policy);
+}
+
+bool marks_what_bypasses() {
+    constexpr int exempt = 0xe5; // as xfrm_server was told
+    const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
+    const int zero = 0;
+    const bool may = ::setsockopt(fd, SOL_SOCKET, SO_MARK, &zero, sizeof zero) == 0;
+    bool good = set_policy(fd, XFRM_POLICY_IN, XFRM_POLICY_ALLOW) == 0 && mark_of(fd) == 0;
+    good = good && (set_policy(fd, XFRM_POLICY_OUT, XFRM_POLICY_ALLOW) == 0) == may;
+    good = good && mark_of(fd) == (may ? exempt : 0);
+    good = good && ::setsockopt(fd, IPPROTO_IPV6, IPV6_XFRM_POLICY, nullptr, 0) == 0;
+    good = good && mark_of(fd) == 0;
+    ::close(fd);
+    return good;
+}
+
+bool refuses_policies_of_sockets() {
+    const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
+    const bool good = set_policy(fd, XFRM_POLICY_OUT, XFRM_POLICY_BLOCK) < 0 && errno == EOPNOTSUPP;
+    ::close(fd);
+    return good;
+}
+
+bool says_that_it_cannot_mark() {
+    const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+        __user_cap_data_struct none[2] = {};
+        const bool refused = ::syscall(SYS_capset, &header, none) == 0 &&
+                             set_policy(fd, XFRM_POLICY_OUT, XFRM_POLICY_ALLOW) < 0 &&
+                             errno == EPERM;
+        ::_exit(refused ? 0 : 1);
+    }
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    ::close(fd);
+    return status == 0;
+}
+
+bool keeps_ike_options_from_the_kernel() {
     const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
     const char policy[168] = {};
     const int espinudp = 2, on = 1;
     int value = 0;
     socklen_t length = sizeof value;
-    const bool good = ::setsockopt(fd, IPPROTO_IP, 17, policy, sizeof policy) == 0 &&
-                      ::setsockopt(fd, IPPROTO_IPV6, 35, policy, sizeof policy) == 0 &&
+    const bool good = ::setsockopt(fd, IPPROTO_IP, 16, policy, sizeof policy) == 0 &&
+                      ::setsockopt(fd, IPPROTO_IPV6, 34, policy, sizeof policy) == 0 &&
                       ::setsockopt(fd, IPPROTO_UDP, 100, &espinudp, sizeof espinudp) == 0 &&
                       ::setsockopt(fd, IPPROTO_UDP, 104, &on, sizeof on) == 0 &&
                       ::getsockopt(fd, IPPROTO_UDP, 100, &value, &length) == 0 && value == 0;
@@ -364,7 +416,11 @@ constexpr test_case cases[] = {
     {"threads use one socket and their own", serves_threads},
     {"a non-blocking socket does not block", waits_when_asked_to},
     {"a request that is too long is refused", refuses_what_is_too_long},
-    {"IKE's sockets need no IPsec policy of the kernel", exempts_ike_sockets},
+    {"IKE's sockets need no IPsec policy of the kernel", keeps_ike_options_from_the_kernel},
+    {"a socket that is to bypass IPsec is marked, and no more than once it is not",
+     marks_what_bypasses},
+    {"a socket's policy that protects or blocks is refused", refuses_policies_of_sockets},
+    {"without the capability to mark a bypass fails", says_that_it_cannot_mark},
     {"sockets of other netlink families go to the kernel", leaves_other_netlink_alone},
 };
 

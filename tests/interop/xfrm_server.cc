@@ -3,7 +3,7 @@
 // The XFRM server and the control layer on a backend that moves no packet: what a client of XFRM
 // sees of esplane, without ports and without root.
 //
-//   xfrm_server SOCKET      until SIGTERM; "ready" on stdout
+//   xfrm_server SOCKET MARK      until SIGTERM; "ready" on stdout.  MARK   of sockets that bypass
 #include <poll.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -51,8 +51,8 @@ int milliseconds_until(std::optional<std::uint64_t> deadline_ns) {
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
-        std::cerr << "usage: xfrm_server SOCKET\n";
+    if (argc != 3) {
+        std::cerr << "usage: xfrm_server SOCKET MARK\n";
         return 2;
     }
     esplane::control::fake_backend backend;
@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
         std::cerr << "xfrm_server: " << server.error().text << '\n';
         return 1;
     }
+    (*server)->set_exempt_mark(static_cast<std::uint32_t>(std::strtoul(argv[2], nullptr, 0)));
     pollfd waits[] = {{termination_descriptor(), POLLIN, 0}, {(*server)->descriptor(), POLLIN, 0}};
     std::cout << "ready" << std::endl;
     while ((waits[0].revents & POLLIN) == 0) {

@@ -83,6 +83,7 @@ static int wait_answer(struct shim_socket* s, uint16_t kind, uint32_t id, uint64
         if (a->kind != kind || a->id != id) continue;
         s->port_id = a->port_id;
         s->groups = a->groups;
+        s->mark = a->mark;
         return 0;
     }
 }
@@ -216,6 +217,18 @@ int channel_ready(struct shim_socket* s, int fd) {
     const int result = attach(s, fd);
     leave(s, cancel);
     return result;
+}
+
+/* By a connection of its own: clients that set options of other sockets need not have one. */
+int channel_exempt_mark(uint32_t* mark) {
+    const int saved = errno;
+    const int fd = channel_open(SOCK_RAW | SOCK_CLOEXEC);
+    if (fd < 0) return -1;
+    *mark = registry_find(fd)->mark;
+    registry_forget(fd);
+    real_close(fd);
+    errno = saved;
+    return 0;
 }
 
 static int control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argument,

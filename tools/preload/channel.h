@@ -25,5 +25,9 @@ int channel_ready(struct shim_socket* s, int fd);
 int channel_control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argument,
                     uint32_t value);
 
+/* Asks what the packets of sockets that bypass IPsec are to be marked with (SO_MARK); 0: nothing.
+ */
+int channel_exempt_mark(uint32_t* mark);
+
 /* sendmsg(): returns when the answer is readable.  ENOBUFS where there is none in time. */
 ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int flags);

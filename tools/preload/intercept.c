@@ -4,9 +4,9 @@
 //
 // Sockets of NETLINK_XFRM become connections to esplaned; every other descriptor goes to the
 // kernel untouched, but for the options by which IKE daemons exempt their UDP sockets from IPsec or
-// ask the kernel to decapsulate: those succeed without reaching it, since the packets do not pass
-// its IPsec stack.  UDP sockets on the port of NAT traversal are bound so that esplaned can bind it
-// as well.
+// ask the kernel to decapsulate: those do not reach it, since the packets do not pass its IPsec
+// stack.  What exempts a socket from esplane is a mark, by which routing leads past it.  UDP
+// sockets on the port of NAT traversal are bound so that esplaned can bind it as well.
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS // fcntl and fcntl64 are both defined here
@@ -16,6 +16,7 @@
 #include <linux/netlink.h>
 #include <netinet/in.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -25,26 +26,37 @@
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
 #include "xfrm/shim_protocol.h"
+#include "xfrm/socket_policy.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
 enum { level_udp = 17, level_netlink = 270 };
 
 /* Options of IKE's UDP sockets: linux/in.h, linux/in6.h and linux/udp.h. */
-static const struct {
+static const struct socket_option {
     int level, option;
-} ike_options[] = {
-    {IPPROTO_IP, 16},   /* IP_IPSEC_POLICY */
-    {IPPROTO_IP, 17},   /* IP_XFRM_POLICY */
-    {IPPROTO_IPV6, 34}, /* IPV6_IPSEC_POLICY */
-    {IPPROTO_IPV6, 35}, /* IPV6_XFRM_POLICY */
-    {level_udp, 100},   /* UDP_ENCAP */
-    {level_udp, 104},   /* UDP_GRO */
+} ike_options[] =
+    {
+        {IPPROTO_IP, 16},   /* IP_IPSEC_POLICY */
+        {IPPROTO_IPV6, 34}, /* IPV6_IPSEC_POLICY */
+        {level_udp, 100},   /* UDP_ENCAP */
+        {level_udp, 104},   /* UDP_GRO */
+},
+  policy_options[] = {
+      {IPPROTO_IP, 17},   /* IP_XFRM_POLICY */
+      {IPPROTO_IPV6, 35}, /* IPV6_XFRM_POLICY */
 };
+
+#define LENGTH(array) (sizeof(array) / sizeof(array)[0])
 
 static int failed(int code) {
     errno = code;
     return -1;
+}
+
+static int real_setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
+    return REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, level, option, value,
+                                                                          length);
 }
 
 __attribute__((constructor)) static void start(void) {
@@ -158,8 +170,7 @@ static void let_others_bind(int fd) {
     if (REAL(int, getsockopt, (int, int, int, void*, socklen_t*))(fd, SOL_SOCKET, SO_PROTOCOL,
                                                                   &protocol, &length) == 0 &&
         protocol == level_udp)
-        REAL(int, setsockopt, (int, int, int, const void*, socklen_t))
-    (fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+        real_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     errno = saved;
 }
 
@@ -227,16 +238,55 @@ static int set_netlink_option(struct shim_socket* s, int fd, int option, const v
     return 0;
 }
 
+static uint32_t mark_of(int fd) {
+    uint32_t mark = 0;
+    socklen_t length = sizeof mark;
+    REAL(int, getsockopt, (int, int, int, void*, socklen_t*))
+    (fd, SOL_SOCKET, SO_MARK, &mark, &length);
+    return mark;
+}
+
+static int set_mark(int fd, uint32_t mark) {
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    if (real_setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) == 0) return 0;
+    const int saved = errno;
+    if (!atomic_flag_test_and_set(&said))
+        fprintf(stderr,
+                "esplane: a socket cannot be marked to bypass IPsec: %s.  Give this program "
+                "CAP_NET_ADMIN, or what it sends may be taken for traffic to protect\n",
+                strerror(saved));
+    return failed(saved);
+}
+
+/* What the socket receives reaches it past esplane as it is. */
+static int set_socket_policy(int fd, const void* value, socklen_t length) {
+    const enum socket_policy wanted = read_socket_policy(value, length);
+    uint32_t mark = 0;
+    if (wanted == socket_policy_other) return failed(EOPNOTSUPP);
+    if (wanted == socket_policy_bypass_in) return 0;
+    if (channel_exempt_mark(&mark) != 0) return -1;
+    if (mark == 0) return 0;
+    if (wanted == socket_policy_bypass_out) return set_mark(fd, mark);
+    return mark_of(fd) == mark ? set_mark(fd, 0) : 0;
+}
+
+static bool is_one_of(const struct socket_option* options, size_t count, int level, int option) {
+    for (size_t i = 0; i < count; i++)
+        if (options[i].level == level && options[i].option == option) return true;
+    return false;
+}
+
 EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
-    if (channel_path() != NULL)
-        for (size_t i = 0; i < sizeof ike_options / sizeof ike_options[0]; i++)
-            if (ike_options[i].level == level && ike_options[i].option == option) return 0;
+    if (channel_path() != NULL) {
+        if (is_one_of(ike_options, LENGTH(ike_options), level, option)) return 0;
+        if (is_one_of(policy_options, LENGTH(policy_options), level, option))
+            return set_socket_policy(fd, value, length);
+    }
     if (level == level_netlink) {
         struct shim_socket* const s = registry_find(fd);
         if (s != NULL) return set_netlink_option(s, fd, option, value, length);
     }
-    return REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, level, option, value,
-                                                                          length);
+    return real_setsockopt(fd, level, option, value, length);
 }
 
 static int give_number(uint32_t number, void* value, socklen_t* length) {

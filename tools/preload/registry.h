@@ -28,6 +28,7 @@ struct shim_socket {
     uint32_t next_id;
     uint32_t port_id;
     uint32_t groups;
+    uint32_t mark;    /* of sockets that bypass IPsec, as last told */
     int type;         /* SOCK_RAW or SOCK_DGRAM, as the client asked */
     uint32_t options; /* bit n: netlink option n is on */
 };
