@@ -80,7 +80,11 @@ void hold_queue::retry(stage& s, packet_list& ready) noexcept {
             s.drop(out, drop_reason::neighbour_timeout);
         else if (!may_leave_in_clear(s, out))
             s.drop(out, drop_reason::policy_block);
-        else if (check_route(s, out) && address_frame(out))
+        else if (!check_route(s, out))
+            continue;
+        else if ((out.flags & packet_flag::split) != 0)
+            s.drop(out, drop_reason::too_big_fragment);
+        else if (address_frame(out))
             ready.push(out);
     }
     count_ = kept;

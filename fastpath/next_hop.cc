@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/next_hop.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "fastpath/icmp.h"
@@ -52,9 +53,21 @@ bool check_route(stage& s, packet& p) noexcept {
     return check_size(s, p);
 }
 
+namespace {
+
+/// Nothing looks at the upper layer any more of what is ready to leave.
+bool mark_for_split(packet& p) noexcept {
+    p.flags |= packet_flag::split;
+    p.split_at = static_cast<std::uint16_t>(std::min(p.next->mtu, 0xffffu));
+    return true;
+}
+
+} // namespace
+
 bool check_size(stage& s, packet& p) noexcept {
     if (p.length <= p.next->mtu) return true;
     if ((p.flags & packet_flag::dont_fragment) == 0) {
+        if (s.may_split) return p.next->kind == adjacency_kind::tunnel || mark_for_split(p);
         s.drop(p, drop_reason::too_big_fragment);
         return false;
     }

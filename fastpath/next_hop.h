@@ -29,7 +29,7 @@ void refuse_last_hop(stage& s, packet& p) noexcept;
 /// Counts a hop (TTL, hop limit) of a packet that passes through; not of one that the machine's
 /// stack gave.  False: that was the last one; it is dropped and its source told.
 [[nodiscard]] inline bool age(stage& s, packet& p) noexcept {
-    if ((p.flags & packet_flag::from_stack) != 0) return true;
+    if ((p.flags & (packet_flag::own | packet_flag::from_stack)) != 0) return true;
     if (decrement_ttl(p)) [[likely]]
         return true;
     refuse_last_hop(s, p);
@@ -46,7 +46,8 @@ void refuse_last_hop(stage& s, packet& p) noexcept;
     return refusal_of(route);
 }
 
-/// False: the packet's route does not take its size; it is dropped and its source told.
+/// False: the packet's route does not take its size; it is dropped and its source told.  What may
+/// be fragmented is marked for it.
 [[nodiscard]] bool check_size(stage& s, packet& p) noexcept;
 
 /// False: the packet's route leads nowhere, or does not take its size, or there is no room for its

@@ -2,6 +2,7 @@
 #include "fastpath/outbound.h"
 
 #include "fastpath/account.h"
+#include "fastpath/fragment.h"
 #include "fastpath/icmp.h"
 #include "fastpath/next_hop.h"
 #include "lib/wire/checksum.h"
@@ -51,6 +52,26 @@ std::uint8_t outer_tos(const sa_out& sa, std::uint8_t inner) noexcept {
     return tos;
 }
 
+/// What the way takes, as far as is known.
+std::uint32_t path_of(const sa_out& sa, const adjacency& route) noexcept {
+    return std::min(route.mtu, sa.path_mtu.load(std::memory_order_relaxed));
+}
+
+/// What becomes of a packet that ESP makes longer than its path: it is cut after ESP where that may
+/// be, or has to be because no IPv6 link takes less; else its source is told.
+[[gnu::cold, gnu::noinline]] drop_reason exceed(stage& s, packet& p, const sa_out& sa,
+                                                std::uint32_t path) noexcept {
+    const bool whole = (p.flags & packet_flag::dont_fragment) != 0;
+    const bool smallest = p.family == family::ipv6 && p.length <= ipv6_minimum_mtu;
+    if (s.may_split && (!whole || smallest)) {
+        p.flags |= packet_flag::split;
+        return drop_reason::none;
+    }
+    if (!whole) return drop_reason::too_big_fragment;
+    report_too_big(s, p, inner_mtu(sa, path));
+    return drop_reason::too_big;
+}
+
 /// Everything that can stop a packet, before anything of it or of its SA has changed.
 drop_reason check(stage& s, packet& p, sa_out& sa, const adjacency& route) noexcept {
     const std::uint32_t front = sa.header_length + sa.layout.iv_length;
@@ -59,11 +80,8 @@ drop_reason check(stage& s, packet& p, sa_out& sa, const adjacency& route) noexc
         return drop_reason::no_room;
     if (const drop_reason why = refusal(route); why != drop_reason::none) return why;
     if (p.headroom < front + ethernet_length(route)) return drop_reason::no_room;
-    if (front + p.length + back > route.mtu) {
-        if ((p.flags & packet_flag::dont_fragment) == 0) return drop_reason::too_big_fragment;
-        report_too_big(s, p, inner_mtu(sa, route.mtu));
-        return drop_reason::too_big;
-    }
+    if (const std::uint32_t path = path_of(sa, route); front + p.length + back > path) [[unlikely]]
+        if (const drop_reason why = exceed(s, p, sa, path); why != drop_reason::none) return why;
     if (!admit(s, sa.account, sa.limits, [&] { return sa.id; })) return drop_reason::sa_expired;
     if (sa.sequence >= sa.last_sequence) return drop_reason::sequence_exhausted;
     return drop_reason::none;
@@ -109,7 +127,8 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
 /// Builds the packet around its inner one; returns the work for the engine.
 crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
     const std::uint32_t inner_length = p.length;
-    const bool inner_df = (p.flags & packet_flag::dont_fragment) != 0;
+    const bool inner_df =
+        (p.flags & (packet_flag::dont_fragment | packet_flag::split)) == packet_flag::dont_fragment;
     const std::uint32_t inner_flow =
         p.family == family::ipv6 ? p.ipv6().version_class_flow.host() & 0xfffff : 0;
     const std::uint32_t trailer = trailer_length(sa, p.length);
@@ -197,6 +216,8 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         charge(s, sa.account, p.length);
         jobs[count++] = encapsulate(s, p, sa);
         p.next = &route;
+        if ((p.flags & packet_flag::split) != 0) [[unlikely]]
+            p.split_at = static_cast<std::uint16_t>(std::min(path_of(sa, route), 0xffffu));
         out.push(p);
     }
     s.crypto.encrypt(jobs.first(count));

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "fastpath/classify.h"
+#include "fastpath/fragment.h"
 #include "fastpath/inbound.h"
 #include "fastpath/next_hop.h"
 #include "fastpath/parse.h"
@@ -218,8 +219,10 @@ void pipeline::tend(moment now) noexcept {
 
 stage pipeline::begin(moment now) noexcept {
     budget_.refill(now.monotonic_ns);
-    return stage{shared_, shared_.routes(), crypto_, counters_, events_, buffers_,
-                 budget_, scratch_,         now,     lane_,     others_};
+    stage s{shared_, shared_.routes(), crypto_, counters_, events_, buffers_,
+            budget_, scratch_,         now,     lane_,     others_};
+    s.may_split = true;
+    return s;
 }
 
 /// What a policy protects and the filter lets pass: one hop less, then ESP.
@@ -254,17 +257,40 @@ void pipeline::bypass(stage& s, const packet_list& packets, packet_list& leaving
     raise_by_machine(s, up);
 }
 
+/// ESP that the kernel sends for us it fragments itself.
+template <typename Address>
+void pipeline::split(stage& s, packet& p, const Address& address) noexcept {
+    const bool by_kernel = s.routes.interface(p.next->interface).kind == interface_kind::kernel;
+    packet_list pieces;
+    if (by_kernel && (p.flags & packet_flag::encrypted) != 0) {
+        counters_.fragmented.add(1);
+        pieces.push(p);
+    } else if (!fragment(s, p, pieces)) {
+        s.drop(p, drop_reason::too_big_fragment);
+    }
+    for (packet* piece : pieces)
+        address(*piece);
+}
+
 /// Writes frames and sends them, ICMP errors of this burst behind; holds what has no next hop yet.
 void pipeline::send(stage& s, const packet_list& packets) noexcept {
     packet_list frames;
     const auto address = [&](packet& p) {
+        if (frames.room() == 0) [[unlikely]] { // of fragments there may be more than packets
+            transmit(s, frames);
+            frames.clear();
+        }
         if (address_frame(p))
             frames.push(p);
         else if (!hold_.add(s, p))
             s.drop(p, drop_reason::hold_full);
     };
-    for (packet* p : packets)
-        address(*p);
+    for (packet* p : packets) {
+        if ((p->flags & packet_flag::split) == 0) [[likely]]
+            address(*p);
+        else
+            split(s, *p, address);
+    }
     for (packet* p : s.created)
         if (check_route(s, *p)) address(*p);
     transmit(s, frames);

@@ -66,6 +66,9 @@ class pipeline {
     static void encrypt(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
     void bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept;
     void send(stage& s, const packet_list& packets) noexcept;
+    /// What is too long for its way, in pieces to `address`.
+    template <typename Address>
+    void split(stage& s, packet& p, const Address& address) noexcept;
     void transmit(stage& s, const packet_list& frames) noexcept;
     [[nodiscard]] std::span<packet> hand_up(stage& s, std::span<packet> frames) noexcept;
     void punt(stage& s, const packet_list& packets) noexcept;

@@ -66,7 +66,8 @@ bool all_in_clear(std::span<const protect_item> run) noexcept {
 
 // 1. The share's next number is the first ticket's; outbound() burns one for each packet that it
 //    takes, none for one that it drops.
-// 2. What has a next hop becomes a frame in the ring; what has none waits at this worker.
+// 2. What has a next hop becomes a frame in the ring; what has none waits at this worker, and what
+//    is to be fragmented leaves from it.
 // 3. Tickets that are left over lead nowhere.
 void finish_outbound(stage& s, spread_out& all, std::uint64_t first, std::span<protect_item> items,
                      packet_list& leaving) noexcept {
@@ -79,7 +80,7 @@ void finish_outbound(stage& s, spread_out& all, std::uint64_t first, std::span<p
     outbound(s, items, done);
     unsigned placed = 0;
     for (packet* p : done) {
-        if (address_frame(*p))
+        if ((p->flags & packet_flag::split) == 0 && address_frame(*p))
             all.order.place(first + placed++, *p);
         else
             leaving.push(*p);

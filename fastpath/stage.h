@@ -35,6 +35,7 @@ class packet_list {
         count_ = kept;
     }
     [[nodiscard]] unsigned size() const noexcept { return count_; }
+    void clear() noexcept { count_ = 0; }
     [[nodiscard]] unsigned room() const noexcept { return capacity - count_; }
     [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
     [[nodiscard]] packet& operator[](unsigned i) const noexcept { return *items_[i]; }
@@ -109,11 +110,11 @@ struct stage {
     moment now;
     unsigned self = 0;               ///< the worker
     handover_sink* others = nullptr; ///< nullptr: there are none
-    trap* waiting = nullptr;         ///< where packets wait for an SA; nullptr: they do not
     /// Whether what is too long for its way may leave in fragments: see fragment.h.
     bool may_split = false;
     /// Whether there is an interface for every if_id, and it is up: an embedder's are his own.
     bool every_interface = false;
+    trap* waiting = nullptr; ///< where packets wait for an SA; nullptr: nowhere
     unsigned passing = 0;  ///< how many of scratch.passing are set
     unsigned spread = 0;   ///< of scratch.spread
     unsigned pieces = 0;   ///< of scratch.pieces
