@@ -40,6 +40,10 @@ class memory_port final : public port {
     [[nodiscard]] std::vector<frame> take_punted() { return take(&lane::punted); }
     /// From now on this stands for a device whose frames the machine's own stack receives too.
     void let_stack_listen() noexcept { stack_listens_ = true; }
+    /// From now on this is the machine itself; see port::of_machine().
+    void stand_for_machine() noexcept { of_machine_ = true; }
+    /// From now on what it sends the kernel takes further; see port::by_kernel().
+    void stand_for_kernel() noexcept { by_kernel_ = true; }
     /// How many frames send() takes from now on, by each lane, for tests of a full device.
     void limit_sends(std::size_t n) noexcept;
 
@@ -52,6 +56,8 @@ class memory_port final : public port {
     void flush(unsigned) noexcept override {}
     [[nodiscard]] bool ethernet() const noexcept override { return ethernet_; }
     [[nodiscard]] bool stack_listens() const noexcept override { return stack_listens_; }
+    [[nodiscard]] bool of_machine() const noexcept override { return of_machine_; }
+    [[nodiscard]] bool by_kernel() const noexcept override { return by_kernel_; }
     [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
     [[nodiscard]] port_counters counters() const noexcept override;
     [[nodiscard]] const std::string& name() const noexcept override { return name_; }
@@ -76,6 +82,8 @@ class memory_port final : public port {
     buffer_pool& pool_;
     bool ethernet_;
     bool stack_listens_ = false;
+    bool of_machine_ = false;
+    bool by_kernel_ = false;
     port_role role_;
     std::unique_ptr<lane[]> lanes_;
     unsigned lane_count_;

@@ -18,6 +18,7 @@ using ipsec::family;
 const wire::mac_address port_mac[2] = {{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}};
 const wire::mac_address peer_mac = {2, 0, 0, 0, 1, 0};
 constexpr int port_ifindex[2] = {11, 12};
+constexpr int machine_ifindex = 13; ///< of a host's TUN
 
 address parse(const std::string& text) {
     return *address::parse(text);
@@ -200,8 +201,10 @@ ipsec::algorithms make_algorithms(ipsec::suite run, std::uint32_t seed) {
     return a;
 }
 
-lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count, unsigned secure_lanes)
+lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count, unsigned secure_lanes,
+         lab_kind k)
     : site(which)
+    , kind(k)
     , network(make_network(which))
     , pool(*fastpath::buffer_pool::make(frames, worker_count))
     , backend(tables, fixed_random(which))
@@ -209,10 +212,16 @@ lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count, unsigned s
     , mesh(worker_count) {
     using fastpath::memory_port;
     using fastpath::port_role;
+    const bool ethernet = kind == lab_kind::gateway;
     ports[plain] =
-        std::make_unique<memory_port>("plain", *pool, true, port_role::plain, worker_count);
-    ports[secure] = std::make_unique<memory_port>("secure", *pool, true, port_role::secure,
+        std::make_unique<memory_port>("plain", *pool, ethernet, port_role::plain, worker_count);
+    ports[secure] = std::make_unique<memory_port>("secure", *pool, ethernet, port_role::secure,
                                                   secure_lanes == 0 ? worker_count : secure_lanes);
+    if (kind == lab_kind::host) {
+        network.links.push_back({machine_ifindex, "ipsec0", {}, 1400, true});
+        ports[plain]->stand_for_machine();
+        ports[secure]->stand_for_kernel();
+    }
     interfaces = *fastpath::tun_port::make(*pool, tables.graveyard(), 1);
     fastpath::port* const all[] = {ports[0].get(), ports[1].get(), interfaces.get()};
     for (unsigned i = 0; i < worker_count; ++i) {
@@ -227,8 +236,14 @@ lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count, unsigned s
 lab::~lab() = default;
 
 void lab::publish_network() {
-    tables.publish(fastpath::fib::build(
-        network, {{{port_ifindex[0], plain}, {port_ifindex[1], secure}}, tunnels}));
+    fastpath::device_bindings bindings{{}, tunnels};
+    if (kind == lab_kind::gateway) {
+        bindings.ports = {{port_ifindex[0], plain}, {port_ifindex[1], secure}};
+    } else {
+        bindings.ports = {{machine_ifindex, plain, true}, {0, secure}};
+        bindings.by_kernel = secure;
+    }
+    tables.publish(fastpath::fib::build(network, bindings));
 }
 
 ipsec::sa_id lab::sa_of(const tunnel_options& o, bool leaving) const {
@@ -352,7 +367,7 @@ std::vector<frame> lab::came_up(std::uint32_t if_id) {
 
 void lab::push(std::uint16_t port, const std::vector<frame>& ip_packets, unsigned lane) {
     for (const frame& f : ip_packets)
-        (void)ports[port]->inject(with_ethernet(f), lane);
+        (void)ports[port]->inject(ports[port]->ethernet() ? with_ethernet(f) : f, lane);
     run();
     poll_events();
 }
@@ -382,18 +397,23 @@ void lab::poll_events() {
     control.tick(clock);
 }
 
+namespace {
+
+std::vector<frame> stripped(const fastpath::port& from, std::vector<frame> frames) {
+    if (from.ethernet())
+        for (frame& f : frames)
+            f = without_ethernet(f);
+    return frames;
+}
+
+} // namespace
+
 std::vector<frame> lab::sent(std::uint16_t port) {
-    std::vector<frame> out;
-    for (const frame& f : ports[port]->take_sent())
-        out.push_back(without_ethernet(f));
-    return out;
+    return stripped(*ports[port], ports[port]->take_sent());
 }
 
 std::vector<frame> lab::punted(std::uint16_t port) {
-    std::vector<frame> out;
-    for (const frame& f : ports[port]->take_punted())
-        out.push_back(without_ethernet(f));
-    return out;
+    return stripped(*ports[port], ports[port]->take_punted());
 }
 
 std::uint64_t lab::drops(fastpath::drop_reason r) const {

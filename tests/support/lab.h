@@ -7,6 +7,9 @@
 //   fdN::/32                192.168.77.N, fd77::N
 //
 // Site 1's peer is site 2 and the other way round.
+//
+// As a host it has no devices of its own: the plain port is the machine itself, which is 10.N.0.1
+// and forwards for the rest of the network; the secure one leads to where the kernel routes.
 #pragma once
 
 #include <cstdint>
@@ -72,6 +75,8 @@ struct packet_spec {
 /// Keys for a suite, resolved.
 [[nodiscard]] ipsec::algorithms make_algorithms(ipsec::suite run, std::uint32_t seed);
 
+enum class lab_kind : std::uint8_t { gateway, host };
+
 class lab {
   public:
     static constexpr std::uint16_t plain = 0;
@@ -82,7 +87,7 @@ class lab {
     /// workers        each has a lane of the plain port
     /// secure_lanes   of the secure port; 0: one for each worker too
     explicit lab(unsigned site, std::uint32_t frames = 1024, unsigned workers = 1,
-                 unsigned secure_lanes = 0);
+                 unsigned secure_lanes = 0, lab_kind kind = lab_kind::gateway);
     ~lab();
 
     /// Both SAs of a tunnel and the policies `out`, `in` and `fwd` for both families' site
@@ -118,6 +123,7 @@ class lab {
     [[nodiscard]] std::uint64_t drops(fastpath::drop_reason r) const;
 
     unsigned site;
+    lab_kind kind;
     moment clock{1'000'000'000, 1'700'000'000};
     control::network network;
     std::unique_ptr<fastpath::buffer_pool> pool;
