@@ -26,6 +26,7 @@ pair_up() {
 
 # host_esplane_start NODE: esplane for what the host itself sends.
 host_esplane_start() {
+    # shellcheck disable=SC2034  # gateway.sh reads it
     ESPLANED_PORTS[$1]="--port host=tun:ipsec0,role=host --port net=socket:4500,role=secure"
     esplaned_start "$1"
 }
@@ -64,6 +65,7 @@ host_charon_start() {
             mount -t tmpfs tmpfs /run
             exec "$@"' charon \
         "${under[@]}" /usr/lib/ipsec/charon >"$directory/output" 2>&1 &
+    # shellcheck disable=SC2034  # of ike.sh
     CHARON_PID[$1]=$!
     if ! await 10 test -S "$directory/vici" || ! swanctl_of "$1" --load-all \
         --file "$directory/swanctl.conf" >"$directory/load" 2>&1; then

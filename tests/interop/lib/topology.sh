@@ -134,11 +134,11 @@ await() {
     done
 }
 
-# capture_start FILE [DEVICE]: every frame on the wire between the gateways, its first 128 bytes;
-# at the bridge's end to g1, or at DEVICE.
+# capture_start FILE [DEVICE [NODE]]: every frame on the wire between the gateways, its first 128
+# bytes; at the bridge's end to g1, or at DEVICE.
 # AppArmor lets tcpdump write to files that end in .pcap.
 capture_start() {
-    ip netns exec mid tcpdump -i "${2:-to-g1}" -n -s 128 -B 131072 -Z root -w "$1" 2>"$SANDBOX/tcpdump.log" &
+    ip netns exec "${3:-mid}" tcpdump -i "${2:-to-g1}" -n -s 128 -B 131072 -Z root -w "$1" 2>"$SANDBOX/tcpdump.log" &
     CAPTURE_PID=$!
     CAPTURE_FILE=$1
     await 10 grep -q 'listening on' "$SANDBOX/tcpdump.log"
