@@ -93,7 +93,9 @@ std::vector<wanted_next_hop> engine::deliver_events() {
         for (fastpath::worker_event e; worker->events().pop(e);) {
             if (e.kind == fastpath::worker_event_kind::neighbour_wanted)
                 wanted.push_back({e.ifindex, e.id.destination});
-            else
+            else if (e.kind == fastpath::worker_event_kind::path_limit) {
+                if (hear_path_limit_) hear_path_limit_(e);
+            } else
                 backend_.deliver(e);
         }
     return wanted;

@@ -6,6 +6,7 @@
 // Threads: control's, except the workers' loops.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -70,6 +71,10 @@ class engine {
     /// The one in force; nullptr where there is none.
     [[nodiscard]] const fastpath::rule_filter* filter() const noexcept { return filter_; }
 
+    /// Who hears what routers say of paths that are too short.
+    void on_path_limit(std::function<void(const fastpath::worker_event&)> hear) {
+        hear_path_limit_ = std::move(hear);
+    }
     /// Hands what the workers told to the control layer; returns the next hops they wait for.
     [[nodiscard]] std::vector<wanted_next_hop> deliver_events();
 
@@ -84,6 +89,7 @@ class engine {
     fastpath::user_backend backend_;
     control::layer layer_;
     std::unique_ptr<xfrm::server> server_;
+    std::function<void(const fastpath::worker_event&)> hear_path_limit_;
     fastpath::handover_mesh mesh_;
     std::vector<std::unique_ptr<fastpath::worker>> workers_; ///< first to go: they read the others
 };

@@ -29,6 +29,7 @@
 #include "tools/interfaces.h"
 #include "tools/neighbours.h"
 #include "tools/options.h"
+#include "tools/path_care.h"
 #include "tools/port_watch.h"
 #include "tools/ports.h"
 #include "tools/ports_socket.h"
@@ -121,6 +122,7 @@ class daemon {
     [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> make_engine();
+    [[nodiscard]] std::vector<std::string> ports_of_fixed_mtu() const;
     [[nodiscard]] result<void> adopt_interfaces();
     [[nodiscard]] result<void> follow_network();
     [[nodiscard]] result<void> open_sockets();
@@ -143,6 +145,7 @@ class daemon {
     std::unique_ptr<port_watch> watch_;
     std::unique_ptr<guarding> guarding_;
     std::unique_ptr<engine> engine_;
+    std::unique_ptr<path_care> paths_;
     std::unique_ptr<worker_care> workers_;
     std::unique_ptr<interfaces> interfaces_;
     std::unique_ptr<xfrm::link_watch> links_;
@@ -229,11 +232,20 @@ result<void> daemon::make_engine() {
     engine_ = std::move(*made);
     workers_ = std::make_unique<worker_care>(*engine_, log);
     facts_.workers = workers_.get();
+    paths_ = std::make_unique<path_care>(*engine_, ports_of_fixed_mtu(), log);
     engine_->set_filter(options_.filter);
     engine_->control().subscribe(guarding_.get());
     engine_->backend().on_encap_ports(
         [this] { guarding_->set_encap_ports(engine_->backend().encap_ports()); });
     return {};
+}
+
+std::vector<std::string> daemon::ports_of_fixed_mtu() const {
+    std::vector<std::string> names;
+    for (const port_spec& p : options_.ports)
+        for (const auto& [key, value] : p.options)
+            if (key == "mtu") names.push_back(p.name);
+    return names;
 }
 
 result<void> daemon::adopt_interfaces() {
@@ -305,6 +317,7 @@ void daemon::run() {
         if (routes_->unfinished()) kernel_spoke();
         tend_ports(false);
         workers_->tend(fastpath::now().monotonic_ns);
+        paths_->tend(fastpath::now().monotonic_ns);
         engine_->control().tick(fastpath::now());
     }
     ::sd_notify(0, "STOPPING=1");
@@ -313,6 +326,7 @@ void daemon::run() {
 
 void daemon::take_network(const control::network_change& change) {
     engine_->apply_network(change, routes_->current());
+    paths_->network_changed();
     if (!change.interfaces) return;
     guarding_->set_network(routes_->current());
 }
@@ -352,7 +366,8 @@ void daemon::client_spoke() {
 
 /// Until the next deadline of the control layer, the ports or the workers.
 int daemon::timeout_ms() {
-    const std::uint64_t tend_at = std::min(watch_->next_ns(), workers_->next_ns());
+    const std::uint64_t tend_at =
+        std::min({watch_->next_ns(), workers_->next_ns(), paths_->next_ns()});
     const std::uint64_t deadline =
         std::min(engine_->control().next_deadline_ns().value_or(tend_at), tend_at);
     const std::uint64_t now_ns = fastpath::now().monotonic_ns;

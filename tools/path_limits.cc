@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/path_limits.h"
+
+#include <algorithm>
+
+namespace esplane::tools {
+
+namespace {
+
+template <typename... Cases>
+struct overloaded : Cases... {
+    using Cases::operator()...;
+};
+
+std::optional<std::uint32_t> smaller(std::optional<std::uint32_t> a,
+                                     std::optional<std::uint32_t> b) {
+    if (!a || !b) return a ? a : b;
+    return std::min(*a, *b);
+}
+
+} // namespace
+
+void path_limits::on_event(const ipsec::event& e) {
+    const auto forget_sa = [this](const ipsec::sa_id& id) { sas_.erase(id); };
+    const auto forget_policy = [this](std::uint32_t index) { policies_.erase(index); };
+    std::visit(overloaded{
+                   [&](const ipsec::sa_added& a) { take(a.what); },
+                   [&](const ipsec::sa_updated& u) { take(u.what); },
+                   [&](const ipsec::sa_deleted& d) { forget_sa(d.what.id); },
+                   [&](const ipsec::sa_flushed&) { sas_.clear(); },
+                   [&](const ipsec::sa_expired& x) {
+                       if (x.hard) forget_sa(x.what.id);
+                   },
+                   [&](const ipsec::policy_added& a) { take(a.what); },
+                   [&](const ipsec::policy_updated& u) { take(u.what); },
+                   [&](const ipsec::policy_deleted& d) { forget_policy(d.what.index); },
+                   [&](const ipsec::policy_flushed&) { policies_.clear(); },
+                   [&](const ipsec::policy_expired& x) {
+                       if (x.hard) forget_policy(x.what.index);
+                   },
+                   [](const auto&) {},
+               },
+               e);
+    changed_ = true;
+}
+
+/// In transport mode the packet names the peer, and with it the selector where that is one host.
+auto path_limits::endpoint_of(const ipsec::policy& p) -> std::optional<endpoint> {
+    if (!p.protects()) return std::nullopt;
+    const ipsec::template_& t = p.templates.front();
+    const bool tunnel = t.run_mode == ipsec::mode::tunnel;
+    return endpoint{tunnel ? t.id.destination : p.sel.destination, t.reqid};
+}
+
+void path_limits::take(const ipsec::sa& s) {
+    if (s.state != ipsec::sa_state::valid) return;
+    sas_[s.id] = {s.source, s.reqid, ipsec::overhead_of(s)};
+    if (const auto known = limit_of(s.id.destination)) around_.limit_sa(s.id, known);
+}
+
+void path_limits::take(const ipsec::policy& p) {
+    if (p.dir != ipsec::policy_direction::out || p.if_id != 0) return;
+    if (const auto e = endpoint_of(p))
+        policies_[p.index] = *e;
+    else
+        policies_.erase(p.index);
+}
+
+void path_limits::heard(const ipsec::sa_id& id, const ipsec::address& source, std::uint32_t mtu,
+                        std::uint64_t now_ns) {
+    const auto found = sas_.find(id);
+    if (found != sas_.end() && found->second.source == source) set(id.destination, mtu, now_ns);
+}
+
+void path_limits::learnt(const ipsec::address& peer, std::uint32_t mtu, std::uint64_t now_ns) {
+    const auto first = sas_.lower_bound({.destination = peer, .spi = {}, .protocol = 0});
+    if (first != sas_.end() && first->first.destination == peer) set(peer, mtu, now_ns);
+}
+
+/// Never more than is known already: paths grow when a limit is forgotten.
+void path_limits::set(const ipsec::address& peer, std::uint32_t mtu, std::uint64_t now_ns) {
+    mtu = std::max(mtu, peer.fam == ipsec::family::ipv4 ? least_v4 : least_v6);
+    const std::uint32_t before = path_to(peer);
+    if (mtu >= before && before != 0) return;
+    if (limits_.size() == most && !limits_.contains(peer)) return;
+    limits_[peer] = {mtu, now_ns + age_ns};
+    tell_sas(peer);
+    changed_ = true;
+}
+
+void path_limits::tell_sas(const ipsec::address& peer) const {
+    const auto known = limit_of(peer);
+    for (auto s = sas_.lower_bound({.destination = peer, .spi = {}, .protocol = 0});
+         s != sas_.end() && s->first.destination == peer; ++s)
+        around_.limit_sa(s->first, known);
+}
+
+bool path_limits::tend(std::uint64_t now_ns) {
+    for (auto one = limits_.begin(); one != limits_.end();) {
+        if (now_ns < one->second.until_ns) {
+            ++one;
+            continue;
+        }
+        const ipsec::address peer = one->first;
+        one = limits_.erase(one);
+        tell_sas(peer);
+        changed_ = true;
+    }
+    return std::exchange(changed_, false);
+}
+
+std::optional<std::uint32_t> path_limits::limit_of(const ipsec::address& peer) const {
+    const auto found = limits_.find(peer);
+    if (found == limits_.end()) return std::nullopt;
+    return found->second.mtu;
+}
+
+/// 0: nothing is known.
+std::uint32_t path_limits::path_to(const ipsec::address& peer) const {
+    const std::uint32_t route = around_.route_mtu(peer);
+    const auto known = limit_of(peer);
+    if (!known) return route;
+    return route == 0 ? *known : std::min(route, *known);
+}
+
+std::optional<std::uint32_t> path_limits::smallest_mtu(const endpoint& e) const {
+    const std::uint32_t path = path_to(e.peer);
+    std::optional<std::uint32_t> smallest;
+    if (path == 0) return smallest;
+    for (auto s = sas_.lower_bound({.destination = e.peer, .spi = {}, .protocol = 0});
+         s != sas_.end() && s->first.destination == e.peer; ++s)
+        if (s->second.reqid == e.reqid)
+            smallest = smaller(smallest, s->second.costs.largest_inner(path));
+    return smallest;
+}
+
+std::uint32_t path_limits::mtu_for(const ipsec::policy& p) const {
+    const auto e = endpoint_of(p);
+    return e ? smallest_mtu(*e).value_or(0) : 0;
+}
+
+std::optional<std::uint32_t> path_limits::smallest_mtu() const {
+    std::optional<std::uint32_t> smallest;
+    for (const auto& [index, e] : policies_)
+        smallest = smaller(smallest, smallest_mtu(e));
+    return smallest;
+}
+
+} // namespace esplane::tools
