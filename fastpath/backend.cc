@@ -39,17 +39,31 @@ void write_limits(sa_limits& to, sa_account& account, const ipsec::lifetime_limi
     account.look_at_bytes.store(0, relaxed);
 }
 
-/// Outer header, UDP header and ESP header with everything that never changes, at the end of
-/// `into`.  Returns their length.
-std::uint8_t write_template(std::array<std::uint8_t, sa_out::template_size>& into,
-                            const ipsec::sa& s) noexcept {
-    const bool v4 = s.id.destination.fam == family::ipv4;
-    const std::size_t length = (v4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header)) +
-                               (s.encap ? sizeof(wire::udp_header) : 0) + sizeof(wire::esp_header);
-    into.fill(0);
-    std::size_t at = into.size() - length;
+/// A packet that keeps its header keeps its family; the kernel's words.
+result<void> check_transport(const ipsec::sa& s) {
+    if (s.run_mode != ipsec::mode::transport || s.sel.fam == family::unspecified ||
+        s.sel.fam == s.id.destination.fam)
+        return {};
+    return fail(EPROTONOSUPPORT, "Only tunnel modes can accommodate a change of family", "sel");
+}
+
+/// What an SA in transport mode carries: packets from its source to its destination (the kernel's
+/// xfrm_state_find), of those what its selector covers.
+ipsec::selector selector_between(const ipsec::sa& s) noexcept {
+    ipsec::selector sel = s.sel;
+    sel.fam = s.id.destination.fam;
+    sel.destination = s.id.destination;
+    sel.destination_prefix = ipsec::address_bits(s.id.destination.fam);
+    if (s.source.is_any()) return sel;
+    sel.source = s.source;
+    sel.source_prefix = ipsec::address_bits(s.source.fam);
+    return sel;
+}
+
+/// The outer header of a tunnel.  Returns its length.
+std::size_t write_outer(std::uint8_t* at, const ipsec::sa& s) noexcept {
     const std::uint8_t protocol = s.encap ? wire::proto_udp : wire::proto_esp;
-    if (v4) {
+    if (s.id.destination.fam == family::ipv4) {
         wire::ipv4_header ip{};
         ip.version_ihl = 0x45;
         ip.ttl = outer_hop_limit;
@@ -57,17 +71,33 @@ std::uint8_t write_template(std::array<std::uint8_t, sa_out::template_size>& int
         ip.source = s.source.as_v4();
         ip.destination = s.id.destination.as_v4();
         ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
-        wire::store(into.data() + at, ip);
-        at += sizeof ip;
-    } else {
-        wire::ipv6_header ip{};
-        ip.next_header = protocol;
-        ip.hop_limit = outer_hop_limit;
-        ip.source = s.source.bytes;
-        ip.destination = s.id.destination.bytes;
-        wire::store(into.data() + at, ip);
-        at += sizeof ip;
+        wire::store(at, ip);
+        return sizeof ip;
     }
+    wire::ipv6_header ip{};
+    ip.next_header = protocol;
+    ip.hop_limit = outer_hop_limit;
+    ip.source = s.source.bytes;
+    ip.destination = s.id.destination.bytes;
+    wire::store(at, ip);
+    return sizeof ip;
+}
+
+std::size_t template_length(const ipsec::sa& s) noexcept {
+    const std::size_t ip = s.id.destination.fam == family::ipv4 ? sizeof(wire::ipv4_header)
+                                                                : sizeof(wire::ipv6_header);
+    return (s.run_mode == ipsec::mode::tunnel ? ip : 0) + (s.encap ? sizeof(wire::udp_header) : 0) +
+           sizeof(wire::esp_header);
+}
+
+/// Outer header (tunnel mode), UDP header and ESP header with everything that never changes, at the
+/// end of `into`.  Returns their length.
+std::uint8_t write_template(std::array<std::uint8_t, sa_out::template_size>& into,
+                            const ipsec::sa& s) noexcept {
+    const std::size_t length = template_length(s);
+    into.fill(0);
+    std::size_t at = into.size() - length;
+    if (s.run_mode == ipsec::mode::tunnel) at += write_outer(into.data() + at, s);
     if (s.encap) {
         wire::udp_header udp{};
         udp.source = s.encap->source_port;
@@ -110,10 +140,9 @@ result<void> user_backend::check_memory() const {
 
 result<void> user_backend::add_sa(const ipsec::sa& s) {
     if (auto room = check_memory(); !room) return room;
-    if (s.run_mode != ipsec::mode::tunnel || s.id.protocol != wire::proto_esp)
-        return fail(EOPNOTSUPP, "only ESP in tunnel mode is carried", "mode");
-    if (s.encap && s.id.destination.fam != family::ipv4)
-        return fail(EOPNOTSUPP, "UDP encapsulation is carried over IPv4 only", "XFRMA_ENCAP");
+    if (s.id.protocol != wire::proto_esp)
+        return fail(EOPNOTSUPP, "only ESP is carried", "id.proto");
+    if (auto ok = check_transport(s); !ok) return ok;
     auto key = crypto::key::make(s.algs);
     if (!key) return tl::unexpected(key.error());
     auto r = std::make_unique<sa_record>();
@@ -132,6 +161,7 @@ result<void> user_backend::add_sa(const ipsec::sa& s) {
         shared_.inbound().insert(r->in.get());
     }
     count_encap(*r, 1);
+    count_transport(*r, 1);
     sas_by_endpoint_[r->where()].push_back(r.get());
     const endpoint where = r->where();
     sas_.emplace(s.id, std::move(r));
@@ -152,13 +182,13 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     in->has_selector = narrows(s.sel);
     in->selector = s.sel;
     in->encapsulated = s.encap.has_value();
+    in->transport = s.run_mode == ipsec::mode::transport;
     in->key = r.key;
     in->keys = &r.key->get();
     in->window = ipsec::replay_window(s.replay_window);
     in->window.restore(s.replay.received, s.replay.bitmap);
     in->source = s.source;
     in->reqid = s.reqid;
-    in->run_mode = s.run_mode;
     in->if_id.store(s.if_id, std::memory_order_relaxed);
     in->account.packets.set(s.current.packets);
     in->account.bytes.set(s.current.bytes);
@@ -184,9 +214,10 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
     out->flags = s.flags;
     out->layout = layout_of(s.algs.run);
     out->outer_family = s.id.destination.fam;
-    out->inner_family = s.sel.fam;
-    out->has_selector = narrows(s.sel);
-    out->selector = s.sel;
+    out->transport = s.run_mode == ipsec::mode::transport;
+    out->selector = out->transport ? selector_between(s) : s.sel;
+    out->inner_family = out->selector.fam;
+    out->has_selector = narrows(out->selector);
     out->encapsulated = s.encap.has_value();
     out->dont_copy_dscp = (s.extra_flags & ipsec::sa_extra_flag::dont_encap_dscp) != 0;
     out->id = s.id;
@@ -247,6 +278,7 @@ void user_backend::delete_sa(const ipsec::sa_id& id) {
     std::erase(peers->second, r.get());
     if (peers->second.empty()) sas_by_endpoint_.erase(peers);
     if (r->in) shared_.inbound().erase(r->in.get());
+    count_transport(*r, -1);
     if (r->out) shared_.outbound().remove(*r->out);
     gather(*r);
     resolve_all(r->where());

@@ -77,6 +77,7 @@ class user_backend final : public control::backend {
         ipsec::address destination;
         std::uint32_t reqid = 0;
         friend auto operator<=>(const endpoint&, const endpoint&) = default;
+    struct peer_record;
     };
 
     [[nodiscard]] std::unique_ptr<sa_in> make_in(const sa_record& r) const;
@@ -96,6 +97,10 @@ class user_backend final : public control::backend {
     [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
     void publish(policy_record& p, bool on);
     void retire(std::unique_ptr<policy_record> p);
+    void resolve_peer(group_record& g, const ipsec::address& destination);
+    void resolve_peers(group_record& g);
+    peer_record& add_peer(group_record& g, const ipsec::address& destination);
+    void count_transport(const sa_record& r, int by);
     void count_encap(const sa_record& r, int by);
     void settle();
 
@@ -115,3 +120,5 @@ class user_backend final : public control::backend {
 };
 
 } // namespace esplane::fastpath
+    /// Reqid and destination of SAs in transport mode, and how many have them.
+    std::map<std::pair<std::uint32_t, ipsec::address>, int> transport_ends_;

@@ -12,10 +12,58 @@ namespace esplane::fastpath {
 using ipsec::family;
 
 void user_backend::resolve_all(const endpoint& e) {
-    const auto wanting = groups_.find(e);
-    if (wanting == groups_.end()) return;
-    for (const auto& g : wanting->second)
-        resolve(*g);
+    if (const auto wanting = groups_.find(e); wanting != groups_.end())
+        for (const auto& g : wanting->second)
+            resolve(*g);
+    if (const auto wanting = groups_.find({{}, e.reqid}); wanting != groups_.end())
+        for (const auto& g : wanting->second)
+            resolve_peer(*g, e.destination);
+}
+
+/// Of a template in transport mode, what goes to one destination.
+void user_backend::resolve_peer(group_record& g, const ipsec::address& destination) {
+    const auto ends = transport_ends_.find({g.wanted.reqid, destination});
+    const auto there = g.by_destination.find(destination);
+    if (ends != transport_ends_.end()) {
+        peer_record& p =
+            there != g.by_destination.end() ? *there->second : add_peer(g, destination);
+        resolve(p.group);
+    } else if (there != g.by_destination.end()) {
+        g.peers->erase(&there->second->entry);
+        shared_.graveyard().add([gone = std::move(there->second)] {});
+        g.by_destination.erase(there);
+    }
+}
+
+auto user_backend::add_peer(group_record& g, const ipsec::address& destination) -> peer_record& {
+    auto p = std::make_shared<peer_record>();
+    p->group.wanted = g.wanted;
+    p->group.wanted.id.destination = destination;
+    p->group.wanted.source = {};
+    p->group.if_id = g.if_id;
+    p->entry = {hash_of_peer(destination.bytes.data(), destination.fam), destination,
+                &p->group.run};
+    resolve(p->group); // before it can be found
+    g.peers->insert(&p->entry);
+    return *g.by_destination.emplace(destination, std::move(p)).first->second;
+}
+
+/// All destinations to which a template in transport mode may have SAs.
+void user_backend::resolve_peers(group_record& g) {
+    g.peers = std::make_unique<lookup_table<peer_group>>(shared_.graveyard());
+    g.run.peers = g.peers.get();
+    const std::uint32_t reqid = g.wanted.reqid;
+    for (auto end = transport_ends_.lower_bound({reqid, {}});
+         end != transport_ends_.end() && end->first.first == reqid; ++end)
+        add_peer(g, end->first.second);
+}
+
+void user_backend::count_transport(const sa_record& r, int by) {
+    if (r.described.run_mode != ipsec::mode::transport) return;
+    const auto end =
+        transport_ends_.try_emplace({r.described.reqid, r.described.id.destination}).first;
+    end->second += by;
+    if (end->second == 0) transport_ends_.erase(end);
 }
 
 /// Newest first, those whose soft limit has passed last: xfrm_state_look_at.
@@ -52,23 +100,27 @@ void user_backend::resolve(group_record& g) {
 }
 
 auto user_backend::acquire_group(const ipsec::template_& t, std::uint32_t if_id) -> group_record* {
-    auto& there = groups_[{t.id.destination, t.reqid}];
+    auto made = std::make_unique<group_record>();
+    made->wanted = t;
+    made->if_id = if_id;
+    auto& there = groups_[made->where()];
     for (const auto& g : there) {
         if (!(g->wanted == t) || g->if_id != if_id) continue;
         ++g->users;
         return g.get();
     }
-    group_record* g = there.emplace_back(std::make_unique<group_record>()).get();
-    g->wanted = t;
-    g->if_id = if_id;
+    group_record* g = there.emplace_back(std::move(made)).get();
     g->users = 1;
-    resolve(*g);
+    if (g->is_transport())
+        resolve_peers(*g);
+    else
+        resolve(*g);
     return g;
 }
 
 void user_backend::release_group(group_record* g) {
     if (--g->users != 0) return;
-    const auto there = groups_.find({g->wanted.id.destination, g->wanted.reqid});
+    const auto there = groups_.find(g->where());
     const auto it = std::find_if(there->second.begin(), there->second.end(),
                                  [&](const auto& one) { return one.get() == g; });
     std::shared_ptr<group_record> gone = std::move(*it);
@@ -90,7 +142,7 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
     e.use_time.set(p.current.use_time);
     if (!e.protects) return r;
     e.required = p.templates.front();
-    e.check_optional = e.required.optional;
+    e.optional = e.required.optional;
     if (p.dir == ipsec::policy_direction::out) {
         r->group = acquire_group(e.required, p.if_id);
         e.group = &r->group->run;

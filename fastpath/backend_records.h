@@ -6,6 +6,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <variant>
 #include <vector>
@@ -79,17 +80,40 @@ struct user_backend::group_record {
     unsigned users = 0;
 
     /// xfrm_state_find: which SAs a template takes.
+    /// Of a template in transport mode: its SAs to each destination, a group of their own.
+    std::unique_ptr<lookup_table<peer_group>> peers; ///< what run.peers points to
+    std::map<ipsec::address, std::shared_ptr<peer_record>> by_destination;
+
+    [[nodiscard]] bool is_transport() const { return wanted.run_mode == ipsec::mode::transport; }
+    /// Where it is in user_backend::groups_.  Packets in transport mode bring their destination.
+    [[nodiscard]] endpoint where() const {
+        return {is_transport() ? ipsec::address() : wanted.id.destination, wanted.reqid};
+    }
     [[nodiscard]] bool takes(const ipsec::sa& s) const {
         return s.dir != ipsec::direction::in && s.run_mode == wanted.run_mode &&
                s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid && s.if_id == if_id &&
                s.id.destination == wanted.id.destination &&
                (wanted.source.is_any() || s.source == wanted.source) &&
                (wanted.id.spi == wire::be32() || s.id.spi == wanted.id.spi) &&
-               (s.flags & ipsec::sa_flag::wildcard_receive) == 0;
+               (s.flags & ipsec::sa_flag::wildcard_receive) == 0 &&
+               (!is_transport() || may_carry(s));
+    }
+    /// Whether the selector of an SA in transport mode covers its own two ends.
+    [[nodiscard]] static bool may_carry(const ipsec::sa& s) {
+        return ipsec::prefix_equal(s.sel.destination.bytes.data(), s.id.destination.bytes.data(),
+                                   s.sel.destination_prefix) &&
+               (s.source.is_any() ||
+                ipsec::prefix_equal(s.sel.source.bytes.data(), s.source.bytes.data(),
+                                    s.sel.source_prefix));
     }
 };
 
 struct user_backend::policy_record {
+struct user_backend::peer_record {
+    peer_group entry;
+    group_record group; ///< its template names the destination, and no source
+};
+
     ipsec::policy_direction dir;
     std::uint32_t if_id;
     ipsec::selector selector;

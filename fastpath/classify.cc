@@ -68,11 +68,14 @@ flow_key<v6_words> key_of_v6(const packet& p) noexcept {
                                   upper_word(p.source_port, p.destination_port, p.protocol));
 }
 
-/// xfrm_state_ok: the SA a packet came out of against what the policy asks for.
+/// xfrm_state_ok: the SA a packet came out of against what the policy asks for.  Whom a packet in
+/// transport mode comes from its own header says, which the policy's selector has been held against.
 bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
-    return t.id.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
+    return t.id.protocol == wire::proto_esp &&
+           (t.run_mode == ipsec::mode::transport) == sa.transport &&
            (t.id.spi == wire::be32() || t.id.spi == sa.spi) &&
-           (t.reqid == 0 || t.reqid == sa.reqid) && (t.source == sa.source || t.source.is_any());
+           (t.reqid == 0 || t.reqid == sa.reqid) &&
+           (sa.transport || t.source == sa.source || t.source.is_any());
 }
 
 /// The policy for a flow, marked as used.
@@ -90,17 +93,22 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
 }
 
 /// `in` and `fwd`: xfrm_policy_check.
+/// What is as good as in clear where no policy asks for more: secpath_has_nontransport.
+[[gnu::always_inline]] inline bool came_by_no_tunnel(const packet& p) noexcept {
+    return p.inbound_sa == nullptr || p.inbound_sa->transport;
+}
+
 [[gnu::always_inline]] inline drop_reason admit_inbound(const packet& p,
                                                         const policy_entry* policy) noexcept {
     if (policy == nullptr)
-        return p.inbound_sa == nullptr ? drop_reason::none : drop_reason::policy_missing;
+        return came_by_no_tunnel(p) ? drop_reason::none : drop_reason::policy_missing;
     if (policy->action == ipsec::policy_action::block) return drop_reason::policy_block;
     if (!policy->protects) // a bypass admits nothing that came out of a tunnel
-        return p.inbound_sa == nullptr ? drop_reason::none : drop_reason::policy_template;
-    if (p.inbound_sa == nullptr)
-        return policy->check_optional ? drop_reason::none : drop_reason::policy_template;
-    return satisfies(*p.inbound_sa, policy->required) ? drop_reason::none
-                                                      : drop_reason::policy_template;
+        return came_by_no_tunnel(p) ? drop_reason::none : drop_reason::policy_template;
+    if (p.inbound_sa != nullptr && satisfies(*p.inbound_sa, policy->required))
+        return drop_reason::none;
+    return policy->optional && came_by_no_tunnel(p) ? drop_reason::none
+                                                          : drop_reason::policy_template;
 }
 
 [[gnu::always_inline]] inline bool carries(const sa_out& sa, const packet& p) noexcept {
@@ -109,8 +117,19 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
 }
 
 /// The first that carries a packet which the best one does not; nullptr where none does.
-[[gnu::cold, gnu::noinline]] sa_out* choose_other(const sa_group& group, const packet& p) noexcept {
-    sa_out* const* one = group.all.load(std::memory_order_acquire);
+/// The SAs of a template in transport mode for a packet; nullptr where there are none.
+const sa_group* peer_of(const lookup_table<peer_group>& peers, const packet& p) noexcept {
+    const ipsec::address to = flow_of(p).destination;
+    const peer_group* const found =
+        peers.find(hash_of_peer(to.bytes.data(), to.fam),
+                   [&](const peer_group& one) { return one.destination == to; });
+    return found == nullptr ? nullptr : found->sas;
+}
+
+[[gnu::noinline]] sa_out* choose_other(const sa_group& group, const packet& p) noexcept {
+    const sa_group* const of = group.peers == nullptr ? &group : peer_of(*group.peers, p);
+    if (of == nullptr) return nullptr;
+    sa_out* const* one = of->all.load(std::memory_order_acquire);
     while (*one != nullptr && !carries(**one, p))
         ++one;
     return *one;
@@ -119,7 +138,7 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
 /// The SA for an outbound packet; nullptr where none carries it.
 [[gnu::always_inline]] inline sa_out* choose(const sa_group& group, const packet& p) noexcept {
     sa_out* best = group.best.load(std::memory_order_acquire);
-    if (best == nullptr || carries(*best, p)) [[likely]]
+    if (best != nullptr && carries(*best, p)) [[likely]]
         return best;
     return choose_other(group, p);
 }
@@ -205,6 +224,10 @@ template <std::size_t Words>
 }
 
 template <std::size_t Words>
+    if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
+        to.bypass.push(p);
+        return;
+    }
 void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
     if ((p.flags & packet_flag::own) == 0 && !admit_key(s, p, key)) return;
     if ((p.flags & packet_flag::for_machine) != 0)
@@ -223,6 +246,10 @@ std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noe
         return a;
     }();
     const auto mask = key_of_parts<Words>(
+std::uint32_t hash_of_peer(const std::uint8_t* address, family f) noexcept {
+    return hash_of_spi(wire::be32(), address, f);
+}
+
         masked(ones, s.source_prefix).bytes.data(), masked(ones, s.destination_prefix).bytes.data(),
         upper_word(s.source_port_mask, s.destination_port_mask, s.protocol != 0 ? 0xff : 0));
     const auto key = key_of_parts<Words>(s.source.bytes.data(), s.destination.bytes.data(),

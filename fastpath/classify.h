@@ -24,13 +24,27 @@
 
 namespace esplane::fastpath {
 
+struct peer_group;
+
 /// The SAs that satisfy one template, best first: what control resolved it to.
 struct sa_group {
     /// The one that packets take; nullptr while there is none.
     std::atomic<sa_out*> best{nullptr};
     /// All of them, where `best` has a selector that the flow may miss.  Ends with nullptr.
     std::atomic<sa_out* const*> all{nullptr};
+    /// Of a template in transport mode: the packet's own destination says which.  Else nullptr.
+    const lookup_table<peer_group>* peers = nullptr;
 };
+
+/// Those SAs of a template in transport mode that go to one destination.
+struct peer_group {
+    std::uint32_t hash = 0; ///< of the destination, see hash_of_peer()
+    ipsec::address destination;
+    const sa_group* sas = nullptr;
+};
+
+/// address   4 or 16 bytes, as `f` says
+[[nodiscard]] std::uint32_t hash_of_peer(const std::uint8_t* address, ipsec::family f) noexcept;
 
 /// A flow in words that can be masked and hashed.
 ///

@@ -2,6 +2,7 @@
 #include "fastpath/inbound.h"
 
 #include "fastpath/account.h"
+#include "fastpath/ip_front.h"
 #include "fastpath/parse.h"
 #include "fastpath/spread.h"
 #include "lib/wire/checksum.h"
@@ -110,18 +111,33 @@ void enter_interface_of(const fib& routes, const sa_in& sa, packet& p) noexcept 
     if (index != interface_table::none) p.interface = index;
 }
 
-/// Strips an authentic packet to its inner one and parses that.
+/// What decryption has brought to light.
+struct clear_text {
+    std::uint32_t at;     ///< from the packet's data
+    std::uint32_t length; ///< with its trailer
+    std::uint8_t pad;     ///< its trailer has two bytes more
+    std::uint8_t next;    ///< what it is
+};
+
+[[gnu::always_inline]] inline drop_reason read_trailer(const inbound_item& c,
+                                                       clear_text& t) noexcept {
+    const packet& p = *c.p;
+    t.at = c.offset + static_cast<std::uint32_t>(sizeof(wire::esp_header)) + c.sa->layout.iv_length;
+    t.length = p.length - t.at - c.sa->layout.icv_length;
+    const std::uint8_t* trailer = p.data + t.at + t.length - 2;
+    t.pad = trailer[0];
+    t.next = trailer[1];
+    if (t.pad + 2u > t.length) return drop_reason::esp_padding;
+    return t.next == wire::proto_none ? drop_reason::dummy : drop_reason::none;
+}
+
+/// Tunnel mode: strips an authentic packet to its inner one and parses that.
 [[gnu::always_inline]] inline drop_reason decapsulate(stage& s, inbound_item& c) noexcept {
     packet& p = *c.p;
     const sa_in& sa = *c.sa;
-    const std::uint32_t front =
-        c.offset + static_cast<std::uint32_t>(sizeof(wire::esp_header)) + sa.layout.iv_length;
-    const std::uint32_t text = p.length - front - sa.layout.icv_length;
-    const std::uint8_t* trailer = p.data + front + text - 2;
-    const std::uint8_t pad = trailer[0];
-    const std::uint8_t next = trailer[1];
-    if (pad + 2u > text) return drop_reason::esp_padding;
-    if (next == wire::proto_none) return drop_reason::dummy;
+    clear_text t;
+    if (const drop_reason why = read_trailer(c, t); why != drop_reason::none) return why;
+    const auto [front, text, pad, next] = t;
     const family inner = next == wire::proto_ipip   ? family::ipv4
                          : next == wire::proto_ipv6 ? family::ipv6
                                                     : family::unspecified;
@@ -141,6 +157,37 @@ void enter_interface_of(const fib& routes, const sa_in& sa, packet& p) noexcept 
     return parse_ip(p, s.routes, false);
 }
 
+/// Transport mode: takes ESP out from behind the packet's own header and parses what remains.  As
+/// the kernel, it counts the bytes behind the header.
+[[gnu::noinline]] drop_reason take_out_esp(stage& s, inbound_item& c) noexcept {
+    packet& p = *c.p;
+    sa_in& sa = *c.sa;
+    const ip_front front = front_of(p);
+    clear_text t;
+    drop_reason why = read_trailer(c, t);
+    if (why == drop_reason::none) {
+        const std::uint32_t gap = t.at - front.length;
+        std::memmove(p.data + gap, p.data, front.length);
+        p.pull(static_cast<int>(gap));
+        p.extend(-static_cast<int>(sa.layout.icv_length + 2u + t.pad));
+        rewrite_front(p, front, t.next);
+        p.l2_length = 0;
+        enter_interface_of(s.routes, sa, p);
+    }
+    charge(s, sa.account, p.length - front.length);
+    if (why == drop_reason::none) why = parse_ip(p, s.routes, false);
+    if (why != drop_reason::none) return why;
+    if ((p.flags & packet_flag::fragment) != 0) return drop_reason::transport_fragment;
+    if (sa.encapsulated) renew_checksum(p);
+    return drop_reason::none;
+}
+
+[[gnu::always_inline]] inline drop_reason take_inner(stage& s, inbound_item& c) noexcept {
+    const drop_reason why = decapsulate(s, c);
+    charge(s, c.sa->account, c.p->length);
+    return why;
+}
+
 /// What an authentic packet does: takes its number, then gives up its inside.  Limits are looked at
 /// here, so that a forgery is no first use and a burst does not pass more than a limit allows.
 [[gnu::always_inline]] inline drop_reason accept(stage& s, inbound_item& c) noexcept {
@@ -151,8 +198,7 @@ void enter_interface_of(const fib& routes, const sa_in& sa, packet& p) noexcept 
     // Control may have copied the window just before this number was in it.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if (sa.owner.who() == sa_owner::moved) return drop_reason::sa_moved;
-    const drop_reason why = decapsulate(s, c);
-    charge(s, sa.account, c.p->length);
+    const drop_reason why = sa.transport ? take_out_esp(s, c) : take_inner(s, c);
     if (why != drop_reason::none) return why;
     if (sa.has_selector && !sa.selector.matches(flow_of(*c.p))) return drop_reason::sa_selector;
     return drop_reason::none;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ESP in: RFC 4303 section 3.4, tunnel mode.
+// ESP in: RFC 4303 section 3.4.
 //
+//   tunnel mode
 //   before   [ outer IP ][ UDP? ][ SPI, seq ][ IV ][ inner packet ][ pad, len, nh ][ ICV ]
 //   after                                          [ inner packet ]
+//   transport mode
+//   before   [ IP ][ UDP? ][ SPI, seq ][ IV ][ upper layer ][ pad, len, nh ][ ICV ]
+//   after                              [ IP ][ upper layer ]
 #pragma once
 
 #include "fastpath/stage.h"

@@ -4,7 +4,9 @@
 #include "fastpath/account.h"
 #include "fastpath/fragment.h"
 #include "fastpath/icmp.h"
+#include "fastpath/ip_front.h"
 #include "fastpath/next_hop.h"
+#include "lib/ipsec/overhead.h"
 #include "lib/wire/checksum.h"
 
 namespace esplane::fastpath {
@@ -20,10 +22,10 @@ constexpr std::uint8_t ecn_ect0 = 2;
 /// RFC 4303 section 2.4.  One store of fixed size: no suite pads more, and the ICV is as long.
 constexpr std::array<std::uint8_t, 16> padding{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-/// Bytes that ESP adds behind the inner packet, without the ICV.
-std::uint32_t trailer_length(const sa_out& sa, std::uint32_t inner) noexcept {
+/// Bytes that ESP adds behind its text, without the ICV.
+std::uint32_t trailer_length(const sa_out& sa, std::uint32_t text) noexcept {
     const std::uint32_t mask = sa.layout.block_length - 1u;
-    return ((inner + 2 + mask) & ~mask) - inner;
+    return ((text + 2 + mask) & ~mask) - text;
 }
 
 /// In the VRF of the packet, as the kernel does it; what comes by an interface of an if_id leaves
@@ -33,13 +35,10 @@ const adjacency& outer_route(const stage& s, const packet& p, sa_out& sa) noexce
         sa.if_id.load(std::memory_order_relaxed) != 0 ? 0 : s.routes.vrf_at(p.interface);
     const std::uint64_t generation = s.routes.generation_in(vrf); // before the lookup
     if (sa.route_generation == generation) return *sa.route;
-    const std::uint8_t* ip = sa.first_header();
+    const ipsec::address& to = sa.id.destination;
     const std::uint32_t hash = spread_hash(sa.id.spi.network());
-    sa.route =
-        sa.outer_family == family::ipv4
-            ? &s.routes.lookup_v4(
-                  vrf, wire::load<wire::be32>(ip + offsetof(wire::ipv4_header, destination)), hash)
-            : &s.routes.lookup_v6(vrf, ip + offsetof(wire::ipv6_header, destination), hash);
+    sa.route = to.fam == family::ipv4 ? &s.routes.lookup_v4(vrf, to.as_v4(), hash)
+                                      : &s.routes.lookup_v6(vrf, to.bytes.data(), hash);
     sa.route_generation = generation;
     return *sa.route;
 }
@@ -57,10 +56,21 @@ std::uint32_t path_of(const sa_out& sa, const adjacency& route) noexcept {
     return std::min(route.mtu, sa.path_mtu.load(std::memory_order_relaxed));
 }
 
+/// The largest packet that fits a path of `mtu` bytes.
+///
+/// in_front   bytes of it that stay in front of ESP
+std::uint32_t largest_packet(const sa_out& sa, std::uint32_t mtu, std::uint32_t in_front) noexcept {
+    ipsec::overhead o;
+    o.around = sa.header_length + sa.layout.iv_length + sa.layout.icv_length;
+    o.block = sa.layout.block_length;
+    o.in_front = in_front;
+    return o.largest_inner(mtu);
+}
+
 /// What becomes of a packet that ESP makes longer than its path: it is cut after ESP where that may
 /// be, or has to be because no IPv6 link takes less; else its source is told.
-[[gnu::cold, gnu::noinline]] drop_reason exceed(stage& s, packet& p, const sa_out& sa,
-                                                std::uint32_t path) noexcept {
+[[gnu::cold, gnu::noinline]] drop_reason
+exceed(stage& s, packet& p, const sa_out& sa, std::uint32_t path, std::uint32_t in_front) noexcept {
     const bool whole = (p.flags & packet_flag::dont_fragment) != 0;
     const bool smallest = p.family == family::ipv6 && p.length <= ipv6_minimum_mtu;
     if (s.may_split && (!whole || smallest)) {
@@ -68,20 +78,24 @@ std::uint32_t path_of(const sa_out& sa, const adjacency& route) noexcept {
         return drop_reason::none;
     }
     if (!whole) return drop_reason::too_big_fragment;
-    report_too_big(s, p, inner_mtu(sa, path));
+    report_too_big(s, p, largest_packet(sa, path, in_front));
     return drop_reason::too_big;
 }
 
 /// Everything that can stop a packet, before anything of it or of its SA has changed.
-drop_reason check(stage& s, packet& p, sa_out& sa, const adjacency& route) noexcept {
+///
+/// in_front   bytes of it that stay in front of ESP: none in tunnel mode
+[[gnu::always_inline]] inline drop_reason
+check(stage& s, packet& p, sa_out& sa, const adjacency& route, std::uint32_t in_front) noexcept {
     const std::uint32_t front = sa.header_length + sa.layout.iv_length;
-    const std::uint32_t back = trailer_length(sa, p.length) + sa.layout.icv_length;
+    const std::uint32_t back = trailer_length(sa, p.length - in_front) + sa.layout.icv_length;
     if (p.headroom < sa_out::template_size + sa.layout.iv_length || p.tailroom < back)
         return drop_reason::no_room;
     if (const drop_reason why = refusal(route); why != drop_reason::none) return why;
     if (p.headroom < front + ethernet_length(route)) return drop_reason::no_room;
     if (const std::uint32_t path = path_of(sa, route); front + p.length + back > path) [[unlikely]]
-        if (const drop_reason why = exceed(s, p, sa, path); why != drop_reason::none) return why;
+        if (const drop_reason why = exceed(s, p, sa, path, in_front); why != drop_reason::none)
+            return why;
     if (!admit(s, sa.account, sa.limits, [&] { return sa.id; })) return drop_reason::sa_expired;
     if (sa.sequence >= sa.last_sequence) return drop_reason::sequence_exhausted;
     return drop_reason::none;
@@ -109,6 +123,7 @@ void write_outer_v6(packet& p, std::uint32_t inner_flow, const sa_out& sa) noexc
     const std::uint32_t tos = outer_tos(sa, p.tos);
     ip.version_class_flow.set(0x60000000u | (tos << 20) | inner_flow);
     ip.payload_length.set(static_cast<std::uint16_t>(p.length - sizeof ip));
+    p.l4_offset = sizeof ip;
 }
 
 /// IV of the packet: counting for counter modes (never twice for a key), unpredictable for CBC.
@@ -124,28 +139,29 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
     wire::store(iv, wire::be64(sa.nonce++));
 }
 
-/// Builds the packet around its inner one; returns the work for the engine.
-crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
-    const std::uint32_t inner_length = p.length;
-    const bool inner_df =
-        (p.flags & (packet_flag::dont_fragment | packet_flag::split)) == packet_flag::dont_fragment;
-    const std::uint32_t inner_flow =
-        p.family == family::ipv6 ? p.ipv6().version_class_flow.host() & 0xfffff : 0;
-    const std::uint32_t trailer = trailer_length(sa, p.length);
-    const std::uint8_t next = p.family == family::ipv4 ? wire::proto_ipip : wire::proto_ipv6;
-
+/// Puts padding, pad length and next header behind the text, and makes room for the ICV.
+[[gnu::always_inline]] inline void write_trailer(packet& p, const sa_out& sa, std::uint32_t trailer,
+                                                 std::uint8_t next) noexcept {
     std::uint8_t* tail = p.data + p.length;
     const auto pad = static_cast<std::uint8_t>(trailer - 2);
     std::memcpy(tail, padding.data(), padding.size()); // what is too much lies under the ICV
     tail[pad] = pad;
     tail[pad + 1] = next;
     p.extend(static_cast<int>(trailer + sa.layout.icv_length));
+}
 
+[[gnu::always_inline]] inline std::uint64_t take_sequence(sa_out& sa) noexcept {
     const std::uint64_t sequence = ++sa.sequence;
     sa.sequence_sent.set(sequence);
-    p.pull(-(sa.header_length + sa.layout.iv_length));
-    std::uint8_t* const iv = p.data + sa.header_length;
-    std::memcpy(iv - sa_out::template_size, sa.header.data(), sa_out::template_size);
+    return sequence;
+}
+
+/// Completes the headers that end where the IV begins; returns the work for the engine.
+///
+/// text   bytes of it, trailer included
+[[gnu::always_inline]] inline crypto::job finish_esp(stage& s, packet& p, sa_out& sa,
+                                                     std::uint64_t sequence, std::uint8_t* iv,
+                                                     std::uint32_t text) noexcept {
     std::uint8_t* const esp = iv - sizeof(wire::esp_header);
     wire::store(esp + offsetof(wire::esp_header, sequence),
                 wire::be32(static_cast<std::uint32_t>(sequence)));
@@ -158,26 +174,83 @@ crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
         udp->length.set(static_cast<std::uint16_t>(
             p.length - static_cast<std::uint32_t>(reinterpret_cast<std::uint8_t*>(udp) - p.data)));
     }
-    if (sa.outer_family == family::ipv4)
-        write_outer_v4(p, inner_df, sa);
-    else
-        write_outer_v6(p, inner_flow, sa);
-
     crypto::job j;
     j.keys = sa.keys;
     j.esp = esp;
-    j.text_length = inner_length + trailer;
+    j.text_length = text;
     j.esn = (sa.flags & ipsec::sa_flag::esn) != 0;
     j.seq_high = static_cast<std::uint32_t>(sequence >> 32);
     return j;
 }
 
+/// Builds the packet around its inner one; returns the work for the engine.
+crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
+    const std::uint32_t inner_length = p.length;
+    const bool inner_df =
+        (p.flags & (packet_flag::dont_fragment | packet_flag::split)) == packet_flag::dont_fragment;
+    const std::uint32_t inner_flow =
+        p.family == family::ipv6 ? p.ipv6().version_class_flow.host() & 0xfffff : 0;
+    const std::uint32_t trailer = trailer_length(sa, p.length);
+    write_trailer(p, sa, trailer, p.family == family::ipv4 ? wire::proto_ipip : wire::proto_ipv6);
+    const std::uint64_t sequence = take_sequence(sa);
+    p.pull(-(sa.header_length + sa.layout.iv_length));
+    std::uint8_t* const iv = p.data + sa.header_length;
+    std::memcpy(iv - sa_out::template_size, sa.header.data(), sa_out::template_size);
+    const crypto::job j = finish_esp(s, p, sa, sequence, iv, inner_length + trailer);
+    if (sa.outer_family == family::ipv4)
+        write_outer_v4(p, inner_df, sa);
+    else
+        write_outer_v6(p, inner_flow, sa);
+    return j;
+}
+
+/// Transport mode: opens a gap behind the packet's own header and puts ESP there.
+crypto::job insert_esp(stage& s, packet& p, sa_out& sa, const ip_front& front) noexcept {
+    const std::uint32_t upper = p.length - front.length;
+    const std::uint32_t trailer = trailer_length(sa, upper);
+    write_trailer(p, sa, trailer, p.data[front.next_at]);
+    const std::uint64_t sequence = take_sequence(sa);
+    const std::uint32_t gap = sa.header_length + sa.layout.iv_length;
+    p.pull(-static_cast<int>(gap));
+    std::memmove(p.data, p.data + gap, front.length);
+    std::uint8_t* const iv = p.data + front.length + sa.header_length;
+    std::memcpy(iv - sa.header_length, sa.header.end() - sa.header_length, sa.header_length);
+    rewrite_front(p, front, sa.encapsulated ? wire::proto_udp : wire::proto_esp);
+    p.l4_offset = static_cast<std::uint16_t>(front.length);
+    return finish_esp(s, p, sa, sequence, iv, upper + trailer);
+}
+
+/// What happens to one packet before the engine has it; none: `work` is the engine's.
+[[gnu::always_inline]] inline drop_reason
+build_tunnel(stage& s, packet& p, sa_out& sa, const adjacency& route, crypto::job& work) noexcept {
+    if (const drop_reason why = check(s, p, sa, route, 0); why != drop_reason::none) return why;
+    charge(s, sa.account, p.length);
+    work = encapsulate(s, p, sa);
+    return drop_reason::none;
+}
+
+/// As the kernel, it counts the bytes behind the IP header.
+[[gnu::noinline]] drop_reason build_transport(stage& s, packet& p, sa_out& sa,
+                                              const adjacency& route, crypto::job& work) noexcept {
+    if ((p.flags & packet_flag::fragment) != 0) return drop_reason::transport_fragment;
+    const ip_front front = front_before_esp(p);
+    if (const drop_reason why = check(s, p, sa, route, front.length); why != drop_reason::none)
+        return why;
+    charge(s, sa.account, p.length - front.length);
+    work = insert_esp(s, p, sa, front);
+    return drop_reason::none;
+}
+
+bool wants_udp_checksum(const sa_out& sa) noexcept {
+    return sa.encapsulated && sa.outer_family == family::ipv6;
+}
+
 } // namespace
 
 std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept {
-    const std::uint32_t around = sa.header_length + sa.layout.iv_length + sa.layout.icv_length;
-    const std::uint32_t mask = sa.layout.block_length - 1u;
-    return mtu > around + 2 ? ((mtu - around) & ~mask) - 2 : 0;
+    const std::uint32_t ip =
+        sa.outer_family == family::ipv4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header);
+    return largest_packet(sa, mtu, sa.transport ? ip : 0);
 }
 
 std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
@@ -197,6 +270,7 @@ std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
 // 1. Check room, path MTU, lifetime, sequence: a dropped packet leaves whole and burns no number.
 // 2. Count it, take a sequence number and an IV, write headers and trailer.
 // 3. Encrypt them all.
+// 4. Give those in UDP over IPv6 their checksum.
 void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept {
     for (const protect_item& item : items) {
         __builtin_prefetch(&item.sa->account, 1);
@@ -204,17 +278,20 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         __builtin_prefetch(item.sa->keys);
     }
     std::span<crypto::job> jobs = s.scratch.jobs;
+    packet_list unsummed;
     unsigned count = 0;
     for (const protect_item& item : items) {
         packet& p = *item.p;
         sa_out& sa = *item.sa;
         const adjacency& route = outer_route(s, p, sa);
-        if (const drop_reason why = check(s, p, sa, route); why != drop_reason::none) {
+        const drop_reason why = sa.transport ? build_transport(s, p, sa, route, jobs[count])
+                                             : build_tunnel(s, p, sa, route, jobs[count]);
+        if (why != drop_reason::none) {
             s.drop(p, why);
             continue;
         }
-        charge(s, sa.account, p.length);
-        jobs[count++] = encapsulate(s, p, sa);
+        ++count;
+        if (wants_udp_checksum(sa)) unsummed.push(p);
         p.next = &route;
         if ((p.flags & packet_flag::split) != 0) [[unlikely]]
             p.split_at = static_cast<std::uint16_t>(std::min(path_of(sa, route), 0xffffu));
@@ -222,6 +299,8 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
     }
     s.crypto.encrypt(jobs.first(count));
     s.counters.encrypted.add(count);
+    for (packet* p : unsummed)
+        write_udp_checksum(*p);
 }
 
 } // namespace esplane::fastpath

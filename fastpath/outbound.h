@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ESP out: RFC 4303 section 3.3, tunnel mode.
+// ESP out: RFC 4303 section 3.3.
 //
-//   before   ..................................[ inner packet ]........................
+//   tunnel mode
+//   before   ......................................[ inner packet ]........................
 //   after    [ outer IP ][ UDP? ][ SPI, seq ][ IV ][ inner packet ][ pad, len, nh ][ ICV ]
 //                                                  '--------- encrypted ---------'
+//   transport mode
+//   before   ..................................[ IP ][ upper layer ]........................
+//   after    [ IP ][ UDP? ][ SPI, seq ][ IV ]........[ upper layer ][ pad, len, nh ][ ICV ]
 #pragma once
 
 #include "fastpath/stage.h"
@@ -19,8 +23,8 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
 /// been through this.
 [[nodiscard]] std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept;
 
-/// The largest inner packet that fits a path of `mtu` bytes through this SA; as the kernel's
-/// xfrm_state_mtu.
+/// The largest packet that fits a path of `mtu` bytes through this SA; as the kernel's
+/// xfrm_state_mtu.  In transport mode one without IP options or extension headers.
 [[nodiscard]] std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept;
 
 } // namespace esplane::fastpath

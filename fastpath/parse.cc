@@ -190,6 +190,7 @@ bool must_stay_v6(const packet& p, const std::uint8_t* source,
 /// Its ports are not to be had from the packet alone.
 drop_reason take_fragment(packet& p, bool from_wire) noexcept {
     p.source_port = p.destination_port = {};
+    p.flags |= packet_flag::fragment;
     return from_wire ? drop_reason::fragment : drop_reason::none;
 }
 

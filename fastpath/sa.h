@@ -61,6 +61,7 @@ struct alignas(64) sa_in {
     sa_owner owner;
     /// Of the interface whose traffic comes out of it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};
+    bool transport = false; ///< not a tunnel: the packet keeps its own IP header
     const crypto::key::schedule* keys = nullptr;
     /// Where its packets are decrypted by all workers; nullptr: by the owner alone.
     std::atomic<spread_in*> spread{nullptr};
@@ -72,7 +73,6 @@ struct alignas(64) sa_in {
     // Seldom, or by the policy check.
     ipsec::address source;
     std::uint32_t reqid = 0;
-    ipsec::mode run_mode = ipsec::mode::tunnel;
     ipsec::selector selector;
     sa_limits limits;
     counter integrity_failed;
@@ -82,7 +82,7 @@ struct alignas(64) sa_in {
 };
 
 struct alignas(64) sa_out {
-    /// Room for outer header, UDP header and ESP header: at most 40 + 8 + 8 bytes.
+    /// Room for outer header (tunnel mode), UDP header and ESP header: at most 40 + 8 + 8 bytes.
     static constexpr unsigned template_size = 64;
 
     // Line 0: per packet.
@@ -104,6 +104,7 @@ struct alignas(64) sa_out {
     sa_owner owner;
 
     /// What every packet starts with, at the end of the line: one copy of fixed size puts it
+    bool transport = false; ///< no outer header: the packet's own comes first
     /// before the IV.
     alignas(64) std::array<std::uint8_t, template_size> header{};
     alignas(64) sa_account account;
@@ -116,10 +117,6 @@ struct alignas(64) sa_out {
     sa_name name; ///< the directory's
     /// Where `owner` says spread.
     std::atomic<spread_out*> spread{nullptr};
-
-    [[nodiscard]] const std::uint8_t* first_header() const noexcept {
-        return header.data() + template_size - header_length;
-    }
 
     sa_limits limits;
     ipsec::selector selector;

@@ -44,10 +44,16 @@ result<void> check_protocol(std::uint8_t protocol, const char* unknown, const ch
 }
 
 result<void> check_mode(std::uint8_t mode, const char* unknown, const char* field) {
-    if (mode == XFRM_MODE_TUNNEL) return {};
+    if (mode == XFRM_MODE_TUNNEL || mode == XFRM_MODE_TRANSPORT) return {};
     if (mode >= xfrm_mode_max || mode == XFRM_MODE_IN_TRIGGER) return fail(EINVAL, unknown);
     return fail(EOPNOTSUPP,
-                "mode " + std::string(mode_names[mode]) + " is not carried, only tunnel is", field);
+                "mode " + std::string(mode_names[mode]) +
+                    " is not carried, only tunnel and transport are",
+                field);
+}
+
+ipsec::mode mode_from(std::uint8_t mode) noexcept {
+    return mode == XFRM_MODE_TUNNEL ? ipsec::mode::tunnel : ipsec::mode::transport;
 }
 
 ipsec::family family_from(std::uint16_t address_family) noexcept {

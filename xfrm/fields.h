@@ -8,6 +8,7 @@
 #include "lib/base/result.h"
 #include "lib/ipsec/address.h"
 #include "lib/ipsec/lifetime.h"
+#include "lib/ipsec/sa.h"
 #include "lib/ipsec/selector.h"
 #include "xfrm/message.h"
 
@@ -26,7 +27,10 @@ namespace esplane::xfrm {
 /// Refuses by name what the data path does not look at: a device, a user.  Errors: EOPNOTSUPP.
 [[nodiscard]] result<void> check_carried(const xfrm_selector& s);
 
-/// Only ESP, only tunnel mode.
+/// Of a mode that check_mode() has let pass.
+[[nodiscard]] ipsec::mode mode_from(std::uint8_t mode) noexcept;
+
+/// Only ESP, only tunnel and transport mode.
 ///
 /// Errors: EINVAL with the text `unknown` for what is no protocol or mode of XFRM; EPROTONOSUPPORT
 /// or EOPNOTSUPP with its name and `field` for what is not carried.

@@ -64,6 +64,7 @@ ipsec::template_ template_from(const xfrm_user_tmpl& t) noexcept {
     out.source = address_from(t.saddr, out.fam);
     out.reqid = t.reqid;
     out.share = t.share;
+    out.run_mode = mode_from(t.mode);
     out.optional = t.optional != 0;
     out.auth_algs = t.aalgos;
     out.cipher_algs = t.ealgos;

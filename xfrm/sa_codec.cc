@@ -197,6 +197,7 @@ ipsec::sa sa_from(const xfrm_usersa_info& info) {
 result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = check_sa(info, a); !ok) return tl::unexpected(std::move(ok.error()));
     ipsec::sa s = sa_from(info);
+    s.run_mode = mode_from(info.mode);
     s.dir = direction_from(a);
     if (auto ok = decode_algorithms(a, s.algs); !ok) return tl::unexpected(std::move(ok.error()));
     if (auto ok = decode_replay(info, a, s); !ok) return tl::unexpected(std::move(ok.error()));
@@ -329,6 +330,7 @@ result<sa_filter> decode_sa_filter(const attributes& a) {
     out.source_prefix = filter->splen;
     out.destination_prefix = filter->dplen;
     return out;
+    r.run_mode = mode_from(info.info.mode);
 }
 
 } // namespace esplane::xfrm

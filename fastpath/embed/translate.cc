@@ -178,7 +178,8 @@ result<ipsec::algorithms> algorithms_from(const esplane_sa& s) {
 
 result<void> check_carried(std::uint8_t protocol, std::uint8_t mode) {
     if (protocol != wire::proto_esp) return not_carried("protocol", "only ESP, 50, is carried");
-    if (mode != ESPLANE_TUNNEL) return not_carried("mode", "only tunnel is carried");
+    if (mode != ESPLANE_TUNNEL && mode != ESPLANE_TRANSPORT)
+        return not_carried("mode", "only tunnel and transport are carried");
     return {};
 }
 
@@ -240,13 +241,17 @@ result<ipsec::template_> template_from(const esplane_template& t, family f, bool
         return tl::unexpected(ok.error());
     if (t.family != ESPLANE_ANY_FAMILY && !is_family(t.family))
         return wrong("template.family", "is neither 4 nor 6");
-    if (t.optional != 0 && outbound)
-        return wrong("template.optional", "has no meaning in an outbound policy");
+    const bool tunnel = t.mode == ESPLANE_TUNNEL;
+    if (t.optional != 0 && outbound && tunnel)
+        return wrong("template.optional", "has no meaning in an outbound policy for a tunnel");
     if (t.auth_algs != any_algorithm || t.cipher_algs != any_algorithm ||
         t.comp_algs != any_algorithm)
         return not_carried("template.auth_algs", "a choice of algorithms is not carried");
     ipsec::template_ out;
+    out.run_mode = static_cast<ipsec::mode>(t.mode);
     out.fam = t.family == ESPLANE_ANY_FAMILY ? f : static_cast<family>(t.family);
+    if (!tunnel && out.fam != f)
+        return wrong("template.family", "is not the selector's, which transport mode keeps");
     const auto destination = optional_address(t.id.destination, out.fam, "template.id.destination");
     if (!destination) return tl::unexpected(destination.error());
     const auto source = optional_address(t.source, out.fam, "template.source");
@@ -320,6 +325,7 @@ result<ipsec::sa> sa_from(const esplane_sa& s) {
     if (id->spi == wire::be32()) return wrong("id.spi", "is 0, which names no SA");
     ipsec::sa out;
     out.id = *id;
+    out.run_mode = static_cast<ipsec::mode>(s.mode);
     const auto source = optional_address(s.source, id->destination.fam, "source");
     if (!source) return tl::unexpected(source.error());
     if (source->fam != id->destination.fam)
@@ -401,6 +407,7 @@ result<control::spi_request> spi_request_from(const esplane_spi_request& r) {
     if (!source) return tl::unexpected(source.error());
     out.source = *source;
     out.destination = *destination;
+    out.run_mode = static_cast<ipsec::mode>(r.mode);
     out.reqid = r.reqid;
     out.seq = r.seq;
     out.if_id = r.if_id;

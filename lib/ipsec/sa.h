@@ -3,7 +3,7 @@
 // A security association as control describes it: everything a client gave or may ask back.
 //
 // As run it is a fastpath::sa_in or sa_out; this struct is never touched by a worker.
-// This slice: ESP in tunnel mode.  What the struct has no field for, fronts refuse by name.
+// ESP, in tunnel or transport mode.  What the struct has no field for, fronts refuse by name.
 #pragma once
 
 #include <compare>

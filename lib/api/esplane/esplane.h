@@ -142,7 +142,7 @@ struct esplane_template {
     uint8_t family;                /* of the outer header */
     uint8_t mode;                  /* enum esplane_mode */
     uint8_t share;
-    uint8_t optional; /* "level use": inbound packets in clear pass, too */
+    uint8_t optional; /* "level use": packets in clear pass, too; outbound only in transport mode */
     uint32_t reqid;
     uint32_t auth_algs; /* these three: UINT32_MAX, any */
     uint32_t cipher_algs;

@@ -29,7 +29,7 @@ void expect_refused(int code, const std::string& field, void (*change)(esplane_s
 TEST(Fields, ThatCannotBeInAnSaAreNamed) {
     expect_refused(-EINVAL, "size", [](esplane_sa& s) { s.size = 8; });
     expect_refused(-EOPNOTSUPP, "protocol", [](esplane_sa& s) { s.id.protocol = 51; });
-    expect_refused(-EOPNOTSUPP, "mode", [](esplane_sa& s) { s.mode = ESPLANE_TRANSPORT; });
+    expect_refused(-EOPNOTSUPP, "mode", [](esplane_sa& s) { s.mode = 4; });
     expect_refused(-EINVAL, "direction", [](esplane_sa& s) { s.direction = 3; });
     expect_refused(-EINVAL, "id.spi", [](esplane_sa& s) { s.id.spi = 0; });
     expect_refused(-EINVAL, "id.destination",
@@ -96,7 +96,7 @@ TEST(Fields, ThatCannotBeInAPolicyAreNamed) {
                           [](esplane_policy& p) { p.selector.family = 0; });
     expect_policy_refused(-EOPNOTSUPP, "flags", [](esplane_policy& p) { p.flags = 1; });
     expect_policy_refused(-EOPNOTSUPP, "mode", nullptr,
-                          [](esplane_template& t) { t.mode = ESPLANE_TRANSPORT; });
+                          [](esplane_template& t) { t.mode = 4; });
     expect_policy_refused(-EOPNOTSUPP, "template.auth_algs", nullptr,
                           [](esplane_template& t) { t.auth_algs = 1; });
     expect_policy_refused(-EINVAL, "template.optional", nullptr,

@@ -43,7 +43,7 @@ TEST(Hpp, AnEngineOwnsWhatItIsMadeOf) {
 TEST(Hpp, AnErrorSaysWhatIsWrong) {
     auto e = *engine::create({});
     esplane::sa s = example_sa();
-    s.mode = ESPLANE_TRANSPORT;
+    s.mode = 4; // BEET
     const auto refused = e.add(s, esplane::now());
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, EOPNOTSUPP);

@@ -240,8 +240,8 @@ TEST(SaCodec, TheKernelsRulesHoldWithItsTexts) {
         {"Unsupported mode", [](xfrm_usersa_info& i) { i.mode = 6; }},
         {"Missing required attribute for ESN", [](xfrm_usersa_info& i) { i.flags = 128; }},
         {"AH is not carried, only ESP is", [](xfrm_usersa_info& i) { i.id.proto = 51; }},
-        {"mode transport is not carried, only tunnel is",
-         [](xfrm_usersa_info& i) { i.mode = XFRM_MODE_TRANSPORT; }},
+        {"mode BEET is not carried, only tunnel and transport are",
+         [](xfrm_usersa_info& i) { i.mode = XFRM_MODE_BEET; }},
     };
     for (const refusal& r : refusals) {
         datagram d = new_sa(example_sa());
@@ -343,7 +343,7 @@ TEST(PolicyCodec, TheKernelsRulesHoldWithItsTexts) {
     EXPECT_EQ(refusal_of([](info&, tmpl& t) { t.id.proto = 108; }),
               "IPComp is not carried, only ESP is");
     EXPECT_EQ(refusal_of([](info&, tmpl& t) { t.mode = XFRM_MODE_BEET; }),
-              "mode BEET is not carried, only tunnel is");
+              "mode BEET is not carried, only tunnel and transport are");
 }
 
 TEST(PolicyCodec, ABundleOfTemplatesIsRefused) {
