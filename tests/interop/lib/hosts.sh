@@ -60,19 +60,7 @@ host_charon_start() {
     [[ $2 != esplane ]] || under=("$ESPLANE" --run-dir "$(run_dir "$1")" run --)
     host_charon_settings "$directory" "$2" >"$directory/strongswan.conf"
     host_charon_connection "$number" "$((3 - number))" >"$directory/swanctl.conf"
-    STRONGSWAN_CONF=$directory/strongswan.conf \
-        ip netns exec "$1" unshare --mount sh -c '
-            mount -t tmpfs tmpfs /run
-            exec "$@"' charon \
-        "${under[@]}" /usr/lib/ipsec/charon >"$directory/output" 2>&1 &
-    # shellcheck disable=SC2034  # of ike.sh
-    CHARON_PID[$1]=$!
-    if ! await 10 test -S "$directory/vici" || ! swanctl_of "$1" --load-all \
-        --file "$directory/swanctl.conf" >"$directory/load" 2>&1; then
-        echo "charon of $1 did not start:"
-        tail -n 20 "$directory/output" "$directory/charon.log" "$directory/load"
-        return 1
-    fi
+    charon_launch "$1" "${under[@]}"
 }
 
 # host_charon_settings DIRECTORY BACKEND: routes are kernel-libipsec's work with that one, and

@@ -40,22 +40,28 @@ strongswan_mount() {
     mount -t overlay -o "ro,lowerdir=$1/usr:/usr" overlay /usr
 }
 
-# charon_start NODE: NODE is g1 or g2.  charon keeps its pid file in /run: each has its own.
-declare -A CHARON_PID
+# charon_start NODE: NODE is g1 or g2.
 charon_start() {
     local directory=$SANDBOX/charon-$1 number=${1#g}
     mkdir -p "$directory"
     charon_settings "$directory" >"$directory/strongswan.conf"
     charon_connection "$number" "$((3 - number))" >"$directory/swanctl.conf"
+    charon_launch "$1" "$ESPLANE" --run-dir "$(run_dir "$1")" run --
+}
+
+# charon_launch NODE [COMMAND...]: by COMMAND if there is one, with what is in the node's directory.
+# charon keeps its pid file in /run: each has its own.
+declare -A CHARON_PID
+charon_launch() {
+    local directory=$SANDBOX/charon-$1
     STRONGSWAN_CONF=$directory/strongswan.conf \
         ip netns exec "$1" unshare --mount sh -c '
             mount -t tmpfs tmpfs /run
             exec "$@"' charon \
-        "$ESPLANE" --run-dir "$(run_dir "$1")" run -- /usr/lib/ipsec/charon \
-        >"$directory/output" 2>&1 &
+        "${@:2}" /usr/lib/ipsec/charon >"$directory/output" 2>&1 &
     CHARON_PID[$1]=$!
-    if ! await 10 test -S "$directory/vici" || ! swanctl_of "$1" --load-all \
-        --file "$directory/swanctl.conf" >"$directory/load" 2>&1; then
+    if ! await 10 test -S "$directory/vici" ||
+        ! swanctl_of "$1" --load-all >"$directory/load" 2>&1; then
         echo "charon of $1 did not start:"
         tail -n 20 "$directory/output" "$directory/charon.log" "$directory/load"
         return 1
@@ -135,7 +141,8 @@ charons_start() {
 # swanctl_of NODE ARGUMENT...
 swanctl_of() {
     local directory=$SANDBOX/charon-$1
-    STRONGSWAN_CONF=$directory/strongswan.conf swanctl "${@:2}" --uri "unix://$directory/vici"
+    STRONGSWAN_CONF=$directory/strongswan.conf SWANCTL_DIR=$directory \
+        swanctl "${@:2}" --uri "unix://$directory/vici"
 }
 
 charons_stop() {

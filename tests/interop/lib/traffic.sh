@@ -41,8 +41,8 @@ unreachable() {
     not_answered "$1" -c 3 -i 0.2 -W 1 "${@:3}" "$2"
 }
 
-# numbered_start FROM TO FAMILY COUNT: numbered packets from host to host at 2,000/s, in the
-# background.  numbered_wait FROM TO FAMILY ends with 0 if each came exactly once, and prints what
+# numbered_start FROM TO FAMILY COUNT [RATE]: numbered packets from host to host at 2,000/s, or RATE,
+# in the background.  numbered_wait FROM TO FAMILY ends with 0 if each came exactly once, and prints what
 # came.
 declare -A NUMBERED_PID
 numbered_start() {
@@ -52,7 +52,7 @@ numbered_start() {
         >"$SANDBOX/$flow.json" 2>/dev/null &
     NUMBERED_PID[$flow]=$!
     await 5 bound "$2" "$port"
-    ip netns exec "$1" "$LIB/numbered.py" send "$to" --count "$4" --port "$port" &
+    ip netns exec "$1" "$LIB/numbered.py" send "$to" --count "$4" --rate "${5:-2000}" --port "$port" &
 }
 
 numbered_wait() {

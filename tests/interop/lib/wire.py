@@ -2,11 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a capture from the middle of the wire and says what crossed it, as JSON:
 
-    {"frames": 9, "esp": {"0x1000": 4}, "ike": 2, "leaks": 0, "first_leak": null}
+    {"frames": 9, "esp": {"0x1000": 4}, "ike": 2, "allowed": 0, "repeated_ivs": 0, "leaks": 0,
+     "first_leak": null}
 
-esp    packets by SPI; ESP in UDP (port 4500) counts too
-leaks  frames that show an address of a host outside ESP: in the outer header of any packet, and
-       anywhere in a frame that is neither ESP nor IKE (ARP, ICMP that quotes, ...)
+esp           packets by SPI; ESP in UDP (port 4500) counts too
+repeated_ivs  with --fresh-ivs: packets whose 8 bytes behind the ESP header were there before under
+              their SPI
+leaks         frames that show an address of a host outside ESP: in the outer header of any packet,
+              and anywhere in a frame that is neither ESP nor IKE (ARP, ICMP that quotes, ...)
+
+With --only-esp every IP packet is a leak that is neither ESP nor IKE nor neighbour discovery.
+--allow PORT...: UDP from or to these ports is none, and there has to be some.
 
 With --expect FILE (`esplane sa --json` of one or both gateways, any number of files) the exit
 status is 1 unless the packets that each SA says it sent are all there.  A leak always makes it 1, and so does
@@ -22,12 +28,13 @@ import sys
 HOSTS = [ipaddress.ip_address(a) for a in ("10.1.0.10", "10.2.0.10", "fd01::10", "fd02::10")]
 PLAIN_NETS = [ipaddress.ip_network(n)
               for n in ("10.1.0.0/24", "10.2.0.0/24", "fd01::/64", "fd02::/64")]
-UDP, ESP = 17, 50
+UDP, FRAGMENT, ESP, ICMP6 = 17, 44, 50, 58
+DISCOVERY = range(130, 144)  # ICMPv6: listeners, routers, neighbours
 IKE_PORT, IKE_NAT_PORT = 500, 4500
 
 
 def frames(file):
-    """Yields every frame of a classic pcap file with Ethernet frames."""
+    """Yields time and content of every frame of a classic pcap file with Ethernet frames."""
     header = file.read(24)
     if len(header) < 24:
         return
@@ -35,29 +42,44 @@ def frames(file):
     if order is None or struct.unpack(order + "I", header[20:])[0] != 1:
         sys.exit("wire.py: not a pcap file of Ethernet frames")
     while len(record := file.read(16)) == 16:
-        yield file.read(struct.unpack(order + "IIII", record)[2])
+        seconds, microseconds, length, _ = struct.unpack(order + "IIII", record)
+        yield seconds + microseconds / 1e6, file.read(length)
 
 
 def parse(frame):
-    """Returns (source, destination, protocol, payload) of the IP packet, or None."""
+    """Returns (source, destination, protocol, payload) of the IP packet, or None.
+
+    The payload of a fragment other than the first is None.
+    """
     kind = frame[12:14]
     if kind == b"\x08\x00" and len(frame) >= 34:
-        header = (frame[14] & 15) * 4
-        return frame[26:30], frame[30:34], frame[23], frame[14 + header:]
+        first = int.from_bytes(frame[20:22], "big") & 0x1fff == 0
+        payload = frame[14 + (frame[14] & 15) * 4:]
+        return frame[26:30], frame[30:34], frame[23], payload if first else None
     if kind == b"\x86\xdd" and len(frame) >= 54:
-        return frame[22:38], frame[38:54], frame[20], frame[54:]
+        protocol, payload = frame[20], frame[54:]
+        if protocol == FRAGMENT and len(payload) >= 8:
+            first = int.from_bytes(payload[2:4], "big") >> 3 == 0
+            protocol, payload = payload[0], payload[8:] if first else None
+        return frame[22:38], frame[38:54], protocol, payload
     return None
 
 
-def classify(protocol, payload):
-    """Returns ("esp", SPI), ("ike", None) or (None, None)."""
+def classify(protocol, payload, allowed):
+    """Returns ("esp", ESP packet), ("ike", None), ... or (None, None)."""
+    if payload is None and protocol in (UDP, ESP):
+        return "fragment", None
     if protocol == ESP:
-        return "esp", int.from_bytes(payload[:4], "big")
-    if protocol != UDP or len(payload) < 12:
+        return "esp", payload
+    if protocol == ICMP6 and payload and payload[0] in DISCOVERY:
+        return "discovery", None
+    if protocol != UDP or len(payload) < 8:
         return None, None
     ports = struct.unpack(">HH", payload[:4])
-    if IKE_NAT_PORT in ports and payload[8:12] != bytes(4):
-        return "esp", int.from_bytes(payload[8:12], "big")
+    if allowed.intersection(ports):
+        return "allowed", None
+    if IKE_NAT_PORT in ports and len(payload) >= 16 and payload[8:12] != bytes(4):
+        return "esp", payload[8:]
     if IKE_PORT in ports or IKE_NAT_PORT in ports:
         return "ike", None
     return None, None
@@ -71,32 +93,53 @@ def in_plain_net(address):
     return any(ipaddress.ip_address(address) in net for net in PLAIN_NETS)
 
 
-def survey(file):
-    known = {}
-    esp = collections.Counter()
-    result = {"frames": 0, "esp": {}, "ike": 0, "leaks": 0, "first_leak": None}
-    for frame in frames(file):
-        result["frames"] += 1
+class Survey:
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.allowed = frozenset(arguments.allow)
+        self.known = {}
+        self.ivs = collections.defaultdict(set)
+        self.esp = collections.Counter()
+        self.result = {"frames": 0, "esp": {}, "ike": 0, "allowed": 0, "repeated_ivs": 0,
+                       "leaks": 0, "first_leak": None}
+
+    def of(self, file):
+        for _, frame in frames(file):
+            self.result["frames"] += 1
+            if self.leaks(frame):
+                self.result["leaks"] += 1
+                self.result["first_leak"] = self.result["first_leak"] or frame.hex()
+        self.result["esp"] = {hex(spi): count for spi, count in sorted(self.esp.items())}
+        return self.result
+
+    def leaks(self, frame):
         packet = parse(frame)
-        kind = None
-        leaked = False
-        if packet:
-            source, destination, protocol, payload = packet
-            if (source, destination) not in known:
-                known[source, destination] = in_plain_net(source) or in_plain_net(destination)
-            leaked = known[source, destination]
-            kind, spi = classify(protocol, payload)
+        if not packet:
+            return shows_host(frame)
+        source, destination, protocol, payload = packet
+        kind, esp = classify(protocol, payload, self.allowed)
+        if kind == "allowed":
+            self.result["allowed"] += 1
+            return False
         if kind == "esp":
-            esp[spi] += 1
+            self.note(esp)
         elif kind == "ike":
-            result["ike"] += 1
-        else:
-            leaked = leaked or shows_host(frame)
-        if leaked:
-            result["leaks"] += 1
-            result["first_leak"] = result["first_leak"] or frame.hex()
-    result["esp"] = {hex(spi): count for spi, count in sorted(esp.items())}
-    return result
+            self.result["ike"] += 1
+        elif shows_host(frame) and kind != "fragment":
+            return True
+        return self.between_hosts(source, destination) or (kind is None and self.arguments.only_esp)
+
+    def note(self, esp):
+        spi, iv = int.from_bytes(esp[:4], "big"), esp[8:16]
+        self.esp[spi] += 1
+        if self.arguments.fresh_ivs:
+            self.result["repeated_ivs"] += iv in self.ivs[spi]
+            self.ivs[spi].add(iv)
+
+    def between_hosts(self, source, destination):
+        if (source, destination) not in self.known:
+            self.known[source, destination] = in_plain_net(source) or in_plain_net(destination)
+        return self.known[source, destination]
 
 
 def sent(path):
@@ -110,9 +153,13 @@ def sent(path):
 def verdict(result, arguments):
     """Yields a line for everything that is wrong."""
     if result["leaks"]:
-        yield f"{result['leaks']} frames show a host's address outside ESP"
+        yield f"{result['leaks']} frames show a host's address outside ESP, or are no ESP"
+    if result["repeated_ivs"]:
+        yield f"{result['repeated_ivs']} IVs were used before"
     if not result["esp"] and not arguments.clear:
         yield "no ESP on the wire"
+    if arguments.allow and not result["allowed"]:
+        yield f"nothing of UDP ports {arguments.allow} on the wire"
     for path in arguments.expect:
         for spi, packets in sent(path):
             seen = result["esp"].get(hex(spi), 0)
@@ -125,9 +172,12 @@ def main():
     options.add_argument("capture")
     options.add_argument("--expect", nargs="+", default=[])
     options.add_argument("--clear", action="store_true")
+    options.add_argument("--only-esp", action="store_true")
+    options.add_argument("--fresh-ivs", action="store_true")
+    options.add_argument("--allow", type=int, nargs="+", default=[], metavar="PORT")
     arguments = options.parse_args()
     with open(arguments.capture, "rb") as file:
-        result = survey(file)
+        result = Survey(arguments).of(file)
     print(json.dumps(result))
     problems = list(verdict(result, arguments))
     for problem in problems:
