@@ -6,6 +6,7 @@
 
 #include "fastpath/classify.h"
 #include "fastpath/parse.h"
+#include "fastpath/reassembly.h"
 
 namespace esplane::fastpath {
 
@@ -163,9 +164,15 @@ bool stack_takes(const stage& s, const reading& r) noexcept {
     const packet& ip = r.ip;
     if (ip.protocol == wire::proto_esp) return false;
     if (ip.protocol == wire::proto_udp) {
-        // The first fragment has the ports and decides: without it nothing is reassembled.
-        if (r.later_fragment) return true;
-        if (r.readable && is_ike_port(ip.destination_port)) return !is_esp_in_udp(ip, s.shared);
+        // The first fragment has the ports and decides for those that follow it.
+        if (r.later_fragment)
+            return s.fragments == nullptr ||
+                   !s.fragments->expects(source_of(ip), destination_of(ip), r.fragment_id);
+        const bool esp = r.readable && is_esp_in_udp(ip, s.shared);
+        if (esp && r.fragment && s.fragments != nullptr)
+            s.fragments->announce(source_of(ip), destination_of(ip), r.fragment_id);
+        if (esp) return false;
+        if (r.readable && is_ike_port(ip.destination_port)) return true;
     }
     return r.fragment && !has_policies(s, policy_direction::in, ip.family);
 }

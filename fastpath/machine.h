@@ -7,7 +7,7 @@
 //
 //   arrives   for another station ──────────────────────────► drop
 //             not IP; multicast, broadcast; ND ─────────────► up
-//             for the machine: IKE; a later fragment of UDP ► up
+//             for the machine: IKE; a later fragment of UDP ► up, of ESP in UDP to the path
 //             a fragment, while no `in` policy is there ────► up
 //             everything else ──────────────────────────────► the path
 //

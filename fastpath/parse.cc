@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <nmmintrin.h>
 
+#include "fastpath/path_report.h"
+#include "fastpath/reassembly.h"
 #include "lib/wire/checksum.h"
 
 namespace esplane::fastpath {
@@ -383,6 +385,11 @@ void strip(packet& p, std::uint32_t l2) noexcept {
     return drop_reason::none;
 }
 
+/// A packet for the machine.
+[[gnu::always_inline]] inline bool is_esp(const packet& p, const tables& shared) noexcept {
+    return p.protocol == wire::proto_esp || is_esp_in_udp(p, shared);
+}
+
 /// Where parse() puts packets.
 struct sorted {
     packet_list& esp;
@@ -390,12 +397,40 @@ struct sorted {
 
     [[gnu::always_inline]] void take(stage& s, packet& p, drop_reason why) const noexcept {
         if (why != drop_reason::none) [[unlikely]]
-            s.drop(p, why);
-        else if ((p.flags & packet_flag::for_machine) != 0 &&
-                 (p.protocol == wire::proto_esp || is_esp_in_udp(p, s.shared)))
-            esp.push(p);
+            refuse(s, p, why);
+        else if ((p.flags & packet_flag::for_machine) != 0)
+            take_for_machine(s, p);
         else
             clear.push(p);
+    }
+
+  private:
+    [[gnu::always_inline]] void take_for_machine(stage& s, packet& p) const noexcept {
+        if (is_esp(p, s.shared)) {
+            esp.push(p);
+            return;
+        }
+        if (p.protocol == wire::proto_icmp || p.protocol == wire::proto_icmpv6)
+            hear_path_report(s, p);
+        clear.push(p);
+    }
+
+    /// A fragment of ESP may be the one that makes its packet whole.
+    [[gnu::cold, gnu::noinline]] void refuse(stage& s, packet& p, drop_reason why) const noexcept {
+        const bool joins = why == drop_reason::fragment && s.fragments != nullptr &&
+                           (p.flags & packet_flag::for_machine) != 0 &&
+                           (p.protocol == wire::proto_esp || p.protocol == wire::proto_udp);
+        if (!joins) {
+            s.drop(p, why);
+            return;
+        }
+        packet* const whole = s.fragments->take(s, p);
+        if (whole == nullptr) return;
+        why = parse_here(*whole, s.routes, true);
+        if (why == drop_reason::none && is_esp(*whole, s.shared))
+            esp.push(*whole);
+        else
+            s.drop(*whole, why == drop_reason::none ? drop_reason::fragment : why);
     }
 };
 

@@ -15,6 +15,7 @@ void creation_budget::refill(std::uint64_t now_ns) noexcept {
     const std::uint64_t earned = (now_ns - filled_ns_) / ns_per_token;
     if (earned == 0) return;
     tokens_ = static_cast<std::uint32_t>(std::min<std::uint64_t>(depth, tokens_ + earned));
+    hears_ = static_cast<std::uint32_t>(std::min<std::uint64_t>(depth, hears_ + earned));
     filled_ns_ = now_ns - (now_ns - filled_ns_) % ns_per_token;
 }
 

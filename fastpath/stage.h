@@ -58,14 +58,22 @@ class creation_budget {
     void refill(std::uint64_t now_ns) noexcept;
     /// A descriptor without a buffer; nullptr where the rate or the burst is used up.
     [[nodiscard]] packet* take() noexcept;
+    /// Whether one more ICMP error of others may be told to control: as many as are created.
+    [[nodiscard]] bool hear() noexcept {
+        if (hears_ == 0) return false;
+        --hears_;
+        return true;
+    }
 
   private:
     std::array<packet, max_burst> spare_;
     unsigned used_ = 0;
     std::uint32_t tokens_ = depth;
+    std::uint32_t hears_ = depth;
     std::uint64_t filled_ns_ = 0;
 };
 
+class reassembly;
 struct sa_in;
 struct sa_out;
 class trap;
@@ -112,8 +120,10 @@ struct stage {
     handover_sink* others = nullptr; ///< nullptr: there are none
     /// Whether what is too long for its way may leave in fragments: see fragment.h.
     bool may_split = false;
+    reassembly* fragments = nullptr; ///< where those of ESP are put together; nullptr: nowhere
     /// Whether there is an interface for every if_id, and it is up: an embedder's are his own.
     bool every_interface = false;
+    const std::uint32_t* port_marks = nullptr; ///< of what comes in by each port; nullptr: none
     trap* waiting = nullptr; ///< where packets wait for an SA; nullptr: nowhere
     unsigned passing = 0;  ///< how many of scratch.passing are set
     unsigned spread = 0;   ///< of scratch.spread
