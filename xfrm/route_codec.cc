@@ -12,82 +12,14 @@
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
 #include <linux/nexthop.h>
-#include <linux/rtnetlink.h>
-#include <netlink/attr.h>
-#include <netlink/msg.h>
-#include <sys/socket.h>
+
+#include "xfrm/host_routes.h"
+#include "xfrm/rtnetlink.h"
 
 namespace esplane::xfrm {
 namespace {
 
-/// Nothing where there is no attribute, or too short a one.
-template <typename T>
-std::optional<T> value_of(const nlattr* attr) {
-    if (attr == nullptr || nla_len(attr) < static_cast<int>(sizeof(T))) return {};
-    return wire::load<T>(nla_data(attr));
-}
-
-/// The attributes of a message behind its header struct.
-template <int Max>
-class attributes {
-  public:
-    bool parse(const nlmsghdr& m, int header_size) {
-        return nlmsg_parse(const_cast<nlmsghdr*>(&m), header_size, table_.data(), Max, nullptr) ==
-               0;
-    }
-    bool parse(const nlattr* first, int length) {
-        return nla_parse(table_.data(), Max, const_cast<nlattr*>(first), length, nullptr) == 0;
-    }
-    /// False where there is none.
-    bool parse_nested(const nlattr* attr) {
-        return attr != nullptr && parse(static_cast<const nlattr*>(nla_data(attr)), nla_len(attr));
-    }
-    [[nodiscard]] bool has(int type) const { return table_[type] != nullptr; }
-    [[nodiscard]] const nlattr* operator[](int type) const { return table_[type]; }
-
-    template <typename T>
-    [[nodiscard]] std::optional<T> get(int type) const {
-        return value_of<T>(table_[type]);
-    }
-
-  private:
-    std::array<nlattr*, Max + 1> table_{};
-};
-
-/// The struct at the front of a message, and its attributes.
-template <typename Header, int Max>
-struct reader {
-    Header header{};
-    attributes<Max> attr;
-
-    /// Of either type.
-    bool read(const nlmsghdr& m, int type, int other_type) {
-        if ((m.nlmsg_type != type && m.nlmsg_type != other_type) ||
-            !nlmsg_valid_hdr(&m, sizeof header))
-            return false;
-        std::memcpy(&header, nlmsg_data(&m), sizeof header);
-        return attr.parse(m, sizeof header);
-    }
-};
-
-ipsec::family family_of(int af) {
-    return af == AF_INET    ? ipsec::family::ipv4
-           : af == AF_INET6 ? ipsec::family::ipv6
-                            : ipsec::family::unspecified;
-}
-
-/// An address of `length` bytes; unspecified where it does not fit the family.
-ipsec::address address_from(ipsec::family fam, const void* bytes, int length) {
-    ipsec::address a;
-    if (fam == ipsec::family::unspecified || length != ipsec::address_length(fam)) return a;
-    a.fam = fam;
-    std::memcpy(a.bytes.data(), bytes, static_cast<std::size_t>(length));
-    return a;
-}
-
-ipsec::address address_from(ipsec::family fam, const nlattr* attr) {
-    return attr == nullptr ? ipsec::address{} : address_from(fam, nla_data(attr), nla_len(attr));
-}
+using namespace rtnetlink;
 
 std::optional<wire::mac_address> mac_from(const nlattr* attr) {
     wire::mac_address mac;
@@ -164,6 +96,8 @@ std::uint32_t mtu_from(const nlattr* metrics) {
 }
 
 routing_rule::reach reach_of(const fib_rule_hdr& header, const attributes<FRA_MAX>& attr) {
+    if (attr.get<std::uint8_t>(FRA_PROTOCOL) == host_routes::protocol)
+        return routing_rule::reach::own;
     constexpr std::array conditions{FRA_DST,      FRA_SRC,         FRA_IIFNAME,    FRA_OIFNAME,
                                     FRA_FWMARK,   FRA_FWMASK,      FRA_TUN_ID,     FRA_UID_RANGE,
                                     FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE};

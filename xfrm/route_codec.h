@@ -31,6 +31,7 @@ struct routing_rule {
         everything,  ///< "from all lookup TABLE" and nothing else
         l3mdev,      ///< "from all lookup [l3mdev-table]": each VRF's own table
         conditional, ///< for some traffic only
+        own,         ///< of host_routes: what it leads away has come to us already
     };
     std::uint32_t priority = 0;
     std::uint32_t table = 0;
