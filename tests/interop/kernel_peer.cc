@@ -31,14 +31,13 @@
 #include <sstream>
 #include <stdexcept>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/interop/kernel_peer_tunnels.h"
 #include "tests/interop/kernel_peer_wire.h"
+#include "tests/interop/lib/ip_batch.h"
 #include "tests/interop/lib/uml_guest.h"
 #include "tests/support/lab.h"
-#include "xfrm/server.h"
 
 namespace {
 
@@ -394,30 +393,6 @@ struct options {
     std::string only;
     std::string preload;
 };
-
-/// `ip -batch` as a client of the XFRM server; false where it fails.
-bool run_ip(const std::string& batch, const std::string& preload, const std::string& socket,
-            lab& gateway) {
-    if (::access(preload.c_str(), R_OK) != 0) // ld.so would go on, and ip configure this machine
-        wrong("no preload library " + preload);
-    auto server = xfrm::server::open(gateway.control, socket, fastpath::now);
-    if (!server) wrong(server.error().text);
-    const pid_t child = ::fork();
-    if (child == 0) {
-        ::setenv("LD_PRELOAD", preload.c_str(), 1);
-        ::setenv("ESPLANE_XFRM_SOCKET", socket.c_str(), 1);
-        ::setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
-        ::execlp("ip", "ip", "-batch", batch.c_str(), nullptr);
-        ::_exit(127);
-    }
-    int status = 0;
-    while (::waitpid(child, &status, WNOHANG) == 0) {
-        pollfd wait{(*server)->descriptor(), POLLIN, 0};
-        ::poll(&wait, 1, 10);
-        (*server)->serve();
-    }
-    return status == 0;
-}
 
 /// An interface for each tunnel, and the routes of Linux's hosts into it.
 void add_interfaces(lab& gateway, const std::vector<tunnel>& tunnels) {

@@ -34,17 +34,6 @@ std::string hexadecimal(const secret& key) {
     return key.empty() ? "\"\"" : text;
 }
 
-std::string algorithm_words(const ipsec::algorithms& a) {
-    std::ostringstream out;
-    if (a.aead.present())
-        out << " aead " << a.aead.name << ' ' << hexadecimal(a.aead.key) << ' ' << a.aead.icv_bits;
-    if (a.auth.present())
-        out << " auth-trunc " << a.auth.name << ' ' << hexadecimal(a.auth.key) << ' '
-            << a.auth.icv_bits;
-    if (a.cipher.present()) out << " enc " << a.cipher.name << ' ' << hexadecimal(a.cipher.key);
-    return out.str();
-}
-
 std::string gateway(family f, unsigned site) {
     return (f == family::ipv4 ? "192.168.77." : "fd77::") + std::to_string(site);
 }
@@ -81,6 +70,17 @@ std::string policy_line(const tunnel& t, const char* direction, unsigned from) {
 }
 
 } // namespace
+
+std::string algorithm_words(const ipsec::algorithms& a) {
+    std::ostringstream out;
+    if (a.aead.present())
+        out << " aead " << a.aead.name << ' ' << hexadecimal(a.aead.key) << ' ' << a.aead.icv_bits;
+    if (a.auth.present())
+        out << " auth-trunc " << a.auth.name << ' ' << hexadecimal(a.auth.key) << ' '
+            << a.auth.icv_bits;
+    if (a.cipher.present()) out << " enc " << a.cipher.name << ' ' << hexadecimal(a.cipher.key);
+    return out.str();
+}
 
 std::vector<tunnel> all_tunnels() {
     std::vector<tunnel> all;

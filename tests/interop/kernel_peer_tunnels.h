@@ -24,6 +24,9 @@ struct tunnel {
     tunnel_options options; ///< if_id not 0: a route leads into it, and its policies cover all
 };
 
+/// " aead NAME KEY BITS" and so on: algorithms as `ip xfrm state` takes them.
+[[nodiscard]] std::string algorithm_words(const ipsec::algorithms& a);
+
 /// Of every suite, 24: families, encapsulation, ESN and windows in all combinations.
 [[nodiscard]] std::vector<tunnel> all_tunnels();
 
