@@ -12,6 +12,8 @@
 #include <toml++/toml.h>
 
 #include "fastpath/lane.h"
+#include "fastpath/mss.h"
+#include "tools/number.h"
 #include "tools/version.h"
 
 namespace esplane::tools {
@@ -65,8 +67,7 @@ const std::vector<kind_description>& kinds() {
 #ifdef ESPLANE_HAVE_DPDK
         {"dpdk", {}, true, 63},
 #endif
-        {"packet", {"qdisc"}},
-        {"socket", {"mark", "super-packets"}},
+        {"packet", {"qdisc"}},          {"socket", {"mark", "super-packets"}},
         {"tun", {"mtu", "coalesce"}},
 #ifdef ESPLANE_HAVE_XDP
         {"xdp", {"mode", "busy-poll"}},
@@ -129,6 +130,7 @@ struct stated {
     std::optional<std::string> eal;
     std::optional<std::string> poll;
     std::optional<std::string> punt_limit;
+    std::optional<std::string> mss_clamp;
     std::optional<std::vector<std::string>> filter;
 };
 
@@ -141,6 +143,7 @@ stated overlay(stated over, const stated& under) {
     if (!over.eal) over.eal = under.eal;
     if (!over.poll) over.poll = under.poll;
     if (!over.punt_limit) over.punt_limit = under.punt_limit;
+    if (!over.mss_clamp) over.mss_clamp = under.mss_clamp;
     if (!over.filter) over.filter = under.filter;
     return over;
 }
@@ -208,13 +211,15 @@ result<stated> read_file(const std::string& path) {
         else if (key == "punt-limit")
             read = read_value(path, key, node, "a text, as in punt-limit = \"ike=5000\"",
                               s.punt_limit);
+        else if (key == "mss-clamp")
+            read = read_value(path, key, node, "a text, as in mss-clamp = \"on\"", s.mss_clamp);
         else if (key == "filter")
             read = read_texts(path, "filter", node, "deny out proto tcp dport 25", s.filter);
         else
             read =
                 bad_file(path, "unknown key \"" + std::string(key) +
                                    "\": there are run-dir, xfrm, workers, cpus, poll, port, eal, "
-                                   "punt-limit and filter");
+                                   "punt-limit, mss-clamp and filter");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -307,6 +312,9 @@ result<daemon_options> interpret(const stated& s) {
         if (!rates) return tl::unexpected(rates.error());
         o.punts = *rates;
     }
+    const auto clamp = parse_mss_clamp(s.mss_clamp.value_or("off"));
+    if (!clamp) return tl::unexpected(clamp.error());
+    o.mss_clamp = *clamp;
     if (s.eal && kind_named("dpdk") == nullptr)
         return fail(EINVAL, "--eal: this build has no DPDK ports: build it with -Ddpdk=enabled",
                     "eal");
@@ -388,6 +396,18 @@ result<std::vector<unsigned>> parse_cpus(const std::string& text) {
     }
 }
 
+result<std::uint32_t> parse_mss_clamp(const std::string& text) {
+    constexpr std::uint32_t least = 576, most = 65535;
+    if (text == "off") return 0;
+    if (text == "on") return fastpath::mss_by_path;
+    std::uint32_t mtu = 0;
+    if (read_number(text, mtu) && mtu >= least && mtu <= most) return mtu;
+    return fail(EINVAL,
+                "--mss-clamp " + text + ": give on, off or the longest packet, " +
+                    std::to_string(least) + " to " + std::to_string(most) + " bytes",
+                "mss-clamp");
+}
+
 result<fastpath::punt_rates> parse_punt_limit(const std::string& text) {
     const auto bad = [&](const std::string& what) {
         return fail(EINVAL, "--punt-limit " + text + ": " + what, "punt-limit");
@@ -436,6 +456,9 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
     app.add_option("--punt-limit", given.punt_limit,
                    "packets a second to the machine's own stack; 0 = no limit")
         ->option_text("ike=N,arp=N,icmp=N,other=N");
+    app.add_option("--mss-clamp", given.mss_clamp,
+                   "lower the MSS of TCP through tunnels to what the path, or MTU bytes, take")
+        ->option_text("on|off|MTU [off]");
     std::vector<std::string> filter;
     CLI::Option* filter_option =
         app.add_option("--filter", filter,

@@ -3,9 +3,10 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// `poll`, `punt-limit`, and `port` and `filter`, arrays of the same texts.  An option on the
-// command line replaces the file's. Does not: look at the machine.  Whether a device exists is
-// found out when it is opened.
+// `poll`, `punt-limit`, `mss-clamp`, and `port` and `filter`, arrays of the same texts.  An option
+// on the command line replaces the file's.
+//
+// Does not: look at the machine.  Whether a device exists is found out when it is opened.
 #pragma once
 
 #include <string>
@@ -51,6 +52,7 @@ struct daemon_options {
     std::vector<port_spec> ports;
     std::string eal; ///< arguments for DPDK's EAL, with blanks between
     fastpath::punt_rates punts = fastpath::default_punt_rates; ///< of all workers together
+    std::uint32_t mss_clamp = 0; ///< fastpath::mss_by_path, or bytes of an IP packet; 0: off
     std::vector<fastpath::filter_rule> filter;
 };
 
@@ -65,6 +67,9 @@ parse_daemon_options(int argc, const char* const* argv);
 
 /// "ike=5000,other=100": a class that is not named keeps its default.  Errors: EINVAL.
 [[nodiscard]] result<fastpath::punt_rates> parse_punt_limit(const std::string& text);
+
+/// "on", "off", "1400" as daemon_options::mss_clamp.  Errors: EINVAL.
+[[nodiscard]] result<std::uint32_t> parse_mss_clamp(const std::string& text);
 
 /// "2,4-5" as {2, 4, 5}.  Errors: EINVAL.
 [[nodiscard]] result<std::vector<unsigned>> parse_cpus(const std::string& text);

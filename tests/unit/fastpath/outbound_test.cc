@@ -206,13 +206,5 @@ TEST(Outbound, FillsThePathMtuExactlyAndNotAByteMore) {
             }
 }
 
-TEST(Outbound, DropsWhatIsTooBigAndMayBeFragmentedByItsName) {
-    lab one{1};
-    one.add_tunnel({});
-    one.push(plain, {make_packet({.length = 1500, .dont_fragment = false})});
-    EXPECT_EQ(one.drops(drop_reason::too_big_fragment), 1u);
-    EXPECT_TRUE(one.sent(plain).empty());
-}
-
 } // namespace
 } // namespace esplane::tests

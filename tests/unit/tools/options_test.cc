@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "fastpath/mss.h"
 #include "tests/unit/tools/temporary_directory.h"
 
 namespace esplane::tools {
@@ -228,10 +229,18 @@ TEST_F(ConfigFile, YieldsToTheCommandLine) {
     EXPECT_EQ(o.ports[0].name, "only");
 }
 
+TEST(Options, ClampTheMssByThePathOrToANumberOfBytes) {
+    EXPECT_EQ(parse_mss_clamp("off"), 0u);
+    EXPECT_EQ(parse_mss_clamp("on"), fastpath::mss_by_path);
+    EXPECT_EQ(parse_mss_clamp("1400"), 1400u);
+    for (const char* text : {"", "575", "65536", "yes", "1400 "})
+        EXPECT_FALSE(parse_mss_clamp(text)) << text;
+}
+
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
     EXPECT_EQ(error_in("colour = 1\n"), "unknown key \"colour\": there are run-dir, xfrm, workers, "
-                                        "cpus, poll, port, eal, punt-limit and "
-                                        "filter");
+                                        "cpus, poll, port, eal, punt-limit, "
+                                        "mss-clamp and filter");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
