@@ -6,6 +6,7 @@
 //   not IP ─────────────────────────────────────────────► pass
 //   multicast, broadcast, neighbour discovery ──────────► pass
 //   for the machine:  ESP, ESP in UDP ──────────────────► esplane
+//                     fragments of it behind the first ─► esplane
 //                     IKE ──────────────────────────────► pass
 //                     the rest: take_local ? esplane : pass
 //   everything else ────────────────────────────────────► esplane
@@ -52,6 +53,13 @@ struct {
 } encap_ports SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, struct esplane_fragments);
+    __type(value, __u8);
+} esp_fragments SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
@@ -92,7 +100,10 @@ static __always_inline int same_mac(const __u8* a, const __u8* b) {
 }
 
 /// UDP for the machine: ESP, IKE or neither.
-static __always_inline int take_udp(struct xdp_md* ctx, __u32 offset, int take_local) {
+static __always_inline int take_udp(struct xdp_md* ctx, const struct upper* u,
+                                    const struct esplane_fragments* whole, int take_local) {
+    const __u32 offset = u->offset;
+    const __u8 known = 1;
     struct {
         struct udphdr udp;
         __u32 spi; // or the marker: zero before IKE
@@ -102,20 +113,24 @@ static __always_inline int take_udp(struct xdp_md* ctx, __u32 offset, int take_l
     // A payload of at most 8 bytes is no ESP; a keepalive is one of 1 byte.
     if (bpf_ntohs(front.udp.len) > sizeof front.udp + 8 &&
         !bpf_xdp_load_bytes(ctx, offset + sizeof front.udp, &front.spi, sizeof front.spi) &&
-        front.spi != 0 && bpf_map_lookup_elem(&encap_ports, &front.udp.dest))
+        front.spi != 0 && bpf_map_lookup_elem(&encap_ports, &front.udp.dest)) {
+        if (u->fragment) bpf_map_update_elem(&esp_fragments, whole, &known, BPF_ANY);
         return take(ctx, esplane_taken_esp);
+    }
     if (is_ike(front.udp.dest)) return pass(esplane_passed_ike);
     return take_local ? take(ctx, esplane_taken_local) : pass(esplane_passed_local);
 }
 
 /// IP for an address of the machine.
 static __always_inline int take_for_machine(struct xdp_md* ctx, const struct upper* u,
-                                            int take_local) {
+                                            struct esplane_fragments* whole, int take_local) {
     if (u->protocol == IPPROTO_ESP) return take(ctx, esplane_taken_esp);
     if (u->protocol == IPPROTO_UDP) {
-        // The first fragment has the ports and decides: without it nothing is reassembled.
-        if (u->later_fragment) return pass(esplane_passed_fragment);
-        return take_udp(ctx, u->offset, take_local);
+        // The first fragment has the ports and decides for those that follow it.
+        whole->id = u->fragment_id;
+        if (!u->later_fragment) return take_udp(ctx, u, whole, take_local);
+        return bpf_map_lookup_elem(&esp_fragments, whole) ? take(ctx, esplane_taken_esp)
+                                                          : pass(esplane_passed_fragment);
     }
     return take_local ? take(ctx, esplane_taken_local) : pass(esplane_passed_local);
 }
@@ -123,14 +138,16 @@ static __always_inline int take_for_machine(struct xdp_md* ctx, const struct upp
 static __always_inline int ingress_ipv4(struct xdp_md* ctx, __u32 offset, int group_frame,
                                         int take_local) {
     struct iphdr ip;
-    struct upper u;
+    struct upper u = {};
     if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof ip) || !upper_of_ipv4(&ip, offset, &u))
         return take(ctx, esplane_taken_transit);
     if ((ip.daddr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || ip.daddr == 0xffffffff)
         return pass(esplane_passed_group);
 
-    const struct esplane_address to = {{0, 0, bpf_htonl(0xffff), ip.daddr}};
-    if (bpf_map_lookup_elem(&local_addresses, &to)) return take_for_machine(ctx, &u, take_local);
+    struct esplane_fragments whole = {
+        {{0, 0, bpf_htonl(0xffff), ip.saddr}}, {{0, 0, bpf_htonl(0xffff), ip.daddr}}, 0};
+    if (bpf_map_lookup_elem(&local_addresses, &whole.destination))
+        return take_for_machine(ctx, &u, &whole, take_local);
     // Broadcast of a subnet; the kernel forwards no frame that was not sent to it alone.
     return group_frame ? pass(esplane_passed_group) : take(ctx, esplane_taken_transit);
 }
@@ -142,15 +159,16 @@ static __always_inline int ingress_ipv6(struct xdp_md* ctx, __u32 offset, int gr
         return take(ctx, esplane_taken_transit);
     if (ip.daddr.in6_u.u6_addr8[0] == 0xff) return pass(esplane_passed_group);
 
-    struct upper u = {ip.nexthdr, offset + sizeof ip, 0};
+    struct upper u = {ip.nexthdr, offset + sizeof ip, 0, 0, 0};
     __u8 type = 0;
     if (ip.nexthdr == IPPROTO_ICMPV6 && ip.hop_limit == 255 &&
         !bpf_xdp_load_bytes(ctx, u.offset, &type, sizeof type) && is_neighbour_discovery(type))
         return pass(esplane_passed_nd);
 
-    struct esplane_address to;
-    __builtin_memcpy(&to, &ip.daddr, sizeof to);
-    if (!bpf_map_lookup_elem(&local_addresses, &to))
+    struct esplane_fragments whole = {};
+    __builtin_memcpy(&whole.source, &ip.saddr, sizeof whole.source);
+    __builtin_memcpy(&whole.destination, &ip.daddr, sizeof whole.destination);
+    if (!bpf_map_lookup_elem(&local_addresses, &whole.destination))
         return group_frame ? pass(esplane_passed_group) : take(ctx, esplane_taken_transit);
 
     for (int i = 0; i < max_extension_headers && is_extension_header(u.protocol); ++i) {
@@ -158,7 +176,7 @@ static __always_inline int ingress_ipv6(struct xdp_md* ctx, __u32 offset, int gr
         if (bpf_xdp_load_bytes(ctx, u.offset, &e, sizeof e)) return take(ctx, esplane_taken_local);
         skip_extension_header(&u, &e);
     }
-    return take_for_machine(ctx, &u, take_local);
+    return take_for_machine(ctx, &u, &whole, take_local);
 }
 
 /// Looks behind VLAN tags.  False where the frame ends in them.

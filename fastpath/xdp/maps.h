@@ -13,7 +13,7 @@ enum esplane_ingress_counter {
     esplane_passed_group,         ///< multicast and broadcast
     esplane_passed_nd,            ///< neighbour discovery
     esplane_passed_ike,           ///< UDP 500 and 4500
-    esplane_passed_fragment,      ///< later fragments of UDP
+    esplane_passed_fragment,      ///< later fragments of UDP that is no ESP
     esplane_passed_local,         ///< other traffic for the machine
     esplane_passed_punted,        ///< handed up by the port itself (generic mode only)
     esplane_taken_esp,            ///< ESP for the machine, also in UDP
@@ -38,6 +38,12 @@ enum esplane_egress_counter {
 /// An address of the machine; IPv4 as ::ffff:a.b.c.d.
 struct esplane_address {
     __u32 word[4];
+};
+
+/// Of ESP in UDP whose first fragment came: later ones name no port.
+struct esplane_fragments {
+    struct esplane_address source, destination;
+    __u32 id;
 };
 
 /// The one entry of `ingress_config`.

@@ -40,6 +40,8 @@ struct upper {
     __u8 protocol;
     __u32 offset;       ///< from the start of the frame
     int later_fragment; ///< not the first: there is no upper-layer header
+    int fragment;       ///< the first or a later one
+    __be32 fragment_id;
 };
 
 /// False where the header is malformed.
@@ -48,6 +50,8 @@ static __always_inline int upper_of_ipv4(const struct iphdr* ip, __u32 offset, s
     u->protocol = ip->protocol;
     u->offset = offset + ip->ihl * 4u;
     u->later_fragment = (ip->frag_off & bpf_htons(0x1fff)) != 0;
+    u->fragment = (ip->frag_off & bpf_htons(0x3fff)) != 0;
+    u->fragment_id = ip->id;
     return 1;
 }
 
@@ -56,6 +60,7 @@ struct extension_header {
     __u8 next;
     __u8 length; ///< in 8 bytes, not counting the first 8; reserved in a fragment header
     __be16 fragment;
+    __be32 fragment_id;
 };
 
 static __always_inline int is_extension_header(__u8 protocol) {
@@ -71,6 +76,8 @@ static __always_inline void skip_extension_header(struct upper* u,
     if (u->protocol == IPPROTO_FRAGMENT) {
         u->offset += 8;
         u->later_fragment = (e->fragment & bpf_htons(0xfff8)) != 0;
+        u->fragment = (e->fragment & bpf_htons(0xfff9)) != 0;
+        u->fragment_id = e->fragment_id;
     } else {
         u->offset += (e->length + 1u) * 8;
     }

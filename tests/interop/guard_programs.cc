@@ -56,6 +56,16 @@ TEST_F(GuardPrograms, IkeAndKeepalivesArePassed) {
     EXPECT_EQ(ingress({.fragment = 100}), esplane_passed_fragment);
 }
 
+TEST_F(GuardPrograms, LaterFragmentsGoWhereTheFirstOfTheirPacketWent) {
+    constexpr std::uint16_t more = 0x2000, later = 100;
+    const auto esp = udp(4500, 4500, bytes(64, 1)), ike = udp(4500, 4500, bytes(64, 0));
+    EXPECT_EQ(ingress({.from = "10.9.9.1", .payload = ike, .fragment = more}), esplane_passed_ike);
+    EXPECT_EQ(ingress({.from = "10.9.9.1", .fragment = later}), esplane_passed_fragment);
+    EXPECT_EQ(ingress({.from = "10.9.9.2", .payload = esp, .fragment = more}), taken);
+    EXPECT_EQ(ingress({.from = "10.9.9.2", .fragment = later}), taken);
+    EXPECT_EQ(ingress({.from = "10.9.9.3", .fragment = later}), esplane_passed_fragment);
+}
+
 TEST_F(GuardPrograms, AnEncapsulationPortThatIsGoneIsNoLongerTaken) {
     ASSERT_TRUE(guard_->set_encap_ports({}));
     EXPECT_EQ(ingress({.payload = udp(4500, 4500, bytes(64, 1))}), esplane_passed_ike);
