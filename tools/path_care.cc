@@ -62,8 +62,9 @@ void path_care::tend(std::uint64_t now_ns) {
 
 /// The device keeps the last one where no SA is left: the next one will cost about the same.
 void path_care::set_device_mtu() {
+    if (machine_.empty()) return;
     const auto smallest = limits_.smallest_mtu();
-    if (!smallest || machine_.empty()) return;
+    if (!smallest) return;
     const std::uint32_t mtu =
         std::clamp(*smallest, smallest_device_mtu, fastpath::host_port::largest_mtu);
     if (std::exchange(device_mtu_, mtu) == mtu) return;

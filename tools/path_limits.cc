@@ -21,20 +21,24 @@ std::optional<std::uint32_t> smaller(std::optional<std::uint32_t> a,
 } // namespace
 
 void path_limits::on_event(const ipsec::event& e) {
-    const auto forget_sa = [this](const ipsec::sa_id& id) { sas_.erase(id); };
-    const auto forget_policy = [this](std::uint32_t index) { policies_.erase(index); };
     std::visit(overloaded{
                    [&](const ipsec::sa_added& a) { take(a.what); },
                    [&](const ipsec::sa_updated& u) { take(u.what); },
-                   [&](const ipsec::sa_deleted& d) { forget_sa(d.what.id); },
-                   [&](const ipsec::sa_flushed&) { sas_.clear(); },
+                   [&](const ipsec::sa_deleted& d) { forget(d.what.id); },
+                   [&](const ipsec::sa_flushed&) {
+                       sas_.clear();
+                       costs_.clear();
+                   },
                    [&](const ipsec::sa_expired& x) {
-                       if (x.hard) forget_sa(x.what.id);
+                       if (x.hard) forget(x.what.id);
                    },
                    [&](const ipsec::policy_added& a) { take(a.what); },
                    [&](const ipsec::policy_updated& u) { take(u.what); },
                    [&](const ipsec::policy_deleted& d) { forget_policy(d.what.index); },
-                   [&](const ipsec::policy_flushed&) { policies_.clear(); },
+                   [&](const ipsec::policy_flushed&) {
+                       policies_.clear();
+                       wanted_.clear();
+                   },
                    [&](const ipsec::policy_expired& x) {
                        if (x.hard) forget_policy(x.what.index);
                    },
@@ -54,16 +58,38 @@ auto path_limits::endpoint_of(const ipsec::policy& p) -> std::optional<endpoint>
 
 void path_limits::take(const ipsec::sa& s) {
     if (s.state != ipsec::sa_state::valid) return;
-    sas_[s.id] = {s.source, s.reqid, ipsec::overhead_of(s)};
-    if (const auto known = limit_of(s.id.destination)) around_.limit_sa(s.id, known);
+    forget(s.id);
+    const known_sa known{s.source, s.reqid, ipsec::overhead_of(s)};
+    sas_.emplace(s.id, known);
+    ++costs_[{s.id.destination, s.reqid}][known.costs];
+    if (const auto limited = limit_of(s.id.destination)) around_.limit_sa(s.id, limited);
+}
+
+void path_limits::forget(const ipsec::sa_id& id) {
+    const auto found = sas_.find(id);
+    if (found == sas_.end()) return;
+    const auto costs = costs_.find({id.destination, found->second.reqid});
+    const auto users = costs->second.find(found->second.costs);
+    if (--users->second == 0) costs->second.erase(users);
+    if (costs->second.empty()) costs_.erase(costs);
+    sas_.erase(found);
 }
 
 void path_limits::take(const ipsec::policy& p) {
     if (p.dir != ipsec::policy_direction::out || p.if_id != 0) return;
-    if (const auto e = endpoint_of(p))
-        policies_[p.index] = *e;
-    else
-        policies_.erase(p.index);
+    forget_policy(p.index);
+    const auto e = endpoint_of(p);
+    if (!e) return;
+    policies_.emplace(p.index, *e);
+    ++wanted_[*e];
+}
+
+void path_limits::forget_policy(std::uint32_t index) {
+    const auto found = policies_.find(index);
+    if (found == policies_.end()) return;
+    const auto users = wanted_.find(found->second);
+    if (--users->second == 0) wanted_.erase(users);
+    policies_.erase(found);
 }
 
 void path_limits::heard(const ipsec::sa_id& id, const ipsec::address& source, std::uint32_t mtu,
@@ -124,13 +150,12 @@ std::uint32_t path_limits::path_to(const ipsec::address& peer) const {
 }
 
 std::optional<std::uint32_t> path_limits::smallest_mtu(const endpoint& e) const {
-    const std::uint32_t path = path_to(e.peer);
     std::optional<std::uint32_t> smallest;
+    const auto costs = costs_.find(e);
+    const std::uint32_t path = costs != costs_.end() ? path_to(e.peer) : 0;
     if (path == 0) return smallest;
-    for (auto s = sas_.lower_bound({.destination = e.peer, .spi = {}, .protocol = 0});
-         s != sas_.end() && s->first.destination == e.peer; ++s)
-        if (s->second.reqid == e.reqid)
-            smallest = smaller(smallest, s->second.costs.largest_inner(path));
+    for (const auto& [one, count] : costs->second)
+        smallest = smaller(smallest, one.largest_inner(path));
     return smallest;
 }
 
@@ -141,7 +166,7 @@ std::uint32_t path_limits::mtu_for(const ipsec::policy& p) const {
 
 std::optional<std::uint32_t> path_limits::smallest_mtu() const {
     std::optional<std::uint32_t> smallest;
-    for (const auto& [index, e] : policies_)
+    for (const auto& [e, count] : wanted_)
         smallest = smaller(smallest, smallest_mtu(e));
     return smallest;
 }

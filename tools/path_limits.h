@@ -82,6 +82,8 @@ class path_limits final : public ipsec::listener {
     [[nodiscard]] static std::optional<endpoint> endpoint_of(const ipsec::policy& p);
     void take(const ipsec::sa& s);
     void take(const ipsec::policy& p);
+    void forget(const ipsec::sa_id& id);
+    void forget_policy(std::uint32_t index);
     void set(const ipsec::address& peer, std::uint32_t mtu, std::uint64_t now_ns);
     void tell_sas(const ipsec::address& peer) const;
     [[nodiscard]] std::optional<std::uint32_t> limit_of(const ipsec::address& peer) const;
@@ -89,8 +91,10 @@ class path_limits final : public ipsec::listener {
     [[nodiscard]] std::optional<std::uint32_t> smallest_mtu(const endpoint& e) const;
 
     path_surroundings around_;
-    std::map<ipsec::sa_id, known_sa> sas_;       ///< by peer first
+    std::map<ipsec::sa_id, known_sa> sas_;                          ///< by peer first
+    std::map<endpoint, std::map<ipsec::overhead, unsigned>> costs_; ///< of SAs, and how many
     std::map<std::uint32_t, endpoint> policies_; ///< `out`, of no interface; by index
+    std::map<endpoint, unsigned> wanted_;        ///< by how many of them
     std::map<ipsec::address, limit> limits_;
     bool changed_ = false;
 };

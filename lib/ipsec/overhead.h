@@ -6,6 +6,7 @@
 //   transport   [ IP ][ UDP? ][ SPI, seq ][ IV ][ what was behind IP ][ pad, len, nh ][ ICV ]
 #pragma once
 
+#include <compare>
 #include <cstdint>
 
 #include "lib/ipsec/sa.h"
@@ -18,6 +19,8 @@ struct overhead {
     std::uint32_t block = 4;  ///< text is padded to a multiple of it: a power of 2
     /// Bytes at a packet's front that are not text: its own IP header in transport mode, else 0.
     std::uint32_t in_front = 0;
+
+    friend auto operator<=>(const overhead&, const overhead&) = default;
 
     /// The largest packet that becomes one of at most `mtu` bytes; 0: none does.
     [[nodiscard]] constexpr std::uint32_t largest_inner(std::uint32_t mtu) const noexcept {
