@@ -94,8 +94,11 @@ void path_limits::forget_policy(std::uint32_t index) {
 
 void path_limits::heard(const ipsec::sa_id& id, const ipsec::address& source, std::uint32_t mtu,
                         std::uint64_t now_ns) {
-    const auto found = sas_.find(id);
-    if (found != sas_.end() && found->second.source == source) set(id.destination, mtu, now_ns);
+    const auto found = sas_.lower_bound({id.destination, id.spi, id.protocol}); // of any mark
+    if (found == sas_.end() || found->first.destination != id.destination ||
+        found->first.spi != id.spi || found->second.source != source)
+        return;
+    set(id.destination, mtu, now_ns);
 }
 
 void path_limits::learnt(const ipsec::address& peer, std::uint32_t mtu, std::uint64_t now_ns) {
