@@ -121,7 +121,7 @@ result<std::string> uml_guest::find_kernel() {
 }
 
 uml_guest::uml_guest(const std::string& kernel, scratch_directory& scratch, unsigned links,
-                     const std::string& script) {
+                     const std::string& script, const std::vector<std::string>& devices) {
     for (unsigned i = 0; i < links; ++i) {
         auto [here, there] = make_link();
         links_.push_back(std::move(here));
@@ -131,12 +131,12 @@ uml_guest::uml_guest(const std::string& kernel, scratch_directory& scratch, unsi
     std::filesystem::create_directories(directory + "/lib");
     std::filesystem::create_directory_symlink("/usr/lib/uml/modules", directory + "/lib/modules");
     scratch.write("modprobe", modprobe_text(directory), 0755);
-    start(kernel, scratch, scratch.write("init", init_text(directory, script), 0755));
+    start(kernel, scratch, scratch.write("init", init_text(directory, script), 0755), devices);
     guest_links_.clear();
 }
 
 void uml_guest::start(const std::string& kernel, scratch_directory& scratch,
-                      const std::string& init) {
+                      const std::string& init, const std::vector<std::string>& devices) {
     auto [input, to_guest] = make_pipe();
     auto [from_guest, output] = make_pipe();
     std::vector<std::string> words = {kernel,
@@ -161,6 +161,9 @@ void uml_guest::start(const std::string& kernel, scratch_directory& scratch,
         words.push_back("vec" + std::to_string(i) + ":transport=fd,fd=" + std::to_string(fd) +
                         ",gro=0");
     }
+    for (std::size_t i = 0; i < devices.size(); ++i)
+        words.push_back("vec" + std::to_string(guest_links_.size() + i) +
+                        ":transport=raw,ifname=" + devices[i] + ",depth=128,gro=1");
     std::vector<char*> arguments;
     for (std::string& word : words)
         arguments.push_back(word.data());

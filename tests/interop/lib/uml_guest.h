@@ -5,6 +5,7 @@
 //
 //   this process --- socketpair --- vec0 of the guest
 //                --- socketpair --- vec1 ...
+//   a device --- AF_PACKET ------ the next vec of the guest
 //                --- pipes -------- console
 //
 // Frames on a socketpair are whole Ethernet frames, one a datagram.  The guest ends with this
@@ -63,9 +64,12 @@ class uml_guest {
     /// /run are mounted, modules load and links vec0, vec1, ... exist; when the script ends the
     /// guest does.
     ///
-    /// scratch   outlives the guest.  Throws std::runtime_error.
+    /// scratch   outlives the guest
+    /// devices   of this process's namespace: what comes in by them is the guest's, as vecs after
+    ///           those of the links; takes CAP_NET_RAW
+    /// Throws std::runtime_error.
     uml_guest(const std::string& kernel, scratch_directory& scratch, unsigned links,
-              const std::string& script);
+              const std::string& script, const std::vector<std::string>& devices = {});
     ~uml_guest();
     uml_guest(const uml_guest&) = delete;
     uml_guest& operator=(const uml_guest&) = delete;
@@ -80,7 +84,8 @@ class uml_guest {
     void tell(const std::string& line);
 
   private:
-    void start(const std::string& kernel, scratch_directory& scratch, const std::string& init);
+    void start(const std::string& kernel, scratch_directory& scratch, const std::string& init,
+               const std::vector<std::string>& devices);
 
     std::vector<owned_fd> links_;
     std::vector<owned_fd> guest_links_; ///< until the guest has them
