@@ -390,6 +390,18 @@ void strip(packet& p, std::uint32_t l2) noexcept {
     return p.protocol == wire::proto_esp || is_esp_in_udp(p, shared);
 }
 
+/// Of a fragment; the first one names the port.
+bool may_be_esp(packet& p, const tables& shared) noexcept {
+    if ((p.flags & packet_flag::for_machine) == 0) return false;
+    if (p.protocol == wire::proto_esp) return true;
+    const bool later =
+        p.family == family::ipv4
+            ? (p.ipv4().fragment.host() & wire::ipv4_offset_mask) != 0
+            : (wire::load<wire::be16>(p.data + p.l4_offset - 6).host() & 0xfff8) != 0;
+    return p.protocol == wire::proto_udp &&
+           (later || (read_ports(p) == drop_reason::none && is_esp_in_udp(p, shared)));
+}
+
 /// Where parse() puts packets.
 struct sorted {
     packet_list& esp;
@@ -417,10 +429,7 @@ struct sorted {
 
     /// A fragment of ESP may be the one that makes its packet whole.
     [[gnu::cold, gnu::noinline]] void refuse(stage& s, packet& p, drop_reason why) const noexcept {
-        const bool joins = why == drop_reason::fragment && s.fragments != nullptr &&
-                           (p.flags & packet_flag::for_machine) != 0 &&
-                           (p.protocol == wire::proto_esp || p.protocol == wire::proto_udp);
-        if (!joins) {
+        if (why != drop_reason::fragment || s.fragments == nullptr || !may_be_esp(p, s.shared)) {
             s.drop(p, why);
             return;
         }
