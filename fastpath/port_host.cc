@@ -18,6 +18,9 @@ namespace {
 
 /// Asking costs a system call: while nothing comes, every so many loops is often enough.
 constexpr unsigned loops_between = 3;
+/// Packets from which on a burst ends with a super-packet: the next one is a burst by itself, and so
+/// stays one message on the way and one super-packet at the far end.
+constexpr std::size_t large = 16;
 /// An offload header, the longest IP packet, and a byte by which a longer one is known.
 constexpr std::size_t read_bytes = sizeof(offload_header) + 65535 + 40 + 1;
 
@@ -113,9 +116,11 @@ std::size_t host_port::receive(unsigned lane, std::span<packet> into) noexcept {
     if (l.skipped != 0 && ++l.skipped <= loops_between) return 0;
     std::size_t n = 0, reads = 0;
     std::uint64_t bytes = 0;
+    bool cutting = !l.cutting.done();
     while (n < into.size()) {
         if (!l.holds()) {
-            if (reads++ == into.size() || !fetch(l)) break;
+            if ((cutting && n >= large) || reads++ == into.size() || !fetch(l)) break;
+            cutting = !l.cutting.done();
             continue;
         }
         if (!pool_.allocate(into[n], largest_mtu)) {

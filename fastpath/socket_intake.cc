@@ -170,6 +170,11 @@ void socket_intake::set_length(std::uint8_t* header, net_way way, std::uint32_t 
                     wire::be16(static_cast<std::uint16_t>(behind_ip)));
 }
 
+/// Of the message at_.
+std::size_t socket_intake::segments_left() const noexcept {
+    return rest_.empty() ? 0 : (rest_.size() + segment_ - 1) / segment_;
+}
+
 std::span<const std::uint8_t> socket_intake::next_segment() noexcept {
     const auto segment = rest_.first(std::min<std::size_t>(segment_, rest_.size()));
     rest_ = rest_.subspan(segment.size());
@@ -233,7 +238,10 @@ std::size_t socket_intake::cut(std::span<packet> into, buffer_pool& pool) noexce
     std::size_t n = 0;
     std::uint64_t bytes = 0;
     while (n < into.size() && !empty()) {
-        if (!opened_) open_message();
+        if (!opened_) {
+            open_message();
+            if (n != 0 && n + segments_left() > into.size()) break; // messages stay whole
+        }
         if (rest_.empty()) {
             ++at_;
             opened_ = false;

@@ -62,7 +62,8 @@ class socket_intake {
     /// Takes messages from a socket.  Only when empty().
     void fill(net_way way, int fd) noexcept;
     /// Cuts what waits into frames.  Returns how many; less than there is room for where nothing
-    /// waits any more or the pool is empty.
+    /// waits any more, the pool is empty, or the next message has more than there is room for: what
+    /// came together is worked on, and merged again, together.
     [[nodiscard]] std::size_t cut(std::span<packet> into, buffer_pool& pool) noexcept;
 
     [[nodiscard]] const counts& counted() const noexcept { return counted_; }
@@ -87,6 +88,7 @@ class socket_intake {
     static void set_length(std::uint8_t* header, net_way way, std::uint32_t length) noexcept;
     [[nodiscard]] bool is_esp(std::span<const std::uint8_t> payload) noexcept;
     void return_ike(std::span<const std::uint8_t> payload) noexcept;
+    [[nodiscard]] std::size_t segments_left() const noexcept;
     [[nodiscard]] std::span<const std::uint8_t> next_segment() noexcept;
 
     std::uint16_t port_;

@@ -237,17 +237,24 @@ class SocketPort : public testing::TestWithParam<way_of_test> {
     /// What the port gives, in calls for `room` frames.
     std::vector<bytes> receive(std::size_t room = max_burst, unsigned lane = 0) {
         std::vector<bytes> all;
-        std::vector<packet> into(room);
         pollfd p{port_->descriptors(lane)[0], POLLIN, 0};
         while (::poll(&p, 1, 50) == 1 || !all.empty()) {
-            const std::size_t n = port_->receive(lane, into);
-            for (packet& one : std::span(into).first(n)) {
-                EXPECT_EQ(one.headroom, buffer_pool::headroom);
-                all.emplace_back(one.data, one.data + one.length);
-                packet* const back = &one;
-                one.owner->release({&back, 1});
-            }
-            if (n == 0 && ::poll(&p, 1, 0) == 0) break;
+            const std::vector<bytes> some = receive_once(room, lane);
+            all.insert(all.end(), some.begin(), some.end());
+            if (some.empty() && ::poll(&p, 1, 0) == 0) break;
+        }
+        return all;
+    }
+    /// One burst of it.
+    std::vector<bytes> receive_once(std::size_t room, unsigned lane = 0) {
+        std::vector<bytes> all;
+        std::vector<packet> into(room);
+        const std::size_t n = port_->receive(lane, into);
+        for (packet& one : std::span(into).first(n)) {
+            EXPECT_EQ(one.headroom, buffer_pool::headroom);
+            all.emplace_back(one.data, one.data + one.length);
+            packet* const back = &one;
+            one.owner->release({&back, 1});
         }
         return all;
     }
@@ -480,6 +487,20 @@ TEST_P(SocketPort, WhatDoesNotFitTheBurstComesWithTheNext) {
     ASSERT_EQ(got.size(), 51);
     for (std::uint32_t i = 0; i < got.size(); ++i)
         EXPECT_EQ(payload_of(got[i], ip_header() + 8), esp(1, i, 100)) << i;
+}
+
+TEST_P(SocketPort, AMessageIsNotDividedBetweenBursts) {
+    open();
+    bytes super;
+    for (std::uint32_t i = 0; i < 10; ++i) {
+        const bytes one = esp(1, i, 100);
+        super.insert(super.end(), one.begin(), one.end());
+    }
+    for (int i = 0; i < 3; ++i)
+        peer_sends(super, 100);
+    EXPECT_EQ(receive_once(25).size(), supers() ? 20u : 25u);
+    EXPECT_EQ(receive_once(7).size(), supers() ? 7u : 5u); // one that is longer than a burst is
+    EXPECT_EQ(receive_once(7).size(), supers() ? 3u : 0u);
 }
 
 TEST_P(SocketPort, RawEspArrives) {

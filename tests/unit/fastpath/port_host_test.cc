@@ -120,6 +120,18 @@ TEST_F(HostPort, ASuperPacketIsCutAndWhatABurstDoesNotHoldComesNext) {
     EXPECT_EQ(pool->free_frames(), pool->count());
 }
 
+TEST_F(HostPort, ABurstEndsWithALargeSuperPacketButNotWithASmallOne) {
+    machine m(*pool);
+    m.sends(cut_into(1000), super_packet(20000));
+    m.sends(cut_into(1000), super_packet(3000));
+    m.sends({}, make_packet({.number = 1}));
+    m.sends(cut_into(1000), super_packet(20000));
+    m.sends({}, make_packet({.number = 2}));
+    EXPECT_EQ(receive(m, 64, 1).size(), 20u);
+    EXPECT_EQ(receive(m, 64, 1).size(), 24u);
+    EXPECT_EQ(receive(m, 64, 1).size(), 1u);
+}
+
 TEST_F(HostPort, AChecksumThatWasLeftToTheDeviceIsCompleted) {
     machine m(*pool);
     const bytes right = make_packet({.length = 777});
