@@ -23,6 +23,10 @@
 
 namespace esplane::fastpath {
 
+/// idle_loops of a worker that serves the machine itself: it shares CPUs with the applications
+/// whose packets it waits for, and each loop is a few system calls.
+inline constexpr std::uint32_t idle_loops_on_host = 32;
+
 struct worker_options {
     unsigned index = 0;             ///< its lane of all ports; below max_lanes
     int cpu = -1;                   ///< to pin to; -1 = leave it to the scheduler

@@ -220,9 +220,12 @@ result<void> daemon::guard_devices() {
 
 result<void> daemon::make_engine() {
     std::vector<fastpath::worker_options> workers(options_.workers);
+    const bool on_host = std::ranges::any_of(
+        devices_->ports(), [](const fastpath::port* p) { return p->of_machine(); });
     for (std::size_t i = 0; i < workers.size(); ++i) {
         if (!options_.cpus.empty()) workers[i].cpu = static_cast<int>(options_.cpus[i]);
         workers[i].wake_control = wake_.get();
+        if (on_host) workers[i].idle_loops = fastpath::idle_loops_on_host;
         if (options_.always_poll) workers[i].idle_loops = ~0u;
         workers[i].punts = options_.punts.shared_by(options_.workers);
     }
