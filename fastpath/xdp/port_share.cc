@@ -89,9 +89,13 @@ divider find_left(const bpf_prog_info& ours, const esplane_share_config& wanted)
 }
 
 result<divider> load(const esplane_share_config& wanted) {
+    silence_bpf_libraries();
     const std::unique_ptr<share_bpf, void (*)(share_bpf*)> bpf(share_bpf::open_and_load(),
                                                                share_bpf::destroy);
-    if (!bpf) return fail_errno("loading the BPF program (takes CAP_BPF and CAP_NET_ADMIN)");
+    if (!bpf && errno == EPERM)
+        return fail(EPERM, "sharing the port with an IKE daemon takes CAP_BPF and CAP_NET_ADMIN: "
+                           "run esplaned as root");
+    if (!bpf) return fail_errno("loading the BPF program that shares the port");
     const int program = bpf_program__fd(bpf->progs.esplane_share);
     bpf_prog_info info{};
     std::uint32_t length = sizeof info;
