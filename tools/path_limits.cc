@@ -28,6 +28,7 @@ void path_limits::on_event(const ipsec::event& e) {
                    [&](const ipsec::sa_flushed&) {
                        sas_.clear();
                        costs_.clear();
+                       changed_ = true;
                    },
                    [&](const ipsec::sa_expired& x) {
                        if (x.hard) forget(x.what.id);
@@ -37,7 +38,8 @@ void path_limits::on_event(const ipsec::event& e) {
                    [&](const ipsec::policy_deleted& d) { forget_policy(d.what.index); },
                    [&](const ipsec::policy_flushed&) {
                        policies_.clear();
-                       wanted_.clear();
+                       needs_.clear();
+                       changed_ = true;
                    },
                    [&](const ipsec::policy_expired& x) {
                        if (x.hard) forget_policy(x.what.index);
@@ -45,7 +47,6 @@ void path_limits::on_event(const ipsec::event& e) {
                    [](const auto&) {},
                },
                e);
-    changed_ = true;
 }
 
 /// In transport mode the packet names the peer, and with it the selector where that is one host.
@@ -62,6 +63,7 @@ void path_limits::take(const ipsec::sa& s) {
     const known_sa known{s.source, s.reqid, ipsec::overhead_of(s)};
     sas_.emplace(s.id, known);
     ++costs_[{s.id.destination, s.reqid}][known.costs];
+    changed_ = true;
     if (const auto limited = limit_of(s.id.destination)) around_.limit_sa(s.id, limited);
 }
 
@@ -73,22 +75,25 @@ void path_limits::forget(const ipsec::sa_id& id) {
     if (--users->second == 0) costs->second.erase(users);
     if (costs->second.empty()) costs_.erase(costs);
     sas_.erase(found);
+    changed_ = true;
 }
 
 void path_limits::take(const ipsec::policy& p) {
-    if (p.dir != ipsec::policy_direction::out || p.if_id != 0) return;
+    if (p.dir != ipsec::policy_direction::out) return;
     forget_policy(p.index);
     const auto e = endpoint_of(p);
     if (!e) return;
-    policies_.emplace(p.index, *e);
-    ++wanted_[*e];
+    const need n{*e, p.if_id != 0};
+    policies_.emplace(p.index, n);
+    ++needs_[n].policies;
+    changed_ = true;
 }
 
 void path_limits::forget_policy(std::uint32_t index) {
     const auto found = policies_.find(index);
     if (found == policies_.end()) return;
-    const auto users = wanted_.find(found->second);
-    if (--users->second == 0) wanted_.erase(users);
+    const auto users = needs_.find(found->second);
+    if (--users->second.policies == 0) needs_.erase(users);
     policies_.erase(found);
 }
 
@@ -135,7 +140,13 @@ bool path_limits::tend(std::uint64_t now_ns) {
         tell_sas(peer);
         changed_ = true;
     }
-    return std::exchange(changed_, false);
+    if (!std::exchange(changed_, false)) return false;
+    bool other = false;
+    for (auto& [n, who] : needs_) {
+        const auto mtu = smallest_mtu(n.of);
+        other |= std::exchange(who.mtu, mtu) != mtu;
+    }
+    return other;
 }
 
 std::optional<std::uint32_t> path_limits::limit_of(const ipsec::address& peer) const {
@@ -169,8 +180,8 @@ std::uint32_t path_limits::mtu_for(const ipsec::policy& p) const {
 
 std::optional<std::uint32_t> path_limits::smallest_mtu() const {
     std::optional<std::uint32_t> smallest;
-    for (const auto& [e, count] : wanted_)
-        smallest = smaller(smallest, smallest_mtu(e));
+    for (const auto& [n, who] : needs_)
+        if (!n.by_interface) smallest = smaller(smallest, smallest_mtu(n.of));
     return smallest;
 }
 

@@ -53,7 +53,8 @@ class path_limits final : public ipsec::listener {
     /// Links or routes are others.
     void network_changed() noexcept { changed_ = true; }
 
-    /// Forgets what is too old.  Returns whether what follows may be other than at the last call.
+    /// Forgets what is too old.  Returns whether the MTU of an `out` policy is another than at the
+    /// last call.
     [[nodiscard]] bool tend(std::uint64_t now_ns);
 
     /// The largest packet that goes through the SAs which a policy's template takes; 0: there are
@@ -68,6 +69,16 @@ class path_limits final : public ipsec::listener {
         ipsec::address peer;
         std::uint32_t reqid = 0;
         friend auto operator<=>(const endpoint&, const endpoint&) = default;
+    };
+    /// What an `out` policy needs.
+    struct need {
+        endpoint of;
+        bool by_interface = false; ///< not by the machine's port
+        friend auto operator<=>(const need&, const need&) = default;
+    };
+    struct user {
+        unsigned policies = 0;
+        std::optional<std::uint32_t> mtu; ///< as last told
     };
     struct known_sa {
         ipsec::address source;
@@ -93,8 +104,8 @@ class path_limits final : public ipsec::listener {
     path_surroundings around_;
     std::map<ipsec::sa_id, known_sa> sas_;                          ///< by peer first
     std::map<endpoint, std::map<ipsec::overhead, unsigned>> costs_; ///< of SAs, and how many
-    std::map<std::uint32_t, endpoint> policies_; ///< `out`, of no interface; by index
-    std::map<endpoint, unsigned> wanted_;        ///< by how many of them
+    std::map<std::uint32_t, need> policies_;                        ///< `out`, by index
+    std::map<need, user> needs_;
     std::map<ipsec::address, limit> limits_;
     bool changed_ = false;
 };

@@ -89,6 +89,7 @@ TEST_F(PathLimits, GoNoLowerThanEveryLinkTakes) {
 
 TEST_F(PathLimits, DoNotGrowUntilTheyAreForgotten) {
     const ipsec::policy p = policy_to(peer, 9);
+    add(p);
     add(sa_to(peer, 1));
     limits.learnt(peer, 1300, 0);
     limits.learnt(peer, 1400, 5 * second);
@@ -100,6 +101,20 @@ TEST_F(PathLimits, DoNotGrowUntilTheyAreForgotten) {
     EXPECT_TRUE(limits.tend(600 * second));
     EXPECT_EQ(limits.mtu_for(p), 1446u);
     EXPECT_EQ(told.at(sa_to(peer, 1).id), std::nullopt);
+}
+
+TEST_F(PathLimits, TellOfAnotherMtuAlone) {
+    add(policy_to(peer, 9));
+    EXPECT_FALSE(limits.tend(0)) << "no SA, no MTU";
+    add(sa_to(peer, 1));
+    EXPECT_TRUE(limits.tend(0));
+    add(sa_to(peer, 2)); // as after a rekey
+    limits.on_event(ipsec::sa_deleted{sa_to(peer, 1), {}});
+    limits.network_changed();
+    EXPECT_FALSE(limits.tend(0));
+    route = 1400;
+    limits.network_changed();
+    EXPECT_TRUE(limits.tend(0));
 }
 
 TEST_F(PathLimits, AreTakenOverByTheSaThatFollows) {
