@@ -54,6 +54,7 @@ charon_start() {
 declare -A CHARON_PID
 charon_launch() {
     local directory=$SANDBOX/charon-$1
+    rm -f "$directory/vici" # of an earlier one
     STRONGSWAN_CONF=$directory/strongswan.conf \
         ip netns exec "$1" unshare --mount sh -c '
             mount -t tmpfs tmpfs /run

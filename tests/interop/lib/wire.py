@@ -11,7 +11,8 @@ repeated_ivs  with --fresh-ivs: packets whose 8 bytes behind the ESP header were
 leaks         frames that show an address of a host outside ESP: in the outer header of any packet,
               and anywhere in a frame that is neither ESP nor IKE (ARP, ICMP that quotes, ...)
 
-With --only-esp every IP packet is a leak that is neither ESP nor IKE nor neighbour discovery.
+With --only-esp every IP packet is a leak that is none of ESP, IKE, an ICMP error about one of them,
+and neighbour discovery; IKE may go between any addresses then.
 --allow PORT...: UDP from or to these ports is none, and there has to be some.
 
 With --expect FILE (`esplane sa --json` of one or both gateways, any number of files) the exit
@@ -28,7 +29,8 @@ import sys
 HOSTS = [ipaddress.ip_address(a) for a in ("10.1.0.10", "10.2.0.10", "fd01::10", "fd02::10")]
 PLAIN_NETS = [ipaddress.ip_network(n)
               for n in ("10.1.0.0/24", "10.2.0.0/24", "fd01::/64", "fd02::/64")]
-UDP, FRAGMENT, ESP, ICMP6 = 17, 44, 50, 58
+ICMP, UDP, FRAGMENT, ESP, ICMP6 = 1, 17, 44, 50, 58
+ERRORS = {ICMP: (3, 5, 11, 12), ICMP6: (1, 2, 3, 4)}
 DISCOVERY = range(130, 144)  # ICMPv6: listeners, routers, neighbours
 IKE_PORT, IKE_NAT_PORT = 500, 4500
 
@@ -47,21 +49,26 @@ def frames(file):
 
 
 def parse(frame):
-    """Returns (source, destination, protocol, payload) of the IP packet, or None.
+    """As parse_ip() of the IP packet in a frame; None if there is none."""
+    return parse_ip(frame[14:]) if frame[12:14] in (b"\x08\x00", b"\x86\xdd") else None
+
+
+def parse_ip(packet):
+    """Returns (source, destination, protocol, payload) of the packet, or None.
 
     The payload of a fragment other than the first is None.
     """
-    kind = frame[12:14]
-    if kind == b"\x08\x00" and len(frame) >= 34:
-        first = int.from_bytes(frame[20:22], "big") & 0x1fff == 0
-        payload = frame[14 + (frame[14] & 15) * 4:]
-        return frame[26:30], frame[30:34], frame[23], payload if first else None
-    if kind == b"\x86\xdd" and len(frame) >= 54:
-        protocol, payload = frame[20], frame[54:]
+    version = packet[0] >> 4 if packet else 0
+    if version == 4 and len(packet) >= 20:
+        first = int.from_bytes(packet[6:8], "big") & 0x1fff == 0
+        payload = packet[(packet[0] & 15) * 4:]
+        return packet[12:16], packet[16:20], packet[9], payload if first else None
+    if version == 6 and len(packet) >= 40:
+        protocol, payload = packet[6], packet[40:]
         if protocol == FRAGMENT and len(payload) >= 8:
             first = int.from_bytes(payload[2:4], "big") >> 3 == 0
             protocol, payload = payload[0], payload[8:] if first else None
-        return frame[22:38], frame[38:54], protocol, payload
+        return packet[8:24], packet[24:40], protocol, payload
     return None
 
 
@@ -73,6 +80,10 @@ def classify(protocol, payload, allowed):
         return "esp", payload
     if protocol == ICMP6 and payload and payload[0] in DISCOVERY:
         return "discovery", None
+    if protocol in ERRORS and payload and payload[0] in ERRORS[protocol]:
+        quoted = parse_ip(payload[8:])
+        about = classify(*quoted[2:], allowed)[0] if quoted else None
+        return "error" if about in ("esp", "ike", "fragment") else None, None
     if protocol != UDP or len(payload) < 8:
         return None, None
     ports = struct.unpack(">HH", payload[:4])
@@ -125,6 +136,7 @@ class Survey:
             self.note(esp)
         elif kind == "ike":
             self.result["ike"] += 1
+            return self.between_hosts(source, destination) and not self.arguments.only_esp
         elif shows_host(frame) and kind != "fragment":
             return True
         return self.between_hosts(source, destination) or (kind is None and self.arguments.only_esp)
@@ -170,7 +182,7 @@ def verdict(result, arguments):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     options.add_argument("capture")
-    options.add_argument("--expect", nargs="+", default=[])
+    options.add_argument("--expect", nargs="+", action="extend", default=[])
     options.add_argument("--clear", action="store_true")
     options.add_argument("--only-esp", action="store_true")
     options.add_argument("--fresh-ivs", action="store_true")
