@@ -6,7 +6,7 @@
     inbound    scapy encrypts -> ESP -> esplane pcap -> capture   == what was encrypted, one hop on
 
 Inbound, forged, cut, replayed and reordered packets are among them: exactly the right ones come
-out, and the counters say why for each of the others.
+out, and the counters say why for each of the others.  Fragments of ESP are scapy's, too.
 
 usage: scapy_esp.py ESPLANE
 """
@@ -19,8 +19,8 @@ from collections import Counter
 
 import scapy_offline as offline
 from scapy.config import conf
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import IP, TCP, UDP, fragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.packet import Raw
 
@@ -254,6 +254,34 @@ def check_inbound(lab, tunnel):
            counted['sent'] + counted['dropped'] + counted['punted'])
 
 
+def in_pieces(tunnel, wire, number):
+    """A packet on the wire, fragmented by scapy."""
+    whole = offline.parse_ip(wire)
+    if tunnel.outer == 4:
+        whole.id = number
+        del whole.chksum
+        return [bytes(p) for p in fragment(IP(bytes(whole)), fragsize=600)]
+    header = IPv6(src=whole.src, dst=whole.dst)
+    parts = header / IPv6ExtHdrFragment(nh=whole.nh, id=number) / Raw(wire[40:])
+    return [bytes(p) for p in fragment6(parts, 1280)]
+
+
+def check_fragments(lab, tunnel):
+    """All there, in order, backwards and among each other; one never complete."""
+    long = offline.rebuilt(tunnel.ip() / TCP(sport=80, dport=50000) / Raw(bytes(1380)))
+    pieces = [in_pieces(tunnel, around(tunnel, seal(tunnel, long, tunnel.sequence + n)), n)
+              for n in (1, 2, 3, 4, 5)]
+    sent = pieces[0] + pieces[1][::-1] + [p for pair in zip(*pieces[2:4]) for p in pair]
+    sent += pieces[4][:-1]
+    out, counted, drops = lab.run(tunnel, 'inbound', sent)
+    expect('packets that came out', out, [offline.hopped(long)] * 4)
+    expect('packets put together', counted['reassembled'], 4)
+    expect('fragments that wait', counted['held'], len(pieces[4]) - 1)
+    expect('drops', drops, {})
+    expect('accounts', counted['received'],
+           counted['sent'] + counted['absorbed'] + counted['held'])
+
+
 def through(packets, tunnel):
     """What came out of the tunnel, in order, and then the rest, in any."""
     inside = tunnel.host(1), tunnel.host(2)
@@ -282,7 +310,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix='esplane-scapy-') as directory:
         lab = offline.Offline(sys.argv[1], directory)
         for tunnel in tunnels():
-            for check in (check_outbound, check_inbound):
+            for check in (check_outbound, check_inbound, check_fragments):
                 checked += 1
                 try:
                     check(lab, tunnel)
