@@ -182,7 +182,7 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     in->has_selector = narrows(s.sel);
     in->selector = s.sel;
     in->encapsulated = s.encap.has_value();
-    in->transport = s.run_mode == ipsec::mode::transport;
+    in->run_mode = s.run_mode;
     in->key = r.key;
     in->keys = &r.key->get();
     in->window = ipsec::replay_window(s.replay_window);
@@ -214,8 +214,8 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
     out->flags = s.flags;
     out->layout = layout_of(s.algs.run);
     out->outer_family = s.id.destination.fam;
-    out->transport = s.run_mode == ipsec::mode::transport;
-    out->selector = out->transport ? selector_between(s) : s.sel;
+    out->run_mode = s.run_mode;
+    out->selector = s.run_mode == ipsec::mode::transport ? selector_between(s) : s.sel;
     out->inner_family = out->selector.fam;
     out->has_selector = narrows(out->selector);
     out->encapsulated = s.encap.has_value();
@@ -277,7 +277,6 @@ void user_backend::delete_sa(const ipsec::sa_id& id) {
     const auto peers = sas_by_endpoint_.find(r->where());
     std::erase(peers->second, r.get());
     if (peers->second.empty()) sas_by_endpoint_.erase(peers);
-    if (r->in) shared_.inbound().erase(r->in.get());
     count_transport(*r, -1);
     if (r->out) shared_.outbound().remove(*r->out);
     gather(*r);
@@ -307,6 +306,7 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
         if (first != 0 && (into.current.use_time == 0 || first < into.current.use_time))
             into.current.use_time = first;
     };
+    if (r->in) shared_.inbound().erase(r->in.get());
     if (r.in) {
         add(r.in->account, r.in->limits);
         into.replay.received = r.in->window.highest();

@@ -8,6 +8,7 @@
 #include "fastpath/next_hop.h"
 #include "fastpath/outbound.h"
 #include "fastpath/parse.h"
+#include "fastpath/port.h"
 #include "fastpath/stage.h"
 
 namespace esplane::fastpath {
@@ -69,13 +70,13 @@ flow_key<v6_words> key_of_v6(const packet& p) noexcept {
 }
 
 /// xfrm_state_ok: the SA a packet came out of against what the policy asks for.  Whom a packet in
-/// transport mode comes from its own header says, which the policy's selector has been held against.
+/// transport mode comes from its own header says, which the policy's selector has been held
+/// against.
 bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
-    return t.id.protocol == wire::proto_esp &&
-           (t.run_mode == ipsec::mode::transport) == sa.transport &&
+    return t.id.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
            (t.id.spi == wire::be32() || t.id.spi == sa.spi) &&
            (t.reqid == 0 || t.reqid == sa.reqid) &&
-           (sa.transport || t.source == sa.source || t.source.is_any());
+           (t.source == sa.source || t.source.is_any() || sa.run_mode == ipsec::mode::transport);
 }
 
 /// The policy for a flow, marked as used.
@@ -92,10 +93,9 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
     return found;
 }
 
-/// `in` and `fwd`: xfrm_policy_check.
 /// What is as good as in clear where no policy asks for more: secpath_has_nontransport.
 [[gnu::always_inline]] inline bool came_by_no_tunnel(const packet& p) noexcept {
-    return p.inbound_sa == nullptr || p.inbound_sa->transport;
+    return p.inbound_sa == nullptr || p.inbound_sa->run_mode == ipsec::mode::transport;
 }
 
 [[gnu::always_inline]] inline drop_reason admit_inbound(const packet& p,
@@ -108,7 +108,7 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
     if (p.inbound_sa != nullptr && satisfies(*p.inbound_sa, policy->required))
         return drop_reason::none;
     return policy->optional && came_by_no_tunnel(p) ? drop_reason::none
-                                                          : drop_reason::policy_template;
+                                                    : drop_reason::policy_template;
 }
 
 [[gnu::always_inline]] inline bool carries(const sa_out& sa, const packet& p) noexcept {
@@ -127,6 +127,7 @@ const sa_group* peer_of(const lookup_table<peer_group>& peers, const packet& p) 
 }
 
 [[gnu::noinline]] sa_out* choose_other(const sa_group& group, const packet& p) noexcept {
+/// `in` and `fwd`: xfrm_policy_check.
     const sa_group* const of = group.peers == nullptr ? &group : peer_of(*group.peers, p);
     if (of == nullptr) return nullptr;
     sa_out* const* one = of->all.load(std::memory_order_acquire);
@@ -224,10 +225,6 @@ template <std::size_t Words>
 }
 
 template <std::size_t Words>
-    if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
-        to.bypass.push(p);
-        return;
-    }
 void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
     if ((p.flags & packet_flag::own) == 0 && !admit_key(s, p, key)) return;
     if ((p.flags & packet_flag::for_machine) != 0)
@@ -244,12 +241,12 @@ std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noe
         ipsec::address a;
         a.bytes.fill(0xff);
         return a;
+    if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
+        to.bypass.push(p);
+        return;
+    }
     }();
     const auto mask = key_of_parts<Words>(
-std::uint32_t hash_of_peer(const std::uint8_t* address, family f) noexcept {
-    return hash_of_spi(wire::be32(), address, f);
-}
-
         masked(ones, s.source_prefix).bytes.data(), masked(ones, s.destination_prefix).bytes.data(),
         upper_word(s.source_port_mask, s.destination_port_mask, s.protocol != 0 ? 0xff : 0));
     const auto key = key_of_parts<Words>(s.source.bytes.data(), s.destination.bytes.data(),
@@ -266,6 +263,10 @@ template <std::size_t Words>
 const policy_entry* policy_table<Words>::find(const flow_key<Words>& flow) const noexcept {
     const policy_entry* best = nullptr;
     for (const searched& one : *ordered_.load(std::memory_order_acquire)) {
+std::uint32_t hash_of_peer(const std::uint8_t* address, family f) noexcept {
+    return hash_of_spi(wire::be32(), address, f);
+}
+
         if (best != nullptr && best->rank <= one.best) break;
         const flow_key<Words> key = flow & one.mask;
         const entry* found =

@@ -139,6 +139,13 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
     wire::store(iv, wire::be64(sa.nonce++));
 }
 
+/// What a burst gives the engine, and what remains to be done then.
+struct esp_work {
+    std::span<crypto::job> jobs;
+    unsigned count = 0;
+    packet_list unsummed{}; ///< need a UDP checksum once they are encrypted
+};
+
 /// Puts padding, pad length and next header behind the text, and makes room for the ICV.
 [[gnu::always_inline]] inline void write_trailer(packet& p, const sa_out& sa, std::uint32_t trailer,
                                                  std::uint8_t next) noexcept {
@@ -161,7 +168,7 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
 /// text   bytes of it, trailer included
 [[gnu::always_inline]] inline crypto::job finish_esp(stage& s, packet& p, sa_out& sa,
                                                      std::uint64_t sequence, std::uint8_t* iv,
-                                                     std::uint32_t text) noexcept {
+                                                     std::uint32_t text, esp_work& w) noexcept {
     std::uint8_t* const esp = iv - sizeof(wire::esp_header);
     wire::store(esp + offsetof(wire::esp_header, sequence),
                 wire::be32(static_cast<std::uint32_t>(sequence)));
@@ -173,6 +180,7 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
         auto* udp = reinterpret_cast<wire::udp_header*>(esp - sizeof(wire::udp_header));
         udp->length.set(static_cast<std::uint16_t>(
             p.length - static_cast<std::uint32_t>(reinterpret_cast<std::uint8_t*>(udp) - p.data)));
+        if (sa.outer_family == family::ipv6) w.unsummed.push(p);
     }
     crypto::job j;
     j.keys = sa.keys;
@@ -184,7 +192,7 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
 }
 
 /// Builds the packet around its inner one; returns the work for the engine.
-crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
+crypto::job encapsulate(stage& s, packet& p, sa_out& sa, esp_work& w) noexcept {
     const std::uint32_t inner_length = p.length;
     const bool inner_df =
         (p.flags & (packet_flag::dont_fragment | packet_flag::split)) == packet_flag::dont_fragment;
@@ -196,7 +204,7 @@ crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
     p.pull(-(sa.header_length + sa.layout.iv_length));
     std::uint8_t* const iv = p.data + sa.header_length;
     std::memcpy(iv - sa_out::template_size, sa.header.data(), sa_out::template_size);
-    const crypto::job j = finish_esp(s, p, sa, sequence, iv, inner_length + trailer);
+    const crypto::job j = finish_esp(s, p, sa, sequence, iv, inner_length + trailer, w);
     if (sa.outer_family == family::ipv4)
         write_outer_v4(p, inner_df, sa);
     else
@@ -205,7 +213,8 @@ crypto::job encapsulate(stage& s, packet& p, sa_out& sa) noexcept {
 }
 
 /// Transport mode: opens a gap behind the packet's own header and puts ESP there.
-crypto::job insert_esp(stage& s, packet& p, sa_out& sa, const ip_front& front) noexcept {
+crypto::job insert_esp(stage& s, packet& p, sa_out& sa, const ip_front& front,
+                       esp_work& w) noexcept {
     const std::uint32_t upper = p.length - front.length;
     const std::uint32_t trailer = trailer_length(sa, upper);
     write_trailer(p, sa, trailer, p.data[front.next_at]);
@@ -217,32 +226,28 @@ crypto::job insert_esp(stage& s, packet& p, sa_out& sa, const ip_front& front) n
     std::memcpy(iv - sa.header_length, sa.header.end() - sa.header_length, sa.header_length);
     rewrite_front(p, front, sa.encapsulated ? wire::proto_udp : wire::proto_esp);
     p.l4_offset = static_cast<std::uint16_t>(front.length);
-    return finish_esp(s, p, sa, sequence, iv, upper + trailer);
+    return finish_esp(s, p, sa, sequence, iv, upper + trailer, w);
 }
 
-/// What happens to one packet before the engine has it; none: `work` is the engine's.
+/// What happens to one packet before the engine has it.  Anything but none: it is to be dropped.
 [[gnu::always_inline]] inline drop_reason
-build_tunnel(stage& s, packet& p, sa_out& sa, const adjacency& route, crypto::job& work) noexcept {
+build_tunnel(stage& s, packet& p, sa_out& sa, const adjacency& route, esp_work& w) noexcept {
     if (const drop_reason why = check(s, p, sa, route, 0); why != drop_reason::none) return why;
     charge(s, sa.account, p.length);
-    work = encapsulate(s, p, sa);
+    w.jobs[w.count++] = encapsulate(s, p, sa, w);
     return drop_reason::none;
 }
 
 /// As the kernel, it counts the bytes behind the IP header.
 [[gnu::noinline]] drop_reason build_transport(stage& s, packet& p, sa_out& sa,
-                                              const adjacency& route, crypto::job& work) noexcept {
+                                              const adjacency& route, esp_work& w) noexcept {
     if ((p.flags & packet_flag::fragment) != 0) return drop_reason::transport_fragment;
     const ip_front front = front_before_esp(p);
     if (const drop_reason why = check(s, p, sa, route, front.length); why != drop_reason::none)
         return why;
     charge(s, sa.account, p.length - front.length);
-    work = insert_esp(s, p, sa, front);
+    w.jobs[w.count++] = insert_esp(s, p, sa, front, w);
     return drop_reason::none;
-}
-
-bool wants_udp_checksum(const sa_out& sa) noexcept {
-    return sa.encapsulated && sa.outer_family == family::ipv6;
 }
 
 } // namespace
@@ -250,7 +255,7 @@ bool wants_udp_checksum(const sa_out& sa) noexcept {
 std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept {
     const std::uint32_t ip =
         sa.outer_family == family::ipv4 ? sizeof(wire::ipv4_header) : sizeof(wire::ipv6_header);
-    return largest_packet(sa, mtu, sa.transport ? ip : 0);
+    return largest_packet(sa, mtu, sa.run_mode == ipsec::mode::transport ? ip : 0);
 }
 
 std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
@@ -277,29 +282,28 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         __builtin_prefetch(item.sa->header.data());
         __builtin_prefetch(item.sa->keys);
     }
-    std::span<crypto::job> jobs = s.scratch.jobs;
-    packet_list unsummed;
-    unsigned count = 0;
+    esp_work w{s.scratch.jobs};
     for (const protect_item& item : items) {
         packet& p = *item.p;
         sa_out& sa = *item.sa;
         const adjacency& route = outer_route(s, p, sa);
-        const drop_reason why = sa.transport ? build_transport(s, p, sa, route, jobs[count])
-                                             : build_tunnel(s, p, sa, route, jobs[count]);
+        drop_reason why;
+        if (sa.run_mode == ipsec::mode::tunnel) [[likely]]
+            why = build_tunnel(s, p, sa, route, w);
+        else
+            why = build_transport(s, p, sa, route, w);
         if (why != drop_reason::none) {
             s.drop(p, why);
             continue;
         }
-        ++count;
-        if (wants_udp_checksum(sa)) unsummed.push(p);
         p.next = &route;
         if ((p.flags & packet_flag::split) != 0) [[unlikely]]
             p.split_at = static_cast<std::uint16_t>(std::min(path_of(sa, route), 0xffffu));
         out.push(p);
     }
-    s.crypto.encrypt(jobs.first(count));
-    s.counters.encrypted.add(count);
-    for (packet* p : unsummed)
+    s.crypto.encrypt(w.jobs.first(w.count));
+    s.counters.encrypted.add(w.count);
+    for (packet* p : w.unsummed)
         write_udp_checksum(*p);
 }
 

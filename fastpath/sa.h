@@ -61,13 +61,13 @@ struct alignas(64) sa_in {
     sa_owner owner;
     /// Of the interface whose traffic comes out of it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};
-    bool transport = false; ///< not a tunnel: the packet keeps its own IP header
     const crypto::key::schedule* keys = nullptr;
     /// Where its packets are decrypted by all workers; nullptr: by the owner alone.
     std::atomic<spread_in*> spread{nullptr};
 
     // Line 1: per packet.
     alignas(64) sa_account account;
+    ipsec::mode run_mode = ipsec::mode::tunnel;
     ipsec::replay_window window{0};
 
     // Seldom, or by the policy check.
@@ -104,7 +104,6 @@ struct alignas(64) sa_out {
     sa_owner owner;
 
     /// What every packet starts with, at the end of the line: one copy of fixed size puts it
-    bool transport = false; ///< no outer header: the packet's own comes first
     /// before the IV.
     alignas(64) std::array<std::uint8_t, template_size> header{};
     alignas(64) sa_account account;
@@ -119,6 +118,7 @@ struct alignas(64) sa_out {
     std::atomic<spread_out*> spread{nullptr};
 
     sa_limits limits;
+    ipsec::mode run_mode = ipsec::mode::tunnel; ///< transport: `header` has no IP header
     ipsec::selector selector;
     ipsec::sa_id id;
     std::shared_ptr<nonce_space> nonce_owner;
