@@ -57,7 +57,8 @@ figure_rows measure_tcp() {
     if (!seen.is_object()) return all_missing({"tcp_1", "tcp_4", "raw_tcp_1"});
     const char* speeds = "%.0f Mbit/s, kernel-libipsec %.0f";
     return {times(seen, "tcp_1", speeds, 1, 15), times(seen, "tcp_4", speeds, 1, 15),
-            times(seen, "raw_tcp_1", speeds, 1, 5)};
+            times(seen, "raw_tcp_1", "AF_XDP: %.0f Mbit/s, kernel-libipsec in UDP %.0f", 1, 5),
+            times(seen, "raw_sockets_tcp_1", speeds, 1, 0)};
 }
 
 figure_rows measure_udp() {

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the two pairs of hosts that bench/host_bed has set up, in turns; prints a line of JSON.
+"""Measures the pairs of hosts that bench/host_bed has set up, in turns; prints a line of JSON.
 
     host_measure.py tcp|udp|blast|round-trip ESPLANE_PID... LIBIPSEC_PID...
 
@@ -57,7 +57,8 @@ def tcp(pair, path, streams, seconds=4):
 
 def measure_tcp(_):
     cases = (("tcp_1", "udp", 1, PAIRS), ("tcp_4", "udp", 4, PAIRS),
-             ("raw_tcp_1", "raw", 1, {"esplane": "e"}))
+             ("raw_tcp_1", "raw", 1, {"esplane": "x"}),
+             ("raw_sockets_tcp_1", "raw", 1, {"esplane": "e"}))
     seen = {}
     for _ in range(ROUNDS):
         for name, path, streams, pairs in cases:
@@ -65,7 +66,8 @@ def measure_tcp(_):
                 speed = tcp(pair, path, streams)
                 note(f"{name} {system}: {speed:.0f} Mbit/s")
                 seen.setdefault(name, {}).setdefault(system, []).append(speed)
-    seen["raw_tcp_1"]["libipsec"] = seen["tcp_1"]["libipsec"]
+    for raw in ("raw_tcp_1", "raw_sockets_tcp_1"):  # Debian's kernel-libipsec does UDP alone
+        seen[raw]["libipsec"] = seen["tcp_1"]["libipsec"]
     return medians(seen)
 
 

@@ -24,10 +24,11 @@ pair_up() {
     ip -n "$1"2 addr add 192.0.2.2/24 dev eth0
 }
 
-# host_esplane_start NODE: esplane for what the host itself sends.
+# host_esplane_start NODE [PORT]: esplane for what the host itself sends; ESP leaves by PORT, which
+# is sockets by default.
 host_esplane_start() {
     # shellcheck disable=SC2034  # gateway.sh reads it
-    ESPLANED_PORTS[$1]="--port host=tun:ipsec0,role=host --port net=socket:4500,role=secure"
+    ESPLANED_PORTS[$1]="--port host=tun:ipsec0,role=host --port net=${2:-socket:4500},role=secure"
     esplaned_start "$1"
 }
 
