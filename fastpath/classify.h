@@ -69,7 +69,7 @@ struct policy_entry {
     std::uint64_t rank = 0;
     ipsec::policy_action action = ipsec::policy_action::allow;
     bool protects = false;
-    bool check_optional = false;     ///< inbound: "level use"
+    bool optional = false;           ///< "level use": in clear where no SA is
     const sa_group* group = nullptr; ///< outbound, where it protects
     counter use_time;                ///< CLOCK_REALTIME seconds of the last packet
 

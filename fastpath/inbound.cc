@@ -198,7 +198,11 @@ struct clear_text {
     // Control may have copied the window just before this number was in it.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if (sa.owner.who() == sa_owner::moved) return drop_reason::sa_moved;
-    const drop_reason why = sa.transport ? take_out_esp(s, c) : take_inner(s, c);
+    drop_reason why;
+    if (sa.run_mode == ipsec::mode::tunnel) [[likely]]
+        why = take_inner(s, c);
+    else
+        why = take_out_esp(s, c);
     if (why != drop_reason::none) return why;
     if (sa.has_selector && !sa.selector.matches(flow_of(*c.p))) return drop_reason::sa_selector;
     return drop_reason::none;

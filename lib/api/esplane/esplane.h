@@ -179,7 +179,7 @@ enum esplane_sa_flag {
 };
 enum esplane_sa_extra_flag { ESPLANE_SA_DONT_ENCAP_DSCP = 1, ESPLANE_SA_OSEQ_MAY_WRAP = 2 };
 
-/* An SA: ESP in tunnel mode.  Fields marked "out" are written by esplane_sa_get() and
+/* An SA: ESP, in tunnel or transport mode.  Fields marked "out" are written by esplane_sa_get() and
  * esplane_sa_next() and not read when adding. */
 struct esplane_sa {
     size_t size;
