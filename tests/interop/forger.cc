@@ -254,7 +254,7 @@ void flood(sender& s, std::uint64_t rate, std::uint64_t duration) {
     for (std::uint64_t t = start; t - start < duration; t = now_ns()) {
         if (t >= due) {
             s.send(batch);
-            due = std::max(due + pause, t - std::min(t, 4 * pause));
+            due = std::max(due + pause, t - std::min(t, 16 * pause));
         } else {
             const timespec nap{0, 50'000};
             ::nanosleep(&nap, nullptr);
