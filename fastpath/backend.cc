@@ -188,6 +188,10 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     in->window = ipsec::replay_window(s.replay_window);
     in->window.restore(s.replay.received, s.replay.bitmap);
     in->source = s.source;
+    if (s.encap) in->peer_port.store(s.encap->source_port.network(), std::memory_order_relaxed);
+    in->mark = s.id.mark;
+    in->mapping_threshold = s.mapping_threshold;
+    write_marks(*in, s);
     in->reqid = s.reqid;
     in->if_id.store(s.if_id, std::memory_order_relaxed);
     in->account.packets.set(s.current.packets);
@@ -196,6 +200,24 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     in->limits.use_time.set(s.current.use_time);
     write_limits(in->limits, in->account, s.limits);
     return in;
+}
+
+/// ESP arrives with no mark that we see: what comes out of an inbound SA with one is taken for
+/// marked, as if netfilter had marked its ESP.
+void user_backend::write_marks(sa_in& in, const ipsec::sa& s) const {
+    in.inner_mark.store(s.output_mark.put_on(s.id.mark.value & s.id.mark.mask),
+                        std::memory_order_relaxed);
+}
+
+void user_backend::write_marks(sa_out& out, const ipsec::sa& s) const {
+    constexpr std::uint64_t has_one = std::uint64_t{1} << 32;
+    out.output_mark.store(s.output_mark.given() ? has_one | s.output_mark.put_on(esp_mark_) : 0,
+                          std::memory_order_relaxed);
+}
+
+void user_backend::write_marks(const sa_record& r) const {
+    if (r.in) write_marks(*r.in, r.described);
+    if (r.out) write_marks(*r.out, r.described);
 }
 
 std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
@@ -221,6 +243,8 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
     out->encapsulated = s.encap.has_value();
     out->dont_copy_dscp = (s.extra_flags & ipsec::sa_extra_flag::dont_encap_dscp) != 0;
     out->id = s.id;
+    write_marks(*out, s);
+    out->path_mtu.store(r.path_mtu, std::memory_order_relaxed);
     out->if_id.store(s.if_id, std::memory_order_relaxed);
     out->account.last_used.set(s.last_used);
     out->limits.use_time.set(s.current.use_time);
@@ -241,6 +265,8 @@ result<void> user_backend::update_sa(const ipsec::sa& s) {
     r.described.limits = s.limits;
     r.described.dying = s.dying;
     r.described.if_id = s.if_id;
+    r.described.output_mark = s.output_mark;
+    write_marks(r);
     if (r.in) r.in->if_id.store(s.if_id, std::memory_order_relaxed);
     if (r.out) r.out->if_id.store(s.if_id, std::memory_order_relaxed);
     if (tell_again && r.in) write_limits(r.in->limits, r.in->account, s.limits);
@@ -262,6 +288,8 @@ result<void> user_backend::change_encap(sa_record& r, const ipsec::sa& s) {
     const bool rests = shared_.graveyard().reclaim();
     if (rests) r.described.encap = s.encap;
     if (rests && r.out) (void)write_template(r.out->header, r.described);
+    if (rests && r.in)
+        r.in->peer_port.store(s.encap->source_port.network(), std::memory_order_relaxed);
     if (r.out) shared_.outbound().replace(*r.out);
     r.described.dir = s.dir;
     count_encap(r, 1);
@@ -278,6 +306,7 @@ void user_backend::delete_sa(const ipsec::sa_id& id) {
     std::erase(peers->second, r.get());
     if (peers->second.empty()) sas_by_endpoint_.erase(peers);
     count_transport(*r, -1);
+    if (r->in) shared_.inbound().erase(r->in.get());
     if (r->out) shared_.outbound().remove(*r->out);
     gather(*r);
     resolve_all(r->where());
@@ -306,7 +335,6 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
         if (first != 0 && (into.current.use_time == 0 || first < into.current.use_time))
             into.current.use_time = first;
     };
-    if (r->in) shared_.inbound().erase(r->in.get());
     if (r.in) {
         add(r.in->account, r.in->limits);
         into.replay.received = r.in->window.highest();
@@ -322,6 +350,17 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
         }
     }
     return true;
+}
+
+void user_backend::set_path_mtu(const ipsec::sa_id& id, std::uint32_t mtu) {
+    const auto found = sas_.find(id);
+    if (found == sas_.end()) return;
+    sa_record& r = *found->second;
+    r.path_mtu = mtu;
+    if (r.out) r.out->path_mtu.store(mtu, std::memory_order_relaxed);
+    if (!r.spread_out_now) return;
+    for (const auto& share : r.spread_out_now->shares)
+        share->path_mtu.store(mtu, std::memory_order_relaxed);
 }
 
 std::size_t user_backend::take_from(unsigned worker) {
@@ -517,7 +556,14 @@ void user_backend::deliver(const worker_event& e) {
     case worker_event_kind::sa_hard_limit:
         listener_->on_lifetime(e.id, true);
         break;
+    case worker_event_kind::sa_wanted:
+        if (is_wanted(e.policy, e.flow)) listener_->on_sa_wanted(e.policy, e.flow);
+        break;
+    case worker_event_kind::sa_mapping:
+        listener_->on_mapping(e.id, e.source, e.port);
+        break;
     case worker_event_kind::neighbour_wanted:
+    case worker_event_kind::path_limit:
         break; // not about an SA: whoever polls the ring knows
     }
 }

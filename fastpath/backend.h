@@ -41,6 +41,10 @@ class user_backend final : public control::backend {
     [[nodiscard]] result<void> update_policy(const ipsec::policy& p) override;
     void delete_policy(const ipsec::policy& p) override;
     bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) override;
+    void await_sas(std::uint32_t seconds) override;
+    /// The mark that what leaves by the machine's sockets has, where its SA says nothing else.
+    /// Before the first SA.
+    void set_esp_mark(std::uint32_t mark) noexcept { esp_mark_ = mark; }
     void begin_batch() override { in_batch_ = true; }
     void end_batch() override;
 
@@ -61,6 +65,10 @@ class user_backend final : public control::backend {
     /// Errors: ESRCH; EBUSY near a limit in packets or bytes; EALREADY where it is spread, or
     /// before its first packet; ENOSPC beyond 64 SAs.
     [[nodiscard]] result<void> spread_sa(const ipsec::sa_id& id, unsigned workers);
+    /// What is known of the path of an SA's ESP; no_path_limit: what its route says.  Ignored where
+    /// there is no such SA.
+    void set_path_mtu(const ipsec::sa_id& id, std::uint32_t mtu);
+
     /// About ten times a second: SAs that come near a limit are gathered, what is over is freed.
     void tend_spread();
 
@@ -72,18 +80,21 @@ class user_backend final : public control::backend {
   private:
     struct sa_record;
     struct group_record;
+    struct peer_record;
     struct policy_record;
     struct endpoint {
         ipsec::address destination;
         std::uint32_t reqid = 0;
         friend auto operator<=>(const endpoint&, const endpoint&) = default;
-    struct peer_record;
     };
 
     [[nodiscard]] std::unique_ptr<sa_in> make_in(const sa_record& r) const;
     [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r) const;
     [[nodiscard]] result<void> check_memory() const;
     [[nodiscard]] result<void> change_encap(sa_record& r, const ipsec::sa& s);
+    void write_marks(const sa_record& r) const;
+    void write_marks(sa_in& in, const ipsec::sa& s) const;
+    void write_marks(sa_out& out, const ipsec::sa& s) const;
     void replace_in(sa_record& r);
     void replace_out(sa_record& r);
     [[nodiscard]] std::unique_ptr<sa_out> make_share(const sa_record& r) const;
@@ -92,15 +103,16 @@ class user_backend final : public control::backend {
     void unspread(sa_record& r);
     void resolve(group_record& g);
     void resolve_all(const endpoint& e);
-    [[nodiscard]] group_record* acquire_group(const ipsec::template_& t, std::uint32_t if_id);
-    void release_group(group_record* g);
-    [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
-    void publish(policy_record& p, bool on);
-    void retire(std::unique_ptr<policy_record> p);
     void resolve_peer(group_record& g, const ipsec::address& destination);
     void resolve_peers(group_record& g);
     peer_record& add_peer(group_record& g, const ipsec::address& destination);
     void count_transport(const sa_record& r, int by);
+    [[nodiscard]] group_record* acquire_group(const ipsec::template_& t, const policy_scope& scope);
+    void release_group(group_record* g);
+    [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
+    void publish(policy_record& p, bool on);
+    [[nodiscard]] bool is_wanted(std::uint32_t policy, const ipsec::flow& f) const;
+    void retire(std::unique_ptr<policy_record> p);
     void count_encap(const sa_record& r, int by);
     void settle();
 
@@ -111,14 +123,15 @@ class user_backend final : public control::backend {
     control::backend_listener* listener_ = nullptr;
     std::function<void()> encap_changed_;
     bool in_batch_ = false;
+    std::uint32_t esp_mark_ = 0;
     std::uint64_t serial_ = 0;
     std::map<ipsec::sa_id, std::unique_ptr<sa_record>> sas_;
     std::map<endpoint, std::vector<sa_record*>> sas_by_endpoint_;
     std::map<endpoint, std::vector<std::unique_ptr<group_record>>> groups_;
     std::unordered_map<std::uint32_t, std::unique_ptr<policy_record>> policies_;
+    /// Reqid and destination of SAs in transport mode, and how many have them.
+    std::map<std::pair<std::uint32_t, ipsec::address>, int> transport_ends_;
     std::map<wire::be16, int> encap_users_;
 };
 
 } // namespace esplane::fastpath
-    /// Reqid and destination of SAs in transport mode, and how many have them.
-    std::map<std::pair<std::uint32_t, ipsec::address>, int> transport_ends_;

@@ -40,7 +40,7 @@ auto user_backend::add_peer(group_record& g, const ipsec::address& destination) 
     p->group.wanted = g.wanted;
     p->group.wanted.id.destination = destination;
     p->group.wanted.source = {};
-    p->group.if_id = g.if_id;
+    p->group.scope = g.scope;
     p->entry = {hash_of_peer(destination.bytes.data(), destination.fam), destination,
                 &p->group.run};
     resolve(p->group); // before it can be found
@@ -95,17 +95,19 @@ void user_backend::resolve(group_record& g) {
     if (all == g.all) return;
     g.run.best.store(all.front(), std::memory_order_release);
     g.run.all.store(all.data(), std::memory_order_release);
+    shared_.note_sa_change();
     g.all.swap(all);
     shared_.graveyard().add([old = std::move(all)] {});
 }
 
-auto user_backend::acquire_group(const ipsec::template_& t, std::uint32_t if_id) -> group_record* {
+auto user_backend::acquire_group(const ipsec::template_& t, const policy_scope& scope)
+    -> group_record* {
     auto made = std::make_unique<group_record>();
     made->wanted = t;
-    made->if_id = if_id;
+    made->scope = scope;
     auto& there = groups_[made->where()];
     for (const auto& g : there) {
-        if (!(g->wanted == t) || g->if_id != if_id) continue;
+        if (!(g->wanted == t) || !(g->scope == scope)) continue;
         ++g->users;
         return g.get();
     }
@@ -132,19 +134,20 @@ void user_backend::release_group(group_record* g) {
 auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
     auto r = std::make_unique<policy_record>();
     r->dir = p.dir;
-    r->if_id = p.if_id;
+    r->scope = {p.if_id, p.mark};
     r->selector = p.sel;
     if (p.sel.fam == family::ipv6) r->entry.emplace<keyed_policy<v6_words>>();
     policy_entry& e = r->run();
     e.rank = std::uint64_t{p.priority} << 32 | static_cast<std::uint32_t>(p.position);
     e.action = p.action;
+    e.index = p.index;
     e.protects = p.protects();
     e.use_time.set(p.current.use_time);
     if (!e.protects) return r;
     e.required = p.templates.front();
     e.optional = e.required.optional;
     if (p.dir == ipsec::policy_direction::out) {
-        r->group = acquire_group(e.required, p.if_id);
+        r->group = acquire_group(e.required, r->scope);
         e.group = &r->group->run;
     }
     return r;
@@ -153,10 +156,33 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
 void user_backend::publish(policy_record& p, bool on) {
     std::visit(
         [&](auto& entry) {
-            on ? shared_.insert(&entry, p.dir, p.if_id, p.selector)
-               : shared_.erase(&entry, p.dir, p.if_id, p.selector);
+            on ? shared_.insert(&entry, p.dir, p.scope, p.selector)
+               : shared_.erase(&entry, p.dir, p.scope, p.selector);
         },
         p.entry);
+    if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();
+}
+
+void user_backend::await_sas(std::uint32_t seconds) {
+    shared_.await_sas(seconds * std::uint64_t{1'000'000'000});
+    shared_.note_sa_change();
+}
+
+/// Whether what a worker missed is missing still: an SA may have come since it said so.
+bool user_backend::is_wanted(std::uint32_t policy, const ipsec::flow& f) const {
+    const auto found = policies_.find(policy);
+    if (found == policies_.end() || found->second->group == nullptr) return false;
+    const group_record* g = found->second->group;
+    if (g->is_transport()) {
+        const auto peer = g->by_destination.find(f.destination);
+        if (peer == g->by_destination.end()) return true;
+        g = &peer->second->group;
+    }
+    return std::none_of(g->all.begin(), g->all.end(), [&](const sa_out* sa) {
+        return sa != nullptr &&
+               (sa->inner_family == family::unspecified || sa->inner_family == f.source.fam) &&
+               (!sa->has_selector || sa->selector.matches(f));
+    });
 }
 
 void user_backend::retire(std::unique_ptr<policy_record> p) {

@@ -23,6 +23,7 @@ struct user_backend::sa_record {
     std::shared_ptr<nonce_space> nonces;
     std::unique_ptr<sa_in> in;
     std::unique_ptr<sa_out> out;
+    std::uint32_t path_mtu = no_path_limit;
 
     /// What was taken from a worker, until that one cannot see it any more.
     template <typename Sa>
@@ -75,11 +76,10 @@ struct user_backend::sa_record {
 struct user_backend::group_record {
     sa_group run;
     ipsec::template_ wanted;
-    std::uint32_t if_id = 0;  ///< the policy's
+    policy_scope scope;       ///< the policy's
     std::vector<sa_out*> all; ///< what run.all points to; ends with nullptr
     unsigned users = 0;
 
-    /// xfrm_state_find: which SAs a template takes.
     /// Of a template in transport mode: its SAs to each destination, a group of their own.
     std::unique_ptr<lookup_table<peer_group>> peers; ///< what run.peers points to
     std::map<ipsec::address, std::shared_ptr<peer_record>> by_destination;
@@ -89,9 +89,11 @@ struct user_backend::group_record {
     [[nodiscard]] endpoint where() const {
         return {is_transport() ? ipsec::address() : wanted.id.destination, wanted.reqid};
     }
+    /// xfrm_state_find: which SAs a template takes.
     [[nodiscard]] bool takes(const ipsec::sa& s) const {
         return s.dir != ipsec::direction::in && s.run_mode == wanted.run_mode &&
-               s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid && s.if_id == if_id &&
+               s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid &&
+               s.if_id == scope.if_id && s.id.mark.matches(scope.mark.value & scope.mark.mask) &&
                s.id.destination == wanted.id.destination &&
                (wanted.source.is_any() || s.source == wanted.source) &&
                (wanted.id.spi == wire::be32() || s.id.spi == wanted.id.spi) &&
@@ -108,14 +110,14 @@ struct user_backend::group_record {
     }
 };
 
-struct user_backend::policy_record {
 struct user_backend::peer_record {
     peer_group entry;
     group_record group; ///< its template names the destination, and no source
 };
 
+struct user_backend::policy_record {
     ipsec::policy_direction dir;
-    std::uint32_t if_id;
+    policy_scope scope;
     ipsec::selector selector;
     std::variant<keyed_policy<v4_words>, keyed_policy<v6_words>> entry;
     group_record* group = nullptr;

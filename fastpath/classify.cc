@@ -79,15 +79,44 @@ bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
            (t.source == sa.source || t.source.is_any() || sa.run_mode == ipsec::mode::transport);
 }
 
-/// The policy for a flow, marked as used.
 template <std::size_t Words>
-const policy_entry* look_up(const stage& s, const tables::spd& spd,
-                            const flow_key<Words>& key) noexcept {
-    const policy_entry* found;
+const policy_entry* find_in(const tables::spd& spd, const flow_key<Words>& key) noexcept {
     if constexpr (Words == v4_words)
-        found = spd.v4.find(key);
+        return spd.v4.find(key);
     else
-        found = spd.v6.find(key);
+        return spd.v6.find(key);
+}
+
+/// What the SA that it came out of has put on it, else what the machine had when it sent it here.
+std::uint32_t mark_of(const stage& s, const packet& p) noexcept {
+    if (p.inbound_sa != nullptr) return p.inbound_sa->inner_mark.load(std::memory_order_relaxed);
+    return s.ports.empty() ? 0 : s.ports[p.port]->mark().put_on(0);
+}
+
+/// The best of the policies for packets with this one's mark, and of `best`.
+template <std::size_t Words>
+[[gnu::noinline]] const policy_entry*
+find_marked(const stage& s, const packet& p, policy_direction d, std::uint32_t if_id,
+            const flow_key<Words>& key, const policy_entry* best) noexcept {
+    const std::uint32_t mark = mark_of(s, p);
+    for (const std::uint32_t mask : s.shared.mark_masks()) {
+        const tables::spd* const spd = s.shared.policies(d, {if_id, {mark & mask, mask}});
+        const policy_entry* const found = spd == nullptr ? nullptr : find_in(*spd, key);
+        if (found != nullptr && (best == nullptr || found->rank < best->rank)) best = found;
+    }
+    return best;
+}
+
+/// The policy for a packet among those for the traffic of an interface or, 0, of none; noted as
+/// used.
+template <std::size_t Words>
+const policy_entry* look_up(const stage& s, const packet& p, policy_direction d,
+                            std::uint32_t if_id, const flow_key<Words>& key) noexcept {
+    const tables::spd* const spd =
+        if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, {if_id, {}});
+    const policy_entry* found = spd == nullptr ? nullptr : find_in(*spd, key);
+    if (!s.shared.mark_masks().empty()) [[unlikely]]
+        found = find_marked(s, p, d, if_id, key, found);
     if (found != nullptr && found->use_time.get() != s.now.realtime_s)
         const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
     return found;
@@ -98,6 +127,7 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
     return p.inbound_sa == nullptr || p.inbound_sa->run_mode == ipsec::mode::transport;
 }
 
+/// `in` and `fwd`: xfrm_policy_check.
 [[gnu::always_inline]] inline drop_reason admit_inbound(const packet& p,
                                                         const policy_entry* policy) noexcept {
     if (policy == nullptr)
@@ -116,7 +146,6 @@ const policy_entry* look_up(const stage& s, const tables::spd& spd,
     return !sa.has_selector || sa.selector.matches(flow_of(p));
 }
 
-/// The first that carries a packet which the best one does not; nullptr where none does.
 /// The SAs of a template in transport mode for a packet; nullptr where there are none.
 const sa_group* peer_of(const lookup_table<peer_group>& peers, const packet& p) noexcept {
     const ipsec::address to = flow_of(p).destination;
@@ -126,8 +155,8 @@ const sa_group* peer_of(const lookup_table<peer_group>& peers, const packet& p) 
     return found == nullptr ? nullptr : found->sas;
 }
 
+/// The first that carries a packet which the best one does not; nullptr where none does.
 [[gnu::noinline]] sa_out* choose_other(const sa_group& group, const packet& p) noexcept {
-/// `in` and `fwd`: xfrm_policy_check.
     const sa_group* const of = group.peers == nullptr ? &group : peer_of(*group.peers, p);
     if (of == nullptr) return nullptr;
     sa_out* const* one = of->all.load(std::memory_order_acquire);
@@ -144,14 +173,6 @@ const sa_group* peer_of(const lookup_table<peer_group>& peers, const packet& p) 
     return choose_other(group, p);
 }
 
-/// The policy for the traffic of an interface, or, 0, of none.
-template <std::size_t Words>
-const policy_entry* look_up(const stage& s, policy_direction d, std::uint32_t if_id,
-                            const flow_key<Words>& key) noexcept {
-    const tables::spd* const spd = if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, if_id);
-    return spd == nullptr ? nullptr : look_up(s, *spd, key);
-}
-
 bool names_interface(const sa_in* sa) noexcept {
     return sa != nullptr && sa->if_id.load(std::memory_order_relaxed) != 0;
 }
@@ -163,9 +184,9 @@ template <std::size_t Words>
                                                      policy_direction d,
                                                      const flow_key<Words>& key) noexcept {
     if (s.every_interface)
-        return look_up(s, d, p.inbound_sa->if_id.load(std::memory_order_relaxed), key);
+        return look_up(s, p, d, p.inbound_sa->if_id.load(std::memory_order_relaxed), key);
     const interface& in = s.routes.interface(p.interface);
-    return look_up(s, d, in.kind == interface_kind::tunnel && in.up ? in.if_id : 0, key);
+    return look_up(s, p, d, in.kind == interface_kind::tunnel && in.up ? in.if_id : 0, key);
 }
 
 bool is_clear(const policy_entry* out) noexcept {
@@ -177,7 +198,7 @@ bool is_clear(const policy_entry* out) noexcept {
 template <std::size_t Words>
 [[gnu::noinline]] const policy_entry* enter_interface(stage& s, packet& p,
                                                       const flow_key<Words>& key) noexcept {
-    const policy_entry* out = look_up(s, policy_direction::out, p.next->if_id, key);
+    const policy_entry* out = look_up(s, p, policy_direction::out, p.next->if_id, key);
     if (is_clear(out)) {
         s.drop(p, drop_reason::interface_unprotected);
         return nullptr;
@@ -192,18 +213,25 @@ inline bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept 
     const auto way_in = ours ? policy_direction::in : policy_direction::fwd;
     const policy_entry* const policy = names_interface(p.inbound_sa)
                                            ? look_up_inside(s, p, way_in, key)
-                                           : look_up(s, s.shared.policies(way_in), key);
+                                           : look_up(s, p, way_in, 0, key);
     const drop_reason why = admit_inbound(p, policy);
     if (why == drop_reason::none) return true;
     s.drop(p, why);
     return false;
 }
 
+[[gnu::cold, gnu::noinline]] void await_sa(stage& s, packet& p, const policy_entry& out) noexcept {
+    if (s.seeker != nullptr)
+        s.seeker->take(s, p, out);
+    else
+        s.drop(p, drop_reason::sa_missing);
+}
+
 /// `out`.
 template <std::size_t Words>
 [[gnu::always_inline]] inline void direct_key(stage& s, packet& p, const flow_key<Words>& key,
                                               verdicts& to) noexcept {
-    const policy_entry* out = look_up(s, s.shared.policies(policy_direction::out), key);
+    const policy_entry* out = look_up(s, p, policy_direction::out, 0, key);
     if (is_clear(out)) {
         if (p.next->kind != adjacency_kind::tunnel) [[likely]] {
             to.bypass.push(p);
@@ -217,8 +245,12 @@ template <std::size_t Words>
         return;
     }
     sa_out* sa = choose(*out->group, p);
+    if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
+        to.bypass.push(p);
+        return;
+    }
     if (sa == nullptr) {
-        s.drop(p, drop_reason::sa_missing);
+        await_sa(s, p, *out);
         return;
     }
     to.protect[to.protect_count++] = {&p, sa};
@@ -235,16 +267,16 @@ void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to)
 
 } // namespace
 
+std::uint32_t hash_of_peer(const std::uint8_t* address, family f) noexcept {
+    return hash_of_spi(wire::be32(), address, f);
+}
+
 template <std::size_t Words>
 std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noexcept {
     const auto ones = [] {
         ipsec::address a;
         a.bytes.fill(0xff);
         return a;
-    if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
-        to.bypass.push(p);
-        return;
-    }
     }();
     const auto mask = key_of_parts<Words>(
         masked(ones, s.source_prefix).bytes.data(), masked(ones, s.destination_prefix).bytes.data(),
@@ -263,10 +295,6 @@ template <std::size_t Words>
 const policy_entry* policy_table<Words>::find(const flow_key<Words>& flow) const noexcept {
     const policy_entry* best = nullptr;
     for (const searched& one : *ordered_.load(std::memory_order_acquire)) {
-std::uint32_t hash_of_peer(const std::uint8_t* address, family f) noexcept {
-    return hash_of_spi(wire::be32(), address, f);
-}
-
         if (best != nullptr && best->rank <= one.best) break;
         const flow_key<Words> key = flow & one.mask;
         const entry* found =
@@ -348,8 +376,8 @@ template std::pair<flow_key<v6_words>, flow_key<v6_words>>
 key_of<v6_words>(const ipsec::selector&) noexcept;
 
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
-    const tables::spd& spd = s.shared.policies(d);
-    return p.family == family::ipv4 ? look_up(s, spd, key_of_v4(p)) : look_up(s, spd, key_of_v6(p));
+    return p.family == family::ipv4 ? look_up(s, p, d, 0, key_of_v4(p))
+                                    : look_up(s, p, d, 0, key_of_v6(p));
 }
 
 bool admit(stage& s, packet& p) noexcept {

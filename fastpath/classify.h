@@ -70,6 +70,7 @@ struct policy_entry {
     ipsec::policy_action action = ipsec::policy_action::allow;
     bool protects = false;
     bool optional = false;           ///< "level use": in clear where no SA is
+    std::uint32_t index = 0;         ///< control's name for it
     const sa_group* group = nullptr; ///< outbound, where it protects
     counter use_time;                ///< CLOCK_REALTIME seconds of the last packet
 
@@ -159,7 +160,7 @@ struct verdicts {
 ///
 /// Policies with an if_id are for the traffic of its interface: `in` and `fwd` for what came out of
 /// an SA of that if_id, `out` for what a route leads into it and no policy without if_id protects
-/// or blocks.
+/// or blocks.  Those with a mark are for packets with that mark alone.
 void classify(stage& s, const packet_list& packets, verdicts& to) noexcept;
 
 /// The first half of classify() alone: `in` for the machine, else `fwd`.  False: no policy admits

@@ -21,14 +21,16 @@ enum class worker_event_kind : std::uint8_t {
     neighbour_wanted, ///< a next hop without a MAC address
     sa_wanted,        ///< a packet waits for an SA
     path_limit,       ///< a router said that ESP of this SA was too long for it
+    sa_mapping,       ///< the peer's packets come from elsewhere than the SA says
 };
 
 struct worker_event {
     worker_event_kind kind = worker_event_kind::sa_first_use;
-    int ifindex = 0;       ///< neighbour_wanted
-    ipsec::sa_id id;       ///< of the SA; neighbour_wanted: `destination` is the next hop
-    ipsec::address source; ///< path_limit: of the ESP that is quoted
-    std::uint32_t mtu = 0; ///< path_limit: bytes from the outer IP header on
+    int ifindex = 0;          ///< neighbour_wanted
+    ipsec::sa_id id;          ///< of the SA; neighbour_wanted: `destination` is the next hop
+    ipsec::address source;    ///< path_limit: of the ESP that is quoted; sa_mapping: of the packet
+    wire::be16 port;          ///< sa_mapping: the UDP source port
+    std::uint32_t mtu = 0;    ///< path_limit: bytes from the outer IP header on
     std::uint32_t policy = 0; ///< sa_wanted: its index
     ipsec::flow flow;         ///< sa_wanted: the packet's
 };

@@ -22,7 +22,7 @@ const std::uint8_t* destination_of(const packet& p) noexcept {
 }
 
 ipsec::sa_id id_of(const sa_in& sa) {
-    return {sa.destination, sa.spi, wire::proto_esp};
+    return {sa.destination, sa.spi, wire::proto_esp, sa.mark};
 }
 
 bool owns(const sa_in& sa, const packet& p) noexcept {
@@ -188,6 +188,32 @@ struct clear_text {
     return why;
 }
 
+/// Tells control, though not at every packet: each new mapping once in a threshold, and not more
+/// than one in a second, since whoever is on the path chooses what the packets show.
+[[gnu::cold, gnu::noinline]] void report_mapping(stage& s, sa_in& sa, const ipsec::address& source,
+                                                 wire::be16 port) noexcept {
+    constexpr std::uint64_t ns_per_s = 1'000'000'000;
+    const std::uint64_t now_s = s.now.monotonic_ns / ns_per_s;
+    mapping_report& told = sa.mapping_told;
+    const bool same = told.source == source && told.port == port;
+    if (told.at_s != 0 && now_s - told.at_s <= (same ? sa.mapping_threshold : 0)) return;
+    worker_event e{.kind = worker_event_kind::sa_mapping, .id = id_of(sa)};
+    e.source = source;
+    e.port = port;
+    if (s.events.push(e)) told = {source, port, now_s};
+}
+
+/// Whether an authentic packet in UDP has come from where its SA says (esp_input_done2).
+void check_mapping(stage& s, const inbound_item& c) noexcept {
+    sa_in& sa = *c.sa;
+    const auto port =
+        wire::load<wire::be16>(c.p->data + c.offset - std::uint32_t{sizeof(wire::udp_header)});
+    const ipsec::address source = source_of(*c.p);
+    if (port.network() == sa.peer_port.load(std::memory_order_relaxed) && source == sa.source)
+        return;
+    report_mapping(s, sa, source, port);
+}
+
 /// What an authentic packet does: takes its number, then gives up its inside.  Limits are looked at
 /// here, so that a forgery is no first use and a burst does not pass more than a limit allows.
 [[gnu::always_inline]] inline drop_reason accept(stage& s, inbound_item& c) noexcept {
@@ -198,6 +224,7 @@ struct clear_text {
     // Control may have copied the window just before this number was in it.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if (sa.owner.who() == sa_owner::moved) return drop_reason::sa_moved;
+    if (sa.encapsulated) check_mapping(s, c);
     drop_reason why;
     if (sa.run_mode == ipsec::mode::tunnel) [[likely]]
         why = take_inner(s, c);

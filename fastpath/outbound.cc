@@ -297,6 +297,9 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
             continue;
         }
         p.next = &route;
+        if (const auto mark = sa.output_mark.load(std::memory_order_relaxed); mark != 0)
+            [[unlikely]]
+            p.put_mark(static_cast<std::uint32_t>(mark));
         if ((p.flags & packet_flag::split) != 0) [[unlikely]]
             p.split_at = static_cast<std::uint16_t>(std::min(path_of(sa, route), 0xffffu));
         out.push(p);

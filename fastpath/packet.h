@@ -41,6 +41,7 @@ inline constexpr std::uint16_t ip_sum_good = 128; ///< the IPv4 header's checksu
 inline constexpr std::uint16_t l4_sum_done = 256; ///< the upper layer's checksum is not unfinished
 inline constexpr std::uint16_t from_stack = 512; ///< came down from the machine: its hop is counted
 inline constexpr std::uint16_t split = 1024;     ///< leaves in fragments of at most `split_at`
+inline constexpr std::uint16_t marked = 2048;    ///< ESP with a mark of its own, see put_mark()
 } // namespace packet_flag
 
 /// An outbound SA by number; see sa_directory.h.
@@ -98,6 +99,19 @@ struct alignas(64) packet {
     }
     [[nodiscard]] wire::ipv6_header& ipv6() noexcept {
         return *reinterpret_cast<wire::ipv6_header*>(data);
+    }
+
+    /// The mark that ESP of ours is to be sent with.  It lies where the ports of what is inside
+    /// were, which nobody asks for any more.
+    void put_mark(std::uint32_t mark) noexcept {
+        source_port = wire::be16::from_network(static_cast<std::uint16_t>(mark >> 16));
+        destination_port = wire::be16::from_network(static_cast<std::uint16_t>(mark));
+        flags |= packet_flag::marked;
+    }
+    /// 0 where it is to have none of its own.
+    [[nodiscard]] std::uint32_t mark() const noexcept {
+        if ((flags & packet_flag::marked) == 0) return 0;
+        return std::uint32_t{source_port.network()} << 16 | destination_port.network();
     }
 
     /// Moves the front by `bytes` towards the end (decap) or, negative, into the headroom (encap).

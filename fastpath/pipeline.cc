@@ -6,6 +6,7 @@
 #include "fastpath/classify.h"
 #include "fastpath/fragment.h"
 #include "fastpath/inbound.h"
+#include "fastpath/mss.h"
 #include "fastpath/next_hop.h"
 #include "fastpath/parse.h"
 #include "fastpath/spread.h"
@@ -20,6 +21,13 @@ std::uint8_t index_of(std::span<port* const> ports, bool (port::*is)() const noe
     return found == ports.end() ? no_port : static_cast<std::uint8_t>(found - ports.begin());
 }
 
+/// What nobody outside knows.
+std::array<std::uint64_t, 2> random_seed(crypto::engine& crypto) noexcept {
+    std::array<std::uint64_t, 2> seed{};
+    crypto.unpredictable_iv(reinterpret_cast<std::uint8_t*>(seed.data()), sizeof seed);
+    return seed;
+}
+
 } // namespace
 
 pipeline::pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& buffers,
@@ -31,7 +39,8 @@ pipeline::pipeline(const tables& shared, crypto::engine& crypto, buffer_pool& bu
     , interfaces_(index_of(ports, &port::of_interfaces))
     , machine_(index_of(ports, &port::of_machine))
     , lane_(lane)
-    , others_(others) {}
+    , others_(others)
+    , reassembly_(random_seed(crypto)) {}
 
 void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) noexcept {
     stage s = begin(now);
@@ -49,7 +58,7 @@ void pipeline::process(std::span<packet> frames, std::uint8_t from, moment now) 
     packet_list esp, clear, leaving;
     if (from == interfaces_)
         parse_own(s, frames, clear);
-    else if (from == machine_)
+    else if (ports_[from]->of_machine())
         parse_from_stack(s, frames, clear);
     else
         parse(s, frames, ports_[from]->ethernet(), esp, clear);
@@ -94,7 +103,7 @@ void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
             frames.push(*p);
             break;
         case handover_phase::punt:
-            if (p->port == machine_)
+            if (ports_[p->port]->of_machine())
                 up.push(*p);
             else
                 raise(s, *p);
@@ -109,7 +118,7 @@ void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
     decrypt(s, esp, clear);
     forward(s, clear, leaving);
     transmit(s, frames);
-    raise_by_machine(s, up);
+    raise_together(s, up);
     finish(s);
 }
 
@@ -140,7 +149,7 @@ bool pipeline::release_spread(moment now) noexcept {
                 s.drop(std::span(ready).first(n), drop_reason::closed);
             else
                 release_inbound(s, all, std::span(ready).first(n), clear);
-            filter_decrypted(s, clear, 0);
+            judge_decrypted(s, clear, 0);
             forward(s, clear, leaving);
             finish(s);
             all.order.release();
@@ -165,7 +174,13 @@ void pipeline::decrypt(stage& s, const packet_list& esp, packet_list& clear) noe
     if (esp.empty()) return;
     const unsigned decrypted = clear.size();
     inbound(s, esp, clear);
-    filter_decrypted(s, clear, decrypted);
+    judge_decrypted(s, clear, decrypted);
+}
+
+/// What every packet that came out of an SA passes.
+void pipeline::judge_decrypted(stage& s, packet_list& clear, unsigned first) noexcept {
+    filter_decrypted(s, clear, first);
+    if (s.shared.mss_clamp() != 0) clamp_inbound(s, clear, first);
 }
 
 /// From the policies on.  `leaving` may hold packets already.
@@ -208,7 +223,17 @@ void pipeline::relay(port& p, moment now) noexcept {
 }
 
 void pipeline::tend(moment now) noexcept {
-    if (hold_.empty()) return;
+    if (!hold_.empty()) tend_held(now);
+    if (!reassembly_.empty()) tend_fragments(now);
+    if (waiting_.due(shared_, now)) retry_waiting(now);
+}
+
+void pipeline::tend_fragments(moment now) noexcept {
+    stage s = begin(now);
+    reassembly_.tend(s);
+}
+
+void pipeline::tend_held(moment now) noexcept {
     stage s = begin(now);
     packet_list ready;
     hold_.retry(s, ready);
@@ -217,17 +242,36 @@ void pipeline::tend(moment now) noexcept {
     finish(s);
 }
 
+/// What waited for an SA does not leave in clear, whatever the policies say by now.
+void pipeline::retry_waiting(moment now) noexcept {
+    waiting_.begin_round(shared_, now);
+    for (bool more = true; more;) {
+        stage s = begin(now);
+        packet_list clear, local, leaving;
+        verdicts to{clear, local, scratch_.protect};
+        more = waiting_.retry(s, to);
+        s.drop(clear.span(), drop_reason::sa_wait_timeout);
+        protect(s, to.protect.first(to.protect_count), leaving);
+        send(s, leaving);
+        finish(s);
+    }
+}
+
 stage pipeline::begin(moment now) noexcept {
     budget_.refill(now.monotonic_ns);
     stage s{shared_, shared_.routes(), crypto_, counters_, events_, buffers_,
             budget_, scratch_,         now,     lane_,     others_};
     s.may_split = true;
+    s.ports = ports_;
+    s.fragments = &reassembly_;
+    s.seeker = &waiting_;
     return s;
 }
 
 /// What a policy protects and the filter lets pass: one hop less, then ESP.
 void pipeline::protect(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept {
     items = items.first(filter_protected(s, items));
+    if (s.shared.mss_clamp() != 0) clamp_outbound(s, items);
     std::size_t kept = 0;
     for (const protect_item& item : items)
         if (age(s, *item.p)) items[kept++] = item;
@@ -398,24 +442,47 @@ void pipeline::raise(stage& s, packet& frame) noexcept {
     frame.owner->release(one);
 }
 
-/// Without a limit: what came out of an SA is what the machine has asked for.  Which packets a port
-/// has not taken is all the same, as it keeps none.
+/// Of several ports that are the machine: what came out of an SA goes up by the one whose mark it
+/// has, what is about something that came down by the same.
+std::uint8_t pipeline::machine_for(const packet& p) const noexcept {
+    if (p.inbound_sa == nullptr) return ports_[p.port]->of_machine() ? p.port : machine_;
+    const std::uint32_t mark = p.inbound_sa->inner_mark.load(std::memory_order_relaxed);
+    if (mark == ports_[machine_]->mark().put_on(0)) [[likely]]
+        return machine_;
+    const auto found = std::ranges::find_if(ports_, [mark](const port* one) {
+        return one->of_machine() && one->mark().given() && one->mark().matches(mark);
+    });
+    return found == ports_.end() ? machine_ : static_cast<std::uint8_t>(found - ports_.begin());
+}
+
 void pipeline::raise_by_machine(stage& s, const packet_list& packets) noexcept {
-    if (packets.empty()) return;
     for (packet* p : packets)
-        p->port = machine_;
-    port& to = *ports_[machine_];
-    if (lane_ >= to.lanes()) {
-        for (packet* p : packets)
-            s.hand_over(*p, lane_ % to.lanes(), handover_phase::punt);
-        return;
+        p->port = machine_for(*p);
+    raise_together(s, packets);
+}
+
+/// By their ports, which are the machine; runs of one port at once.  Without a limit: what came out
+/// of an SA is what the machine has asked for.  Which packets a port has not taken is all the same,
+/// as it keeps none.
+void pipeline::raise_together(stage& s, const packet_list& packets) noexcept {
+    std::span<packet* const> rest = packets.span();
+    while (!rest.empty()) {
+        const auto end =
+            std::ranges::find_if(rest, [&](const packet* p) { return p->port != rest[0]->port; });
+        const auto run = rest.first(static_cast<std::size_t>(end - rest.begin()));
+        rest = rest.subspan(run.size());
+        port& to = *ports_[run[0]->port];
+        if (lane_ >= to.lanes()) {
+            for (packet* p : run)
+                s.hand_over(*p, lane_ % to.lanes(), handover_phase::punt);
+            continue;
+        }
+        const std::size_t taken = to.punt(lane_, run);
+        counters_.punted.add(taken);
+        for (packet* p : run.first(taken))
+            p->owner->release({&p, 1});
+        s.drop(run.subspan(taken), drop_reason::punt_full);
     }
-    const std::size_t taken = to.punt(lane_, packets.span());
-    counters_.punted.add(taken);
-    for (packet* p : packets.span().first(taken))
-        p->owner->release({&p, 1});
-    for (packet* p : packets.span().subspan(taken))
-        s.drop(*p, drop_reason::punt_full);
 }
 
 /// SAs that others wait for are theirs from here on; buffers of lost packets go home.

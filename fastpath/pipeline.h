@@ -20,7 +20,9 @@
 #include "fastpath/outbound.h"
 #include "fastpath/port.h"
 #include "fastpath/punt.h"
+#include "fastpath/reassembly.h"
 #include "fastpath/stage.h"
+#include "fastpath/trap.h"
 
 namespace esplane::fastpath {
 
@@ -50,17 +52,20 @@ class pipeline {
     /// Lets a port send what the machine's own stack gave its twin.  Once per loop.
     void relay(port& p, moment now) noexcept;
 
-    /// Sends held packets whose next hop is known by now.  Once per loop.
+    /// Sends held packets whose next hop is known by now, and what an SA has come for.  Once per
+    /// loop.
     void tend(moment now) noexcept;
 
     [[nodiscard]] const worker_counters& counters() const noexcept { return counters_; }
     [[nodiscard]] worker_counters& counters() noexcept { return counters_; }
     [[nodiscard]] event_ring& events() noexcept { return events_; }
     [[nodiscard]] bool holds_packets() const noexcept { return !hold_.empty(); }
+    [[nodiscard]] bool awaits_sas() const noexcept { return !waiting_.empty(); }
 
   private:
     [[nodiscard]] stage begin(moment now) noexcept;
     void decrypt(stage& s, const packet_list& esp, packet_list& clear) noexcept;
+    static void judge_decrypted(stage& s, packet_list& clear, unsigned first) noexcept;
     void forward(stage& s, const packet_list& clear, packet_list& leaving) noexcept;
     static void protect(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
     static void encrypt(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept;
@@ -76,9 +81,14 @@ class pipeline {
     [[nodiscard]] bool goes_up_by_interface(const stage& s, const packet& p) const noexcept;
     [[nodiscard]] bool goes_up_by_machine(const stage& s, const packet& p) const noexcept;
     [[nodiscard]] bool goes_on_by_machine(const stage& s, const packet& p) const noexcept;
+    [[nodiscard]] std::uint8_t machine_for(const packet& p) const noexcept;
     /// Up, as it is.
     void raise(stage& s, packet& frame) noexcept;
     void raise_by_machine(stage& s, const packet_list& packets) noexcept;
+    void raise_together(stage& s, const packet_list& packets) noexcept;
+    void tend_held(moment now) noexcept;
+    void tend_fragments(moment now) noexcept;
+    void retry_waiting(moment now) noexcept;
     void finish(stage& s) noexcept;
 
     const tables& shared_;
@@ -86,7 +96,7 @@ class pipeline {
     buffer_pool& buffers_;
     std::vector<port*> ports_;
     std::uint8_t interfaces_; ///< the port that is those of tunnels by route; or no_port
-    std::uint8_t machine_;    ///< the port that is the machine itself; or no_port
+    std::uint8_t machine_;    ///< the first port that is the machine itself; or no_port
     unsigned lane_;
     handover_sink* others_;
     worker_counters counters_;
@@ -95,6 +105,8 @@ class pipeline {
     punt_limiter punts_;
     burst_scratch scratch_;
     hold_queue hold_;
+    trap waiting_; ///< for an SA
+    reassembly reassembly_;
     fragment_memory fragments_;               ///< of what the machine sends
     std::array<packet, max_burst> handed_up_; ///< of one burst
 };

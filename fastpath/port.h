@@ -18,6 +18,7 @@
 #include "fastpath/lane.h"
 #include "fastpath/packet.h"
 #include "lib/base/result.h"
+#include "lib/ipsec/mark.h"
 #include "lib/wire/headers.h"
 
 namespace esplane::fastpath {
@@ -90,6 +91,10 @@ class port {
     /// Whether it is the machine itself: what came out of an SA for the machine goes up here,
     /// whatever port the ESP came in on.
     [[nodiscard]] virtual bool of_machine() const noexcept { return false; }
+
+    /// Which mark (fwmark) what it receives had when the machine's routing sent it here, as far as
+    /// that is known; and, of a port that is the machine, has what goes up here.
+    [[nodiscard]] virtual ipsec::mark_mask mark() const noexcept { return {}; }
 
     /// Whether what it sends the machine's own stack takes further: routes that leave by a device
     /// which is no port lead here.

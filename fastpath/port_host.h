@@ -30,6 +30,7 @@ struct host_port_options {
     std::string device;
     std::uint32_t mtu = 1400; ///< of a device that is made; one that is there keeps its own
     bool coalesce = true;     ///< false: packet by packet on the way up
+    ipsec::mark_mask mark;    ///< what its routing rule asks for
 };
 
 class host_port final : public port {
@@ -70,6 +71,7 @@ class host_port final : public port {
                                    std::span<packet* const> packets) noexcept override;
     void flush(unsigned) noexcept override {}
     [[nodiscard]] bool of_machine() const noexcept override { return true; }
+    [[nodiscard]] ipsec::mark_mask mark() const noexcept override { return options_.mark; }
     [[nodiscard]] bool ethernet() const noexcept override { return false; }
     [[nodiscard]] std::span<const int> descriptors(unsigned lane) const noexcept override;
     [[nodiscard]] bool up() const noexcept override { return up_.load(std::memory_order_relaxed); }

@@ -42,6 +42,8 @@ class memory_port final : public port {
     void let_stack_listen() noexcept { stack_listens_ = true; }
     /// From now on this is the machine itself; see port::of_machine().
     void stand_for_machine() noexcept { of_machine_ = true; }
+    /// From now on the mark of what it receives; see port::mark().
+    void set_mark(const ipsec::mark_mask& m) noexcept { mark_ = m; }
     /// From now on what it sends the kernel takes further; see port::by_kernel().
     void stand_for_kernel() noexcept { by_kernel_ = true; }
     /// How many frames send() takes from now on, by each lane, for tests of a full device.
@@ -58,6 +60,7 @@ class memory_port final : public port {
     [[nodiscard]] bool stack_listens() const noexcept override { return stack_listens_; }
     [[nodiscard]] bool of_machine() const noexcept override { return of_machine_; }
     [[nodiscard]] bool by_kernel() const noexcept override { return by_kernel_; }
+    [[nodiscard]] ipsec::mark_mask mark() const noexcept override { return mark_; }
     [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
     [[nodiscard]] port_counters counters() const noexcept override;
     [[nodiscard]] const std::string& name() const noexcept override { return name_; }
@@ -84,6 +87,7 @@ class memory_port final : public port {
     bool stack_listens_ = false;
     bool of_machine_ = false;
     bool by_kernel_ = false;
+    ipsec::mark_mask mark_;
     port_role role_;
     std::unique_ptr<lane[]> lanes_;
     unsigned lane_count_;

@@ -36,6 +36,9 @@ struct sa_account {
     std::atomic<std::uint64_t> look_at_bytes{0};
 };
 
+/// sa_out::path_mtu of a path of which nothing has been learnt.
+inline constexpr std::uint32_t no_path_limit = ~0u;
+
 /// Limits and what has been said about them.
 struct sa_limits {
     std::atomic<std::uint64_t> soft_packets{ipsec::no_limit};
@@ -48,6 +51,13 @@ struct sa_limits {
     std::atomic<bool> hard_told{false};
 };
 
+/// What was last said of an SA whose packets come from elsewhere; its worker's.
+struct mapping_report {
+    ipsec::address source;
+    wire::be16 port;
+    std::uint64_t at_s = 0; ///< CLOCK_MONOTONIC; 0: nothing was
+};
+
 struct alignas(64) sa_in {
     // Line 0: lookup.
     wire::be32 spi;
@@ -58,6 +68,7 @@ struct alignas(64) sa_in {
     ipsec::family inner_family = ipsec::family::unspecified; ///< unspecified: both
     bool encapsulated = false;
     bool has_selector = false;
+    ipsec::mode run_mode = ipsec::mode::tunnel;
     sa_owner owner;
     /// Of the interface whose traffic comes out of it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};
@@ -67,12 +78,19 @@ struct alignas(64) sa_in {
 
     // Line 1: per packet.
     alignas(64) sa_account account;
-    ipsec::mode run_mode = ipsec::mode::tunnel;
     ipsec::replay_window window{0};
 
     // Seldom, or by the policy check.
     ipsec::address source;
+    /// Where it is encapsulated: the peer's UDP port as the SA says, network order.  Control may
+    /// change it.
+    std::atomic<std::uint16_t> peer_port{0};
     std::uint32_t reqid = 0;
+    /// Of what comes out of it.  Control may change it.
+    std::atomic<std::uint32_t> inner_mark{0};
+    ipsec::mark_mask mark;
+    std::uint32_t mapping_threshold = 0; ///< seconds
+    mapping_report mapping_told;
     ipsec::selector selector;
     sa_limits limits;
     counter integrity_failed;
@@ -101,6 +119,7 @@ struct alignas(64) sa_out {
     bool has_selector = false;
     bool dont_copy_dscp = false;
     bool counter_mode = false;
+    ipsec::mode run_mode = ipsec::mode::tunnel; ///< transport: `header` has no IP header
     sa_owner owner;
 
     /// What every packet starts with, at the end of the line: one copy of fixed size puts it
@@ -113,12 +132,16 @@ struct alignas(64) sa_out {
     std::uint64_t route_generation = 0;
     /// Of the interface whose traffic goes into it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};
+    /// What has been learnt of the path to the peer, where that is less than the route says: bytes
+    /// from the outer IP header on.  Control may change it.
+    std::atomic<std::uint32_t> path_mtu{no_path_limit};
+    /// The mark its ESP is sent with, and bit 32; 0: the port's.  Control may change it.
+    std::atomic<std::uint64_t> output_mark{0};
     sa_name name; ///< the directory's
     /// Where `owner` says spread.
     std::atomic<spread_out*> spread{nullptr};
 
     sa_limits limits;
-    ipsec::mode run_mode = ipsec::mode::tunnel; ///< transport: `header` has no IP header
     ipsec::selector selector;
     ipsec::sa_id id;
     std::shared_ptr<nonce_space> nonce_owner;

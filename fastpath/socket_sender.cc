@@ -128,7 +128,7 @@ std::size_t socket_sender::run_length(std::span<packet* const> frames, net_way w
         const packet& p = *frames[n];
         if (p.length > first.length || p.length <= header) break;
         bytes += p.length - header;
-        if (bytes > most_bytes ||
+        if (bytes > most_bytes || p.mark() != first.mark() ||
             !(way == net_way::udp_v4 ? same_flow_v4(first, p) : same_flow_v6(first, p)))
             break;
         ++n;
@@ -152,6 +152,8 @@ void socket_sender::write_message(std::span<packet* const> run, net_way way) noe
         name_v6(m, names_[count_], first, way);
     if (run.size() > 1)
         put_control(m, IPPROTO_UDP, UDP_SEGMENT, static_cast<std::uint16_t>(first.length - header));
+    if ((first.flags & packet_flag::marked) != 0) [[unlikely]]
+        put_control(m, SOL_SOCKET, SO_MARK, first.mark());
     if (m.msg_controllen == 0) m.msg_control = nullptr;
     for (const packet* p : run)
         pieces_[pieces_used_++] = {p->data + header, p->length - header};

@@ -7,6 +7,7 @@
 //   messages   '------- one, UDP_SEGMENT -------------------'
 //                                                           '-- esp --''- whole -'
 //
+// A packet with a mark of its own (packet::put_mark) goes with that, others with the socket's.
 // Packets of one flow that follow each other, equal in length but for the last, are one message;
 // messages of one socket and one DF are one sendmmsg().  Order is kept.
 //
@@ -65,10 +66,11 @@ class socket_sender {
 
   private:
     enum class outcome : std::uint8_t { again, split, lost, full };
-    struct control_room { // of PKTINFO, TOS and UDP_SEGMENT, the longest of each
+    struct control_room { // of PKTINFO, TOS, UDP_SEGMENT and a mark, the longest of each
         alignas(cmsghdr)
             std::array<std::uint8_t, CMSG_SPACE(sizeof(in6_pktinfo)) + CMSG_SPACE(sizeof(int)) +
-                                         CMSG_SPACE(sizeof(std::uint16_t))> bytes;
+                                         CMSG_SPACE(sizeof(std::uint16_t)) +
+                                         CMSG_SPACE(sizeof(std::uint32_t))> bytes;
     };
 
     [[nodiscard]] net_way way_of(const packet& p) const noexcept;

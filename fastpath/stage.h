@@ -76,7 +76,7 @@ class creation_budget {
 class reassembly;
 struct sa_in;
 struct sa_out;
-class trap;
+struct policy_entry;
 
 /// A packet and the SA that will carry it.
 struct protect_item {
@@ -105,6 +105,17 @@ struct burst_scratch {
     std::array<packet, max_burst> pieces;          ///< fragments beyond the first of their packets
 };
 
+struct stage;
+class port;
+
+/// What becomes of packets that a policy protects and no SA carries yet.
+class sa_seeker {
+  public:
+    virtual ~sa_seeker() = default;
+    /// Takes the packet, or drops it.
+    virtual void take(stage& s, packet& p, const policy_entry& policy) noexcept = 0;
+};
+
 /// One burst's surroundings.  `routes` is the same table for the whole burst.
 struct stage {
     const tables& shared;
@@ -123,14 +134,14 @@ struct stage {
     reassembly* fragments = nullptr; ///< where those of ESP are put together; nullptr: nowhere
     /// Whether there is an interface for every if_id, and it is up: an embedder's are his own.
     bool every_interface = false;
-    const std::uint32_t* port_marks = nullptr; ///< of what comes in by each port; nullptr: none
-    trap* waiting = nullptr; ///< where packets wait for an SA; nullptr: nowhere
-    unsigned passing = 0;  ///< how many of scratch.passing are set
-    unsigned spread = 0;   ///< of scratch.spread
-    unsigned pieces = 0;   ///< of scratch.pieces
-    packet_list lost{};    ///< released at the end of the burst
-    packet_list created{}; ///< ICMP errors, sent at the end of the burst
-    packet_list raised{};  ///< the same, about what came down from the machine: up again
+    std::span<port* const> ports{}; ///< by the packets' `port`; none where an embedder has them
+    sa_seeker* seeker = nullptr; ///< who sees to packets that no SA carries; nullptr: nobody does
+    unsigned passing = 0;        ///< how many of scratch.passing are set
+    unsigned spread = 0;         ///< of scratch.spread
+    unsigned pieces = 0;         ///< of scratch.pieces
+    packet_list lost{};          ///< released at the end of the burst
+    packet_list created{};       ///< ICMP errors, sent at the end of the burst
+    packet_list raised{};        ///< the same, about what came down from the machine: up again
 
     /// Ends a packet.  It stays whole until the burst is over.
     void drop(packet& p, drop_reason why) noexcept {

@@ -3,18 +3,20 @@
 
 namespace esplane::fastpath {
 
-tables::interface_policies::interface_policies(std::uint32_t id, retired& graveyard)
-    : if_id(id)
-    , hash(hash_of(id))
+tables::scoped_policies::scoped_policies(const policy_scope& of, retired& graveyard)
+    : scope(of)
+    , hash(hash_of(of))
     , by_direction{spd(graveyard), spd(graveyard), spd(graveyard)} {}
 
 tables::tables()
     : routes_(new fib)
     , inbound_(graveyard_)
     , policies_{spd(graveyard_), spd(graveyard_), spd(graveyard_)}
-    , interfaces_(graveyard_) {}
+    , scopes_(graveyard_)
+    , mark_masks_(new std::vector<std::uint32_t>) {}
 
 tables::~tables() {
+    delete mark_masks_.load(std::memory_order_relaxed);
     delete filter_.load(std::memory_order_relaxed);
     delete routes_.load(std::memory_order_relaxed);
 }
@@ -38,14 +40,29 @@ void tables::set_filter(std::unique_ptr<packet_filter> f) {
     graveyard_.reclaim();
 }
 
-auto tables::find(std::uint32_t if_id) const noexcept -> interface_policies* {
-    return interfaces_.find(hash_of(if_id),
-                            [&](const interface_policies& one) { return one.if_id == if_id; });
+auto tables::find(const policy_scope& scope) const noexcept -> scoped_policies* {
+    return scopes_.find(hash_of(scope),
+                        [&](const scoped_policies& one) { return one.scope == scope; });
 }
 
-auto tables::policies(ipsec::policy_direction d, std::uint32_t if_id) const noexcept -> const spd* {
-    const interface_policies* of = find(if_id);
+auto tables::policies(ipsec::policy_direction d, const policy_scope& scope) const noexcept
+    -> const spd* {
+    const scoped_policies* of = find(scope);
     return of == nullptr ? nullptr : &of->by_direction[static_cast<std::size_t>(d)];
+}
+
+void tables::count_mask(const ipsec::mark_mask& mark, int by) {
+    if (!mark.given()) return;
+    int& users = mask_users_[mark.mask];
+    const bool was_used = users != 0;
+    users += by;
+    if (was_used == (users != 0)) return;
+    if (users == 0) mask_users_.erase(mark.mask);
+    auto masks = std::make_unique<std::vector<std::uint32_t>>();
+    for (const auto& [mask, count] : mask_users_)
+        masks->push_back(mask);
+    const auto* before = mark_masks_.exchange(masks.release(), std::memory_order_acq_rel);
+    graveyard_.add([before] { delete before; });
 }
 
 namespace {
@@ -60,45 +77,49 @@ policy_table<Words>& table_of(tables::spd& policies) {
 
 } // namespace
 
+/// A mask is published after its policies and taken back before they go: a reader that knows of it
+/// finds them.
 template <std::size_t Words>
-void tables::insert(keyed_policy<Words>* e, ipsec::policy_direction d, std::uint32_t if_id,
+void tables::insert(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope,
                     const ipsec::selector& s) {
     const auto way = static_cast<std::size_t>(d);
-    if (if_id == 0) {
+    if (scope.all()) {
         table_of<Words>(policies_[way]).insert(e, s);
         return;
     }
-    interface_policies* of = find(if_id);
-    if (of == nullptr) {
-        of = new interface_policies(if_id, graveyard_);
-        interfaces_.insert(of);
-    }
+    scoped_policies* of = find(scope);
+    const bool first = of == nullptr;
+    if (first) of = new scoped_policies(scope, graveyard_);
     ++of->count;
     table_of<Words>(of->by_direction[way]).insert(e, s);
+    if (!first) return;
+    scopes_.insert(of);
+    count_mask(scope.mark, 1);
 }
 
 template <std::size_t Words>
-void tables::erase(keyed_policy<Words>* e, ipsec::policy_direction d, std::uint32_t if_id,
+void tables::erase(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope,
                    const ipsec::selector& s) {
     const auto way = static_cast<std::size_t>(d);
-    if (if_id == 0) {
+    if (scope.all()) {
         table_of<Words>(policies_[way]).erase(e, s);
         return;
     }
-    interface_policies* of = find(if_id);
+    scoped_policies* of = find(scope);
     table_of<Words>(of->by_direction[way]).erase(e, s);
     if (--of->count != 0) return;
-    interfaces_.erase(of);
+    count_mask(scope.mark, -1);
+    scopes_.erase(of);
     graveyard_.add([of] { delete of; });
 }
 
-template void tables::insert(keyed_policy<v4_words>*, ipsec::policy_direction, std::uint32_t,
+template void tables::insert(keyed_policy<v4_words>*, ipsec::policy_direction, const policy_scope&,
                              const ipsec::selector&);
-template void tables::insert(keyed_policy<v6_words>*, ipsec::policy_direction, std::uint32_t,
+template void tables::insert(keyed_policy<v6_words>*, ipsec::policy_direction, const policy_scope&,
                              const ipsec::selector&);
-template void tables::erase(keyed_policy<v4_words>*, ipsec::policy_direction, std::uint32_t,
+template void tables::erase(keyed_policy<v4_words>*, ipsec::policy_direction, const policy_scope&,
                             const ipsec::selector&);
-template void tables::erase(keyed_policy<v6_words>*, ipsec::policy_direction, std::uint32_t,
+template void tables::erase(keyed_policy<v6_words>*, ipsec::policy_direction, const policy_scope&,
                             const ipsec::selector&);
 
 void tables::set_encap_port(wire::be16 port, bool on) noexcept {

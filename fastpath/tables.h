@@ -6,9 +6,11 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <nmmintrin.h>
 #include <span>
+#include <vector>
 
 #include "fastpath/classify.h"
 #include "fastpath/fib.h"
@@ -31,6 +33,15 @@ namespace esplane::fastpath {
     wide = _mm_crc32_u64(wide, wire::load<std::uint64_t>(destination + 8));
     return static_cast<std::uint32_t>(wide);
 }
+
+/// Which traffic a policy is for, beside its selector.
+struct policy_scope {
+    std::uint32_t if_id = 0; ///< of its interface; 0 = of none
+    ipsec::mark_mask mark;
+
+    [[nodiscard]] bool all() const noexcept { return if_id == 0 && !mark.given(); }
+    friend bool operator==(const policy_scope&, const policy_scope&) = default;
+};
 
 class tables {
   public:
@@ -56,9 +67,14 @@ class tables {
     [[nodiscard]] const spd& policies(ipsec::policy_direction d) const noexcept {
         return policies_[static_cast<std::size_t>(d)];
     }
-    /// Those for the traffic of one interface; nullptr where it has none.  if_id   not 0
+    /// Those for such traffic alone; nullptr where there are none.
+    /// scope   of an interface, with a mark, or both
     [[nodiscard]] const spd* policies(ipsec::policy_direction d,
-                                      std::uint32_t if_id) const noexcept;
+                                      const policy_scope& scope) const noexcept;
+    /// Masks of the policies with a mark, each once; mostly none.
+    [[nodiscard]] std::span<const std::uint32_t> mark_masks() const noexcept {
+        return *mark_masks_.load(std::memory_order_acquire);
+    }
     /// SAs that packets under way between workers name.
     [[nodiscard]] const sa_directory& outbound() const noexcept { return outbound_; }
     /// SAs that all workers carry together.
@@ -74,8 +90,22 @@ class tables {
         return ((encap_ports_[n / 64].load(std::memory_order_relaxed) >> (n % 64)) & 1) != 0;
     }
 
+    /// For how long packets wait for an SA that somebody will make; 0: nobody will.
+    [[nodiscard]] std::uint64_t await_ns() const noexcept {
+        return await_ns_.load(std::memory_order_acquire);
+    }
+    /// Another one once what waits for an SA may have found one.
+    [[nodiscard]] std::uint32_t sa_changes() const noexcept {
+        return sa_changes_.load(std::memory_order_acquire);
+    }
+
     /// Whether nothing may pass, whatever the policies say.
     [[nodiscard]] bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+
+    /// The largest packet that TCP may fill through a tunnel; mss_by_path, or 0: not looked at.
+    [[nodiscard]] std::uint32_t mss_clamp() const noexcept {
+        return mss_clamp_.load(std::memory_order_relaxed);
+    }
 
     /// What judges inner packets; nullptr where nothing does.
     [[nodiscard]] packet_filter* filter() const noexcept {
@@ -86,7 +116,12 @@ class tables {
     /// Puts a filter in the place of the one before, which goes once no worker asks it any more;
     /// nullptr: none.
     void set_filter(std::unique_ptr<packet_filter> f);
+    void await_sas(std::uint64_t ns) noexcept { await_ns_.store(ns, std::memory_order_release); }
+    void note_sa_change() noexcept { sa_changes_.fetch_add(1, std::memory_order_release); }
     void close(bool closed) noexcept { closed_.store(closed, std::memory_order_release); }
+    void set_mss_clamp(std::uint32_t mtu) noexcept {
+        mss_clamp_.store(mtu, std::memory_order_relaxed);
+    }
     /// Puts a forwarding table in the place of the one before.
     void publish(std::unique_ptr<fib> f);
     /// Changes the one there is: see fib::apply.
@@ -97,30 +132,31 @@ class tables {
     [[nodiscard]] sa_directory& outbound() noexcept { return outbound_; }
     [[nodiscard]] spread_table<spread_out>& spread_outbound() noexcept { return spread_outbound_; }
     [[nodiscard]] spread_table<spread_in>& spread_inbound() noexcept { return spread_inbound_; }
-    /// Puts in and takes out a policy for the traffic of an interface, or, 0, of none.  The entry
-    /// stays the caller's, and readable until the workers were quiescent.
+    /// Puts in and takes out a policy for some traffic.  The entry stays the caller's, and readable
+    /// until the workers were quiescent.
     template <std::size_t Words>
-    void insert(keyed_policy<Words>* e, ipsec::policy_direction d, std::uint32_t if_id,
+    void insert(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope,
                 const ipsec::selector& s);
     template <std::size_t Words>
-    void erase(keyed_policy<Words>* e, ipsec::policy_direction d, std::uint32_t if_id,
+    void erase(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope,
                const ipsec::selector& s);
     [[nodiscard]] retired& graveyard() noexcept { return graveyard_; }
 
   private:
     using spd_set = std::array<spd, 3>; ///< by direction
-    /// The policies for the traffic of one interface, for as long as there are any.
-    struct interface_policies {
-        interface_policies(std::uint32_t id, retired& graveyard);
-        std::uint32_t if_id;
+    /// The policies of one scope, for as long as there are any.
+    struct scoped_policies {
+        scoped_policies(const policy_scope& of, retired& graveyard);
+        policy_scope scope;
         std::uint32_t hash;
         std::size_t count = 0;
         spd_set by_direction;
     };
-    [[nodiscard]] static std::uint32_t hash_of(std::uint32_t if_id) noexcept {
-        return _mm_crc32_u32(0, if_id);
+    [[nodiscard]] static std::uint32_t hash_of(const policy_scope& s) noexcept {
+        return _mm_crc32_u32(_mm_crc32_u32(_mm_crc32_u32(0, s.if_id), s.mark.mask), s.mark.value);
     }
-    [[nodiscard]] interface_policies* find(std::uint32_t if_id) const noexcept;
+    [[nodiscard]] scoped_policies* find(const policy_scope& scope) const noexcept;
+    void count_mask(const ipsec::mark_mask& mark, int by);
 
     retired graveyard_;
     std::atomic<fib*> routes_;
@@ -128,9 +164,14 @@ class tables {
     sa_directory outbound_;
     spread_table<spread_out> spread_outbound_;
     spread_table<spread_in> spread_inbound_;
-    spd_set policies_; ///< of no interface
-    lookup_table<interface_policies> interfaces_;
+    spd_set policies_; ///< of no interface and no mark
+    lookup_table<scoped_policies> scopes_;
+    std::map<std::uint32_t, int> mask_users_; ///< scopes with a mark of that mask
+    std::atomic<const std::vector<std::uint32_t>*> mark_masks_;
     std::atomic<bool> closed_{false};
+    std::atomic<std::uint32_t> mss_clamp_{0};
+    std::atomic<std::uint64_t> await_ns_{0};
+    std::atomic<std::uint32_t> sa_changes_{0};
     std::atomic<packet_filter*> filter_{nullptr};
     std::array<std::atomic<std::uint64_t>, 1024> encap_ports_{};
 };

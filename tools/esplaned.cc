@@ -21,12 +21,15 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "fastpath/keepalive.h"
 #include "lib/base/unique_fd.h"
 #include "tools/answers.h"
 #include "tools/control_socket.h"
 #include "tools/engine.h"
 #include "tools/guarding.h"
+#include "tools/host_routing.h"
 #include "tools/interfaces.h"
+#include "tools/nat_keepalives.h"
 #include "tools/neighbours.h"
 #include "tools/options.h"
 #include "tools/path_care.h"
@@ -102,6 +105,7 @@ class daemon {
     ~daemon() {
         if (!engine_) return;
         engine_->control().unsubscribe(guarding_.get());
+        if (routing_) engine_->control().unsubscribe(routing_.get());
         engine_->backend().on_encap_ports({});
     }
     daemon(const daemon&) = delete;
@@ -121,10 +125,12 @@ class daemon {
   private:
     [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
+    [[nodiscard]] result<void> record_devices(const std::vector<guarded_device>& earlier);
     [[nodiscard]] result<void> make_engine();
     [[nodiscard]] std::vector<std::string> ports_of_fixed_mtu() const;
     [[nodiscard]] result<void> adopt_interfaces();
     [[nodiscard]] result<void> follow_network();
+    [[nodiscard]] result<void> lead_traffic();
     [[nodiscard]] result<void> open_sockets();
     [[nodiscard]] result<void> watch_all();
     [[nodiscard]] result<void> begin_work();
@@ -134,6 +140,7 @@ class daemon {
     void kernel_spoke();
     void worker_spoke();
     void client_spoke();
+    void send_keepalive(const ipsec::sa& s);
     [[nodiscard]] int timeout_ms();
 
     daemon_options options_;
@@ -144,8 +151,11 @@ class daemon {
     std::unique_ptr<port_set> devices_;
     std::unique_ptr<port_watch> watch_;
     std::unique_ptr<guarding> guarding_;
+    std::unique_ptr<host_routing> routing_; ///< where a port is the machine itself
     std::unique_ptr<engine> engine_;
     std::unique_ptr<path_care> paths_;
+    std::optional<fastpath::keepalive_sender> keepalive_sockets_; ///< once there is one to send
+    std::unique_ptr<nat_keepalives> keepalives_;
     std::unique_ptr<worker_care> workers_;
     std::unique_ptr<interfaces> interfaces_;
     std::unique_ptr<xfrm::link_watch> links_;
@@ -165,7 +175,7 @@ result<void> daemon::start() {
     lock_ = std::make_unique<run_lock>(std::move(*lock));
     for (const auto step : {&daemon::check_cpus, &daemon::guard_devices, &daemon::make_engine,
                             &daemon::adopt_interfaces, &daemon::follow_network,
-                            &daemon::open_sockets, &daemon::watch_all})
+                            &daemon::lead_traffic, &daemon::open_sockets, &daemon::watch_all})
         if (auto done = (this->*step)(); !done) return done;
     return begin_work();
 }
@@ -207,15 +217,20 @@ result<void> daemon::guard_devices() {
     auto recorded = read_guarded(options_.run_dir);
     if (!recorded) return tl::unexpected(recorded.error());
     twin_was_kept_ = devices_->keeps_twin_of(*recorded);
-    const auto all = merge_guarded(std::move(*recorded), devices_->devices());
-    if (auto written = write_guarded(options_.run_dir, all); !written) return written;
-    guarded_ = !devices_->devices().empty();
+    if (auto written = record_devices(*recorded); !written) return written;
     if (auto attached = devices_->attach(); !attached) return attached;
     if (auto opened = devices_->open(); !opened) return opened;
+    if (auto written = record_devices(*recorded); !written) return written; // those it has made
     watch_ = std::make_unique<port_watch>(
         devices_->ports(), [this] { return devices_->devices(); }, options_.run_dir, log);
     facts_.ports = watch_.get();
     return {};
+}
+
+result<void> daemon::record_devices(const std::vector<guarded_device>& earlier) {
+    const auto now = devices_->devices();
+    guarded_ = !now.empty();
+    return write_guarded(options_.run_dir, merge_guarded(earlier, now));
 }
 
 result<void> daemon::make_engine() {
@@ -237,6 +252,10 @@ result<void> daemon::make_engine() {
     facts_.workers = workers_.get();
     paths_ = std::make_unique<path_care>(*engine_, ports_of_fixed_mtu(), log);
     engine_->set_filter(options_.filter);
+    engine_->tables().set_mss_clamp(options_.mss_clamp);
+    engine_->backend().set_esp_mark(exempt_mark(options_.ports));
+    keepalives_ = std::make_unique<nat_keepalives>(
+        engine_->control(), [this](const ipsec::sa& s) { send_keepalive(s); });
     engine_->control().subscribe(guarding_.get());
     engine_->backend().on_encap_ports(
         [this] { guarding_->set_encap_ports(engine_->backend().encap_ports()); });
@@ -246,8 +265,9 @@ result<void> daemon::make_engine() {
 std::vector<std::string> daemon::ports_of_fixed_mtu() const {
     std::vector<std::string> names;
     for (const port_spec& p : options_.ports)
-        for (const auto& [key, value] : p.options)
-            if (key == "mtu") names.push_back(p.name);
+        if (options_.routing.mtu != 0 ||
+            std::ranges::any_of(p.options, [](const auto& o) { return o.first == "mtu"; }))
+            names.push_back(p.name);
     return names;
 }
 
@@ -258,6 +278,7 @@ result<void> daemon::adopt_interfaces() {
             engine_->set_tunnels(interfaces_->bindings());
             devices_changed_ = true;
             if (routes_) kernel_spoke();
+            if (routing_) routing_->refresh();
         },
         log);
     return interfaces_->adopt();
@@ -275,6 +296,27 @@ result<void> daemon::follow_network() {
     while (routes_->unfinished());
     if (const std::size_t n = routes_->skipped_rules(); n != 0)
         log("routing rules with conditions are not followed: " + std::to_string(n) + " (ip rule)");
+    return {};
+}
+
+/// What the machine sends is led into its ports: without one nothing of it happens.
+result<void> daemon::lead_traffic() {
+    auto devices = host_devices(devices_->ports());
+    if (devices.empty() || !options_.routing.install_routes) return {};
+    auto made =
+        host_routing::make(options_.routing, std::move(devices),
+                           {.run_dir = options_.run_dir,
+                            .udp_ports = exempt_udp_ports(options_.ports),
+                            .mtu = [this](const ipsec::policy& p) { return paths_->mtu_for(p); },
+                            .interfaces = [this] { return interfaces_->bindings(); },
+                            .log = log});
+    if (!made) return tl::unexpected(made.error());
+    routing_ = std::move(*made);
+    control::network_change all;
+    all.interfaces = true;
+    routing_->set_network(all, routes_->current());
+    engine_->control().subscribe(routing_.get());
+    paths_->on_change([this] { routing_->refresh(); });
     return {};
 }
 
@@ -322,6 +364,7 @@ void daemon::run() {
         workers_->tend(fastpath::now().monotonic_ns);
         paths_->tend(fastpath::now().monotonic_ns);
         engine_->control().tick(fastpath::now());
+        keepalives_->tick(fastpath::now());
     }
     ::sd_notify(0, "STOPPING=1");
     engine_->stop();
@@ -330,6 +373,7 @@ void daemon::run() {
 void daemon::take_network(const control::network_change& change) {
     engine_->apply_network(change, routes_->current());
     paths_->network_changed();
+    if (routing_) routing_->set_network(change, routes_->current());
     if (!change.interfaces) return;
     guarding_->set_network(routes_->current());
 }
@@ -361,10 +405,26 @@ void daemon::worker_spoke() {
         (void)resolve_neighbour(*routes_, hop.ifindex, hop.address); // the worker asks again
 }
 
-/// An IKE daemon sets the sysctl when it starts, that is at any time.
+/// What cannot be sent is tried again after the SA's interval.
+void daemon::send_keepalive(const ipsec::sa& s) {
+    if (!keepalive_sockets_) {
+        auto opened = fastpath::keepalive_sender::open(exempt_mark(options_.ports));
+        if (!opened) {
+            log("NAT keepalives: " + opened.error().text);
+            return;
+        }
+        keepalive_sockets_ = std::move(*opened);
+    }
+    (void)keepalive_sockets_->send(s);
+}
+
+/// An IKE daemon sets the sysctl when it starts, that is at any time; and connects when it has
+/// bound a UDP port that a port of ours may share.
 void daemon::client_spoke() {
     engine_->control().set_acquire_expires(read_acquire_expires());
+    const std::uint64_t before = engine_->xfrm()->counters().clients;
     engine_->xfrm()->serve();
+    if (engine_->xfrm()->counters().clients > before) tend_ports(true);
 }
 
 /// Until the next deadline of the control layer, the ports or the workers.
@@ -372,7 +432,8 @@ int daemon::timeout_ms() {
     const std::uint64_t tend_at =
         std::min({watch_->next_ns(), workers_->next_ns(), paths_->next_ns()});
     const std::uint64_t deadline =
-        std::min(engine_->control().next_deadline_ns().value_or(tend_at), tend_at);
+        std::min({engine_->control().next_deadline_ns().value_or(tend_at),
+                  keepalives_->next_ns().value_or(tend_at), tend_at});
     const std::uint64_t now_ns = fastpath::now().monotonic_ns;
     return deadline <= now_ns ? 0 : static_cast<int>((deadline - now_ns) / 1'000'000 + 1);
 }

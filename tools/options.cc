@@ -68,7 +68,7 @@ const std::vector<kind_description>& kinds() {
         {"dpdk", {}, true, 63},
 #endif
         {"packet", {"qdisc"}},          {"socket", {"mark", "super-packets"}},
-        {"tun", {"mtu", "coalesce"}},
+        {"tun", {"mtu", "coalesce", "mark"}},
 #ifdef ESPLANE_HAVE_XDP
         {"xdp", {"mode", "busy-poll"}},
 #endif
@@ -132,6 +132,7 @@ struct stated {
     std::optional<std::string> punt_limit;
     std::optional<std::string> mss_clamp;
     std::optional<std::vector<std::string>> filter;
+    std::vector<std::string> routing; ///< "name=value[,...]", later ones count
 };
 
 stated overlay(stated over, const stated& under) {
@@ -145,6 +146,7 @@ stated overlay(stated over, const stated& under) {
     if (!over.punt_limit) over.punt_limit = under.punt_limit;
     if (!over.mss_clamp) over.mss_clamp = under.mss_clamp;
     if (!over.filter) over.filter = under.filter;
+    over.routing.insert(over.routing.begin(), under.routing.begin(), under.routing.end());
     return over;
 }
 
@@ -182,6 +184,25 @@ result<void> read_texts(const std::string& path, const std::string& key, const t
     return {};
 }
 
+/// [routing]: texts, numbers, and true or false for yes or no.
+result<void> read_routing(const std::string& path, const toml::node& node,
+                          std::vector<std::string>& into) {
+    const toml::table* table = node.as_table();
+    if (table == nullptr) return bad_file(path, "routing: must be a table, [routing]");
+    for (const auto& [key, value] : *table) {
+        const std::string name = std::string(key) + "=";
+        if (const auto text = value.value_exact<std::string>())
+            into.push_back(name + *text);
+        else if (const auto number = value.value_exact<std::int64_t>())
+            into.push_back(name + std::to_string(*number));
+        else if (const auto flag = value.value_exact<bool>())
+            into.push_back(name + (*flag ? "yes" : "no"));
+        else
+            return bad_file(path, "routing: " + std::string(key) + ": must be a text or a number");
+    }
+    return {};
+}
+
 result<stated> read_file(const std::string& path) {
     toml::table table;
     try {
@@ -213,13 +234,15 @@ result<stated> read_file(const std::string& path) {
                               s.punt_limit);
         else if (key == "mss-clamp")
             read = read_value(path, key, node, "a text, as in mss-clamp = \"on\"", s.mss_clamp);
+        else if (key == "routing")
+            read = read_routing(path, node, s.routing);
         else if (key == "filter")
             read = read_texts(path, "filter", node, "deny out proto tcp dport 25", s.filter);
         else
             read =
                 bad_file(path, "unknown key \"" + std::string(key) +
                                    "\": there are run-dir, xfrm, workers, cpus, poll, port, eal, "
-                                   "punt-limit, mss-clamp and filter");
+                                   "punt-limit, mss-clamp, filter and routing");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -280,6 +303,17 @@ result<bool> parse_poll(const std::string& text) {
     return fail(EINVAL, "--poll " + text + ": choose adaptive or always", "poll");
 }
 
+/// What routing leaves out by its mark is ESP, which carries it.
+void mark_sockets(const routing_options& routing, std::vector<port_spec>& ports) {
+    if (!routing.unless_marked || routing.mark == routing_options{}.mark) return;
+    for (port_spec& p : ports) {
+        const bool given = std::any_of(p.options.begin(), p.options.end(),
+                                       [](const auto& option) { return option.first == "mark"; });
+        if (p.kind == "socket" && !given)
+            p.options.emplace_back("mark", std::to_string(routing.mark.value));
+    }
+}
+
 result<daemon_options> interpret(const stated& s) {
     daemon_options o;
     if (s.run_dir) o.run_dir = *s.run_dir;
@@ -325,6 +359,10 @@ result<daemon_options> interpret(const stated& s) {
     auto ports = parse_ports(s.ports.value_or(std::vector<std::string>{}));
     if (!ports) return tl::unexpected(ports.error());
     o.ports = std::move(*ports);
+    for (const std::string& text : s.routing)
+        if (auto set = set_routing_options(o.routing, text); !set)
+            return tl::unexpected(set.error());
+    mark_sockets(o.routing, o.ports);
     return o;
 }
 
@@ -459,6 +497,9 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
     app.add_option("--mss-clamp", given.mss_clamp,
                    "lower the MSS of TCP through tunnels to what the path, or MTU bytes, take")
         ->option_text("on|off|MTU [off]");
+    std::string routing;
+    app.add_option("--routing", routing, "how the machine's traffic is led into its tun port")
+        ->option_text("NAME=VALUE[,...]");
     std::vector<std::string> filter;
     CLI::Option* filter_option =
         app.add_option("--filter", filter,
@@ -478,6 +519,7 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
     }
     if (port_option->count() != 0) given.ports = ports;
     if (filter_option->count() != 0) given.filter = filter;
+    if (!routing.empty()) given.routing = {routing};
     if (!config.empty()) {
         auto file = read_file(config);
         if (!file) return tl::unexpected(file.error());

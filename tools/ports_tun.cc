@@ -26,6 +26,11 @@ result<host_port_options> options_of(const port_spec& spec) {
                 return fail(EINVAL, "mtu=" + value + ": give a number from " +
                                         std::to_string(smallest_mtu) + " to " +
                                         std::to_string(host_port::largest_mtu));
+        } else if (key == "mark") {
+            if (!read_mark(value, o.mark))
+                return fail(EINVAL, "mark=" + value +
+                                        ": give a value, or a value and its mask: "
+                                        "0x10/0xff for one");
         } else if (value == "on" || value == "off") {
             o.coalesce = value == "on";
         } else {

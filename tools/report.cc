@@ -138,6 +138,14 @@ json report_template(const ipsec::template_& t) {
             {"optional", t.optional}};
 }
 
+/// "0x5/0xff", as ip(8) takes it; null where none was given.
+json report_mark(const ipsec::mark_mask& m) {
+    if (!m.given()) return nullptr;
+    std::array<char, 24> text{};
+    std::snprintf(text.data(), text.size(), "0x%x/0x%x", m.value, m.mask);
+    return text.data();
+}
+
 void add_current(json& into, const ipsec::lifetime_current& c) {
     into["packets"] = c.packets;
     into["bytes"] = c.bytes;
@@ -170,6 +178,8 @@ json report_sa(const ipsec::sa& s) {
               {"mode", text_of(s.run_mode)},
               {"reqid", s.reqid},
               {"if_id", limit(s.if_id, 0)},
+              {"mark", report_mark(s.id.mark)},
+              {"output_mark", report_mark(s.output_mark)},
               {"direction", direction_of(s)},
               {"state", text_of(s.state)},
               {"dying", s.dying},
@@ -196,6 +206,7 @@ json report_policy(const ipsec::policy& p) {
               {"priority", p.priority},
               {"index", p.index},
               {"if_id", limit(p.if_id, 0)},
+              {"mark", report_mark(p.mark)},
               {"templates", json::array()},
               {"limits", report_limits(p.limits)}};
     for (const ipsec::template_& t : p.templates)
@@ -252,6 +263,9 @@ json report_packets(const fastpath::worker_counters& c) {
             {"encrypted", c.encrypted.get()},
             {"decrypted", c.decrypted.get()},
             {"bypassed", c.bypassed.get()},
+            {"fragmented", c.fragmented.get()},
+            {"reassembled", c.reassembled.get()},
+            {"clamped", c.clamped.get()},
             {"handed_out", c.handed_out.get()},
             {"handed_in", c.handed_in.get()}};
 }

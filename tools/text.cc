@@ -52,6 +52,8 @@ std::string sa_flags(const json& sa) {
         flags += "udp:" + cell(e.at("source_port")) + ">" + cell(e.at("destination_port")) + " ";
     if (sa.at("dying").get<bool>()) flags += "dying ";
     if (!sa.at("if_id").is_null()) flags += "if_id " + cell(sa.at("if_id")) + " ";
+    if (!sa.at("mark").is_null()) flags += "mark " + cell(sa.at("mark")) + " ";
+    if (!sa.at("output_mark").is_null()) flags += "output-mark " + cell(sa.at("output_mark")) + " ";
     if (flags.empty()) return "-";
     flags.pop_back();
     return flags;
@@ -111,6 +113,7 @@ std::string policy_text(const json& reply) {
              {"PRIORITY", align::right},
              {"INDEX", align::right},
              {"IF_ID", align::right},
+             {"MARK"},
              {"ACTION"},
              {"SOURCE"},
              {"DESTINATION"},
@@ -119,7 +122,7 @@ std::string policy_text(const json& reply) {
     for (const json& p : reply.at("policies")) {
         const json& s = p.at("selector");
         t.add({cell(p.at("direction")), cell(p.at("priority")), cell(p.at("index")),
-               cell(p.at("if_id")), cell(p.at("action")), cell(s.at("source")),
+               cell(p.at("if_id")), cell(p.at("mark")), cell(p.at("action")), cell(s.at("source")),
                cell(s.at("destination")), upper_layer(s), template_text(p)});
     }
     return t.empty() ? "no policies\n" : t.to_string();
@@ -215,8 +218,9 @@ std::string text_of_reply(const std::string& command, const json& reply) {
 
 std::string text_of_packets(const json& packets) {
     std::string text;
-    for (const char* key : {"received", "created", "sent", "punted", "dropped", "held", "absorbed",
-                            "encrypted", "decrypted", "bypassed"}) {
+    for (const char* key :
+         {"received", "created", "sent", "punted", "dropped", "held", "absorbed", "encrypted",
+          "decrypted", "bypassed", "fragmented", "reassembled", "clamped"}) {
         const auto count = packets.at(key).get<std::uint64_t>();
         if (count == 0) continue;
         if (!text.empty()) text += ", ";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The attributes of an XFRM request: found, length-checked, and refused by name where esplane does
-// not carry them.  Dropping a mark silently would widen what an SA matches.
+// not carry them.  Dropping one silently could widen what an SA matches.
 #pragma once
 
 #include <array>
@@ -13,7 +13,7 @@
 
 namespace esplane::xfrm {
 
-/// "XFRMA_MARK"; "XFRMA_99" for a number without a name.
+/// "XFRMA_TFCPAD"; "XFRMA_99" for a number without a name.
 [[nodiscard]] std::string attribute_name(std::uint16_t type);
 /// The refusal of an attribute: EOPNOTSUPP with its name.
 [[nodiscard]] tl::unexpected<error> not_carried(std::uint16_t type);

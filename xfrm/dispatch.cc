@@ -6,6 +6,7 @@
 #include <string>
 
 #include "xfrm/attributes.h"
+#include "xfrm/mark_codec.h"
 #include "xfrm/policy_codec.h"
 #include "xfrm/replay_codec.h"
 
@@ -79,13 +80,13 @@ answer check_lookup(const exchange& x, std::uint8_t protocol) {
 }
 
 answer delete_sa(const exchange& x) {
-    const auto id = decode_sa_id(x.fixed<xfrm_usersa_id>());
+    const auto id = decode_sa_id(x.fixed<xfrm_usersa_id>(), x.a);
     if (auto ok = check_lookup(x, id.protocol); !ok) return ok;
     return x.layer.delete_sa(id, x.by());
 }
 
 answer get_sa(const exchange& x) {
-    const auto id = decode_sa_id(x.fixed<xfrm_usersa_id>());
+    const auto id = decode_sa_id(x.fixed<xfrm_usersa_id>(), x.a);
     if (auto ok = check_lookup(x, id.protocol); !ok) return ok;
     const ipsec::sa* s = x.layer.get_sa(id);
     if (s == nullptr) return fail(ESRCH);
@@ -109,7 +110,7 @@ answer flush_sas(const exchange& x) {
 
 answer get_sa_event(const exchange& x) {
     auto id = x.fixed<xfrm_aevent_id>();
-    const ipsec::sa* s = x.layer.get_sa(decode_sa_id(id.sa_id));
+    const ipsec::sa* s = x.layer.get_sa(decode_sa_id(id.sa_id, x.a));
     if (s == nullptr) return fail(ESRCH);
     id.sa_id = sa_id_to(s->id);
     id.saddr = address_to(s->source);
@@ -118,6 +119,7 @@ answer get_sa_event(const exchange& x) {
         w.fixed(id);
         encode_replay(w, *s);
         w.attribute_64bit(XFRMA_LTIME_VAL, current_to(s->current));
+        encode_mark(w, s->id.mark);
         encode_if_id(w, s->if_id);
         encode_direction(w, *s);
     });

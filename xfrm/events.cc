@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xfrm/events.h"
 
+#include "xfrm/mark_codec.h"
 #include "xfrm/policy_codec.h"
 #include "xfrm/sa_codec.h"
 
@@ -39,10 +40,42 @@ class event_writer {
         body.state = sa_info(e.what);
         body.hard = e.hard ? 1 : 0;
         w.fixed(body);
+        encode_mark(w, e.what.id.mark);
         encode_if_id(w, e.what.if_id);
         encode_direction(w, e.what);
         w.finish();
         return XFRMNLGRP_EXPIRE;
+    }
+
+    std::uint32_t operator()(const ipsec::acquire& e) {
+        message_writer w = begin(XFRM_MSG_ACQUIRE, {});
+        xfrm_user_acquire body{};
+        body.id = sa_info(e.larval).id;
+        body.saddr = address_to(e.larval.source);
+        body.sel = selector_to(e.larval.sel);
+        body.policy = policy_info(e.what);
+        body.aalgos = e.wanted.auth_algs;
+        body.ealgos = e.wanted.cipher_algs;
+        body.calgos = e.wanted.comp_algs;
+        body.seq = e.larval.seq;
+        w.fixed(body);
+        encode_policy_attributes(w, e.what);
+        w.finish();
+        return XFRMNLGRP_ACQUIRE;
+    }
+
+    std::uint32_t operator()(const ipsec::sa_mapping& e) {
+        message_writer w = begin(XFRM_MSG_MAPPING, {});
+        xfrm_user_mapping body{};
+        body.id = sa_id_to(e.what.id);
+        body.reqid = e.what.reqid;
+        body.old_saddr = address_to(e.what.source);
+        body.new_saddr = address_to(e.source);
+        body.old_sport = e.what.encap->source_port.network();
+        body.new_sport = e.port.network();
+        w.fixed(body);
+        w.finish();
+        return XFRMNLGRP_MAPPING;
     }
 
     std::uint32_t operator()(const ipsec::policy_added& e) {

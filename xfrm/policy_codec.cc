@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "xfrm/mark_codec.h"
 #include "xfrm/sa_codec.h"
 
 namespace esplane::xfrm {
@@ -63,8 +64,8 @@ ipsec::template_ template_from(const xfrm_user_tmpl& t) noexcept {
     out.id = {address_from(t.id.daddr, out.fam), wire::be32::from_network(t.id.spi), t.id.proto};
     out.source = address_from(t.saddr, out.fam);
     out.reqid = t.reqid;
-    out.share = t.share;
     out.run_mode = mode_from(t.mode);
+    out.share = t.share;
     out.optional = t.optional != 0;
     out.auth_algs = t.aalgos;
     out.cipher_algs = t.ealgos;
@@ -134,6 +135,7 @@ result<ipsec::policy> decode_policy(const xfrm_userpolicy_info& info, const attr
     p.share = info.share;
     p.limits = limits_from(info.lft);
     p.if_id = decode_if_id(a);
+    p.mark = decode_mark(a);
     if (auto ok = decode_templates(info, a.get(XFRMA_TMPL), p); !ok)
         return tl::unexpected(std::move(ok.error()));
     return p;
@@ -171,6 +173,7 @@ void encode_policy_attributes(message_writer& w, const ipsec::policy& p) {
         w.attribute_bytes(XFRMA_TMPL, value);
     }
     encode_policy_type(w);
+    encode_mark(w, p.mark);
     encode_if_id(w, p.if_id);
 }
 
@@ -178,7 +181,7 @@ result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id, const 
     if (auto ok = check_policy_type(a); !ok) return tl::unexpected(std::move(ok.error()));
     if (auto ok = check_direction(id.dir); !ok) return tl::unexpected(std::move(ok.error()));
     return ipsec::policy_key{static_cast<ipsec::policy_direction>(id.dir), selector_from(id.sel),
-                             id.index, decode_if_id(a)};
+                             id.index, decode_if_id(a), decode_mark(a)};
 }
 
 xfrm_userpolicy_id policy_id_to(const ipsec::policy& p, bool by_index) noexcept {

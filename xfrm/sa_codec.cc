@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include "xfrm/mark_codec.h"
 #include "xfrm/replay_codec.h"
 
 namespace esplane::xfrm {
@@ -131,6 +132,23 @@ result<void> check_direction(const xfrm_usersa_info& info, const attributes& a,
     return {};
 }
 
+/// What only an SA in UDP may have, of one direction.
+result<void> check_nat(const ipsec::sa& s) {
+    if (s.mapping_threshold != 0 && !s.encap)
+        return fail(EINVAL, "MTIMER_THRESH attribute can only be set on ENCAP states",
+                    "XFRMA_MTIMER_THRESH");
+    if (s.mapping_threshold != 0 && s.dir == ipsec::direction::out)
+        return fail(EINVAL, "MTIMER_THRESH attribute should not be set on output SA",
+                    "XFRMA_MTIMER_THRESH");
+    if (s.nat_keepalive != 0 && s.dir != ipsec::direction::out)
+        return fail(EINVAL, "NAT keepalive is only supported for outbound SAs",
+                    "XFRMA_NAT_KEEPALIVE_INTERVAL");
+    if (s.nat_keepalive != 0 && !s.encap)
+        return fail(EINVAL, "NAT keepalive is only supported for UDP encapsulation",
+                    "XFRMA_NAT_KEEPALIVE_INTERVAL");
+    return {};
+}
+
 ipsec::direction direction_from(const attributes& a) noexcept {
     switch (a.load<std::uint8_t>(xfrma_sa_dir).value_or(0)) {
     case xfrm_sa_dir_in:
@@ -179,6 +197,7 @@ ipsec::sa sa_from(const xfrm_usersa_info& info) {
     s.id = {address_from(info.id.daddr, family), wire::be32::from_network(info.id.spi),
             info.id.proto};
     s.source = address_from(info.saddr, family);
+    s.run_mode = mode_from(info.mode);
     s.sel = selector_from(info.sel);
     if (s.sel.fam == ipsec::family::unspecified && (info.flags & XFRM_STATE_AF_UNSPEC) == 0) {
         s.sel.fam = family;
@@ -197,7 +216,6 @@ ipsec::sa sa_from(const xfrm_usersa_info& info) {
 result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = check_sa(info, a); !ok) return tl::unexpected(std::move(ok.error()));
     ipsec::sa s = sa_from(info);
-    s.run_mode = mode_from(info.mode);
     s.dir = direction_from(a);
     if (auto ok = decode_algorithms(a, s.algs); !ok) return tl::unexpected(std::move(ok.error()));
     if (auto ok = decode_replay(info, a, s); !ok) return tl::unexpected(std::move(ok.error()));
@@ -206,6 +224,11 @@ result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = decode_encap(a, s); !ok) return tl::unexpected(std::move(ok.error()));
     s.extra_flags = a.load<std::uint32_t>(XFRMA_SA_EXTRA_FLAGS).value_or(0);
     s.if_id = decode_if_id(a);
+    s.id.mark = decode_mark(a);
+    s.output_mark = decode_output_mark(a);
+    s.mapping_threshold = a.load<std::uint32_t>(XFRMA_MTIMER_THRESH).value_or(0);
+    s.nat_keepalive = a.load<std::uint32_t>(xfrma_nat_keepalive_interval).value_or(0);
+    if (auto ok = check_nat(s); !ok) return tl::unexpected(std::move(ok.error()));
     if (const auto current = a.load<xfrm_lifetime_cur>(XFRMA_LTIME_VAL))
         s.current = current_from(*current);
     return s;
@@ -263,14 +286,24 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s) {
     }
     if (s.algs.cipher.present()) encode_algorithm(w, cipher_kind, s.algs.cipher);
     if (s.encap) encode_encap(w, *s.encap);
+    encode_mark(w, s.id.mark);
+    encode_output_mark(w, s.output_mark);
     encode_replay(w, s);
     encode_if_id(w, s.if_id);
+    if (s.mapping_threshold != 0) w.attribute(XFRMA_MTIMER_THRESH, s.mapping_threshold);
     encode_direction(w, s);
+    if (s.nat_keepalive != 0) w.attribute(xfrma_nat_keepalive_interval, s.nat_keepalive);
 }
 
 ipsec::sa_id decode_sa_id(const xfrm_usersa_id& id) noexcept {
     return {address_from(id.daddr, family_from(id.family)), wire::be32::from_network(id.spi),
             id.proto};
+}
+
+ipsec::sa_id decode_sa_id(const xfrm_usersa_id& id, const attributes& a) noexcept {
+    ipsec::sa_id out = decode_sa_id(id);
+    out.mark = decode_mark(a);
+    return out;
 }
 
 xfrm_usersa_id sa_id_to(const ipsec::sa_id& id) noexcept {
@@ -297,9 +330,11 @@ result<control::spi_request> decode_spi_request(const xfrm_userspi_info& info,
     r.source = address_from(info.info.saddr, family);
     r.destination = address_from(info.info.id.daddr, family);
     r.protocol = info.info.id.proto;
+    r.run_mode = mode_from(info.info.mode);
     r.reqid = info.info.reqid;
     r.seq = info.info.seq;
     r.if_id = decode_if_id(a);
+    r.mark = decode_mark(a);
     r.dir = direction_from(a);
     r.min = info.min;
     r.max = info.max;
@@ -330,7 +365,6 @@ result<sa_filter> decode_sa_filter(const attributes& a) {
     out.source_prefix = filter->splen;
     out.destination_prefix = filter->dplen;
     return out;
-    r.run_mode = mode_from(info.info.mode);
 }
 
 } // namespace esplane::xfrm

@@ -27,6 +27,8 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s);
 
 /// From GETSA and DELSA.
 [[nodiscard]] ipsec::sa_id decode_sa_id(const xfrm_usersa_id& id) noexcept;
+/// The same with the mark that a request names it by.
+[[nodiscard]] ipsec::sa_id decode_sa_id(const xfrm_usersa_id& id, const attributes& a) noexcept;
 [[nodiscard]] xfrm_usersa_id sa_id_to(const ipsec::sa_id& id) noexcept;
 
 /// From ALLOCSPI.  Errors: as decode_sa.

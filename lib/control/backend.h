@@ -32,6 +32,11 @@ class backend_listener {
     virtual void on_lifetime(const ipsec::sa_id& id, bool hard) = 0;
     /// The first packet used the SA: limits since first use start now.
     virtual void on_first_use(const ipsec::sa_id& id) = 0;
+    /// An authentic packet of an encapsulated SA came from there, and not from where the SA says.
+    virtual void on_mapping(const ipsec::sa_id& id, const ipsec::address& source,
+                            wire::be16 port) = 0;
+    /// A packet of this flow falls under the `out` policy of that index and no SA carries it.
+    virtual void on_sa_wanted(std::uint32_t index, const ipsec::flow& f) = 0;
 };
 
 class backend {
@@ -59,6 +64,10 @@ class backend {
     virtual void delete_policy(const ipsec::policy& p) = 0;
     /// False where it has no such policy.
     virtual bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) = 0;
+
+    /// For how long packets that no SA carries yet may wait for one, which somebody will make; 0:
+    /// nobody will, they are dropped.
+    virtual void await_sas(std::uint32_t seconds) = 0;
 
     /// Many deletions follow / have come: they may be made good together.  Calls do not nest.
     virtual void begin_batch() = 0;

@@ -2,6 +2,7 @@
 #include "lib/control/layer.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "lib/control/policy_keeper.h"
@@ -17,12 +18,15 @@ struct layer::state {
 
     /// Remembers `now` for the backend's events, which come without a time.
     moment note(moment now) { return latest = now; }
+    void tell_wait() { work.await_sas(answering.empty() ? 0 : std::max(acquire_expires_s, 1u)); }
 
     backend& work;
     announcer out;
     sa_keeper sas;
     policy_keeper policies;
     spd_hash_thresholds thresholds;
+    std::set<const ipsec::listener*> answering; ///< who makes SAs on ACQUIRE
+    std::uint32_t acquire_expires_s = 30;
     moment latest;
 };
 
@@ -40,11 +44,23 @@ void layer::subscribe(ipsec::listener* l) {
 }
 
 void layer::unsubscribe(ipsec::listener* l) {
+    answer_acquires(l, false);
     state_->out.unsubscribe(l);
 }
 
+void layer::answer_acquires(const ipsec::listener* l, bool answers) {
+    const bool before = state_->answering.empty();
+    if (answers)
+        state_->answering.insert(l);
+    else
+        state_->answering.erase(l);
+    if (before != state_->answering.empty()) state_->tell_wait();
+}
+
 void layer::set_acquire_expires(std::uint32_t seconds) {
+    if (std::exchange(state_->acquire_expires_s, seconds) == seconds) return;
     state_->sas.set_acquire_expires(seconds);
+    if (!state_->answering.empty()) state_->tell_wait();
 }
 
 result<void> layer::add_sa(ipsec::sa s, ipsec::originator by, moment now) {
@@ -132,6 +148,16 @@ void layer::on_lifetime(const ipsec::sa_id& id, bool hard) {
 
 void layer::on_first_use(const ipsec::sa_id& id) {
     state_->sas.on_first_use(id, state_->latest);
+}
+void layer::on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port) {
+    state_->sas.on_mapping(id, source, port);
+}
+
+void layer::on_sa_wanted(std::uint32_t index, const ipsec::flow& f) {
+    if (state_->answering.empty()) return;
+    const ipsec::policy* const p = state_->policies.find_index(index);
+    if (p != nullptr && p->dir == ipsec::policy_direction::out && p->protects())
+        state_->sas.acquire(*p, f, state_->latest);
 }
 
 } // namespace esplane::control

@@ -31,6 +31,7 @@ struct spi_request {
     std::uint32_t reqid = 0;
     std::uint32_t seq = 0;
     std::uint32_t if_id = 0;
+    ipsec::mark_mask mark = {};
     ipsec::direction dir = ipsec::direction::unknown;
     std::uint32_t min = 0; ///< host order, inclusive
     std::uint32_t max = 0;
@@ -63,7 +64,12 @@ class layer final : private backend_listener {
     void subscribe(ipsec::listener* l);
     void unsubscribe(ipsec::listener* l);
 
-    /// Seconds a larval SA lives (net.core.xfrm_acq_expires); 30 as in the kernel.
+    /// Whether a listener makes SAs that an ACQUIRE asks for, from now on.  While nobody does, none
+    /// is announced and what no SA carries is dropped: km_is_alive().
+    void answer_acquires(const ipsec::listener* l, bool answers);
+
+    /// Seconds a larval SA lives (net.core.xfrm_acq_expires), and packets wait for one that an
+    /// ACQUIRE asks for; 30 as in the kernel.
     void set_acquire_expires(std::uint32_t seconds);
 
     // SAs.  Every error leaves everything as it was.
@@ -72,7 +78,7 @@ class layer final : private backend_listener {
     /// Errors: EEXIST; what the backend says.
     [[nodiscard]] result<void> add_sa(ipsec::sa s, ipsec::originator by, moment now);
     /// XFRM_MSG_UPDSA: fills a larval SA, or changes lifetimes, encapsulation and (where `s` names
-    /// one) the interface id of a valid one.
+    /// one) the interface id and the output mark of a valid one.
     /// The event carries `s` as given.  Errors: ESRCH (none, or of another direction); EINVAL
     /// (encapsulation added or taken away); what the backend says.
     [[nodiscard]] result<void> update_sa(ipsec::sa s, ipsec::originator by, moment now);
@@ -93,8 +99,8 @@ class layer final : private backend_listener {
 
     // Policies.
 
-    /// XFRM_MSG_NEWPOLICY.  Errors: EEXIST (same direction, interface id and selector); EINVAL (an
-    /// index of another direction); what the backend says.
+    /// XFRM_MSG_NEWPOLICY.  Errors: EEXIST (same direction, interface id, mark and selector);
+    /// EINVAL (an index of another direction); what the backend says.
     [[nodiscard]] result<void> add_policy(ipsec::policy p, ipsec::originator by, moment now);
     /// XFRM_MSG_UPDPOLICY: replaces or adds.  A policy that is replaced keeps its index and becomes
     /// the newest among equal priorities.  Errors: EINVAL as above; what the backend says.
@@ -117,6 +123,8 @@ class layer final : private backend_listener {
   private:
     void on_lifetime(const ipsec::sa_id& id, bool hard) override;
     void on_first_use(const ipsec::sa_id& id) override;
+    void on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port) override;
+    void on_sa_wanted(std::uint32_t index, const ipsec::flow& f) override;
 
     struct state;
     std::unique_ptr<state> state_;

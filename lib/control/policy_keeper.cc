@@ -31,7 +31,7 @@ result<void> check_index(const ipsec::policy& p) {
 }
 
 ipsec::policy_key key_of(const ipsec::policy& p) {
-    return {p.dir, p.sel, 0, p.if_id};
+    return {p.dir, p.sel, 0, p.if_id, p.mark};
 }
 
 void start_life(ipsec::policy& p, moment now) {
@@ -123,6 +123,13 @@ const ipsec::policy* policy_keeper::next(cursor& c) {
     entry* e = spd_.newest_from(c.next);
     if (e == nullptr) return nullptr;
     c.next = e->serial() - 1;
+    refresh(*e);
+    return &e->what;
+}
+
+const ipsec::policy* policy_keeper::find_index(std::uint32_t index) {
+    entry* e = spd_.find_index(index);
+    if (e == nullptr) return nullptr;
     refresh(*e);
     return &e->what;
 }

@@ -25,6 +25,8 @@ class policy_keeper {
     void flush(ipsec::originator by);
     [[nodiscard]] const ipsec::policy* get(const ipsec::policy_key& k);
     [[nodiscard]] const ipsec::policy* next(cursor& c);
+    /// Of any interface id; nullptr where there is none.
+    [[nodiscard]] const ipsec::policy* find_index(std::uint32_t index);
     [[nodiscard]] spd_counts counts() const noexcept;
 
     void tick(moment now);

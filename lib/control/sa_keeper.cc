@@ -18,6 +18,10 @@ constexpr std::int64_t ns_per_s = 1'000'000'000;
 
 constexpr std::uint8_t protocol_any = 255; ///< IPSEC_PROTO_ANY
 
+/// ACQUIREs under way at a time.  A wide transport-mode policy wants an SA for each pair of hosts,
+/// and whoever sends chooses those.
+constexpr std::size_t max_acquiring = 4096;
+
 /// xfrm_id_proto_match()
 bool protocol_matches(std::uint8_t protocol, std::uint8_t wanted) noexcept {
     return wanted == 0 || wanted == protocol_any || wanted == protocol;
@@ -41,7 +45,7 @@ ipsec::selector host_pair(const ipsec::address& source, const ipsec::address& de
 
 ipsec::sa make_larval(const spi_request& r, wire::be32 spi, std::uint32_t expires_s) {
     ipsec::sa s;
-    s.id = {r.destination, spi, r.protocol};
+    s.id = {r.destination, spi, r.protocol, r.mark};
     s.source = r.source;
     s.sel = host_pair(r.source, r.destination);
     s.run_mode = r.run_mode;
@@ -53,10 +57,43 @@ ipsec::sa make_larval(const spi_request& r, wire::be32 spi, std::uint32_t expire
     return s;
 }
 
+/// __xfrm4_init_tempsel(): this flow alone.  The kernel names the interface it leaves by, too.
+ipsec::selector selector_of(const ipsec::flow& f) {
+    ipsec::selector sel = host_pair(f.source, f.destination);
+    sel.fam = f.source.fam;
+    sel.protocol = f.protocol;
+    sel.source_port = f.source_port;
+    sel.destination_port = f.destination_port;
+    sel.source_port_mask = sel.destination_port_mask = wire::be16(0xffff);
+    return sel;
+}
+
+/// xfrm_init_tempstate(): addresses that the template leaves open are the flow's.
+ipsec::sa make_wanted(const ipsec::policy& p, const ipsec::flow& f, std::uint32_t expires_s) {
+    const ipsec::template_& wanted = p.templates.front();
+    ipsec::sa s;
+    s.id = wanted.id;
+    s.id.mark = p.mark;
+    s.source = wanted.source;
+    if (wanted.run_mode == ipsec::mode::transport) {
+        if (s.id.destination.is_any()) s.id.destination = f.destination;
+        if (s.source.is_any()) s.source = f.source;
+    }
+    s.sel = selector_of(f);
+    s.run_mode = wanted.run_mode;
+    s.reqid = wanted.reqid;
+    s.if_id = p.if_id;
+    s.dir = ipsec::direction::out;
+    s.state = sa_state::larval;
+    s.limits.hard_add_s = expires_s;
+    return s;
+}
+
 /// What an update may change of a valid SA.
 void merge(ipsec::sa& into, const ipsec::sa& from) {
     into.encap = from.encap;
     if (from.if_id != 0) into.if_id = from.if_id;
+    if (from.output_mark.given()) into.output_mark = from.output_mark;
     if (into.care_of && from.care_of) into.care_of = from.care_of;
     into.limits = from.limits;
     into.dying = false;
@@ -72,7 +109,9 @@ sa_keeper::sa_keeper(backend& b, const announcer& out, random_source random)
 result<void> sa_keeper::add(ipsec::sa s, ipsec::originator by, moment now) {
     if (sad_.find(s.id) != nullptr) return fail(EEXIST);
     if (auto r = admit(s, now); !r) return r;
-    out_.announce(ipsec::sa_added{insert(std::move(s), now).what, by});
+    const entry& e = insert(std::move(s), now);
+    end_acquire(e.what);
+    out_.announce(ipsec::sa_added{e.what, by});
     return {};
 }
 
@@ -86,11 +125,15 @@ result<void> sa_keeper::admit(ipsec::sa& s, moment now) const {
 
 sa_keeper::entry& sa_keeper::insert(ipsec::sa s, moment now) {
     entry& e = sad_.insert(std::move(s));
+    begin_life(e, now);
+    return e;
+}
+
+void sa_keeper::begin_life(entry& e, moment now) {
     e.origin.added_ns = ipsec::monotonic_of(e.what.current.add_time, now);
     if (e.what.current.use_time != 0)
         e.origin.used_ns = ipsec::monotonic_of(e.what.current.use_time, now);
     start_timer(e, now);
-    return e;
 }
 
 void sa_keeper::start_timer(const entry& e, moment now) {
@@ -157,14 +200,55 @@ void sa_keeper::flush(std::uint8_t protocol, ipsec::originator by) {
     if (any) out_.announce(ipsec::sa_flushed{protocol, by});
 }
 
+/// xfrm_state_add(): by `seq` where that names one, else by what it was for.  Nobody is told.
+void sa_keeper::end_acquire(const ipsec::sa& answer) {
+    entry* larval = sad_.find_acquiring(answer.seq);
+    if (larval != nullptr && (larval->what.id.protocol != answer.id.protocol ||
+                              larval->what.id.destination != answer.id.destination))
+        larval = nullptr;
+    if (larval == nullptr) {
+        larval = sad_.find_acquiring(ipsec::acquire_key_of(answer));
+        if (larval != nullptr && larval->what.id.spi != wire::be32()) larval = nullptr;
+    }
+    if (larval != nullptr) take(*larval);
+}
+
+void sa_keeper::acquire(const ipsec::policy& p, const ipsec::flow& f, moment now) {
+    ipsec::sa wanted = make_wanted(p, f, acquire_expires_s_);
+    if (sad_.acquiring() >= max_acquiring) return;
+    if (sad_.find_acquiring(ipsec::acquire_key_of(wanted)) != nullptr) return;
+    if (sad_.find(wanted.id) != nullptr) return; // another template's, or it has a selector
+    if (++acquire_seq_ == 0) ++acquire_seq_;
+    wanted.seq = acquire_seq_;
+    wanted.current.add_time = now.realtime_s;
+    entry& e = sad_.insert_acquiring(std::move(wanted));
+    begin_life(e, now);
+    out_.announce(ipsec::acquire{e.what, p, p.templates.front()});
+}
+
+/// The larval SA of an ACQUIRE that a request for an SPI is about: xfrm_alloc_userspi().
+sa_keeper::entry* sa_keeper::asked_for(const spi_request& r) {
+    entry* larval = sad_.find_acquiring(r.seq);
+    if (larval != nullptr && larval->what.id.destination == r.destination) return larval;
+    larval = sad_.find_acquiring(ipsec::acquire_key{r.destination, r.source, r.protocol, r.run_mode,
+                                                    r.reqid, r.if_id, r.mark});
+    return larval != nullptr && larval->what.id.spi == wire::be32() ? larval : nullptr;
+}
+
 /// A request's `seq` finds the larval SA of an ACQUIRE and is not kept otherwise, as in the kernel.
 result<std::reference_wrapper<const ipsec::sa>> sa_keeper::allocate_spi(const spi_request& r,
                                                                         moment now) {
     if (r.min > r.max) return fail(EINVAL, "Invalid SPI range: min > max");
+    entry* const asked = asked_for(r);
+    if (asked != nullptr && asked->what.id.spi != wire::be32()) return asked->what;
     const auto spi = free_spi(r);
     if (!spi)
         return fail(ENOENT, r.min == r.max ? "Requested SPI is already in use"
                                            : "No SPI available in the requested range");
+    if (asked != nullptr) {
+        sad_.give_spi(*asked, *spi);
+        return asked->what;
+    }
     ipsec::sa larval = make_larval(r, *spi, acquire_expires_s_);
     larval.current.add_time = now.realtime_s;
     return insert(std::move(larval), now).what;
@@ -180,7 +264,7 @@ std::optional<wire::be32> sa_keeper::free_spi(const spi_request& r) {
     for (std::uint64_t i = 0; i < candidates; ++i) {
         const auto value = static_cast<std::uint32_t>(r.min + (start + i) % span);
         const wire::be32 spi(value);
-        if (value != 0 && sad_.find({r.destination, spi, r.protocol}) == nullptr) return spi;
+        if (value != 0 && !sad_.knows({r.destination, spi, r.protocol})) return spi;
     }
     return std::nullopt;
 }
@@ -247,13 +331,20 @@ void sa_keeper::check_time(entry& e, std::int64_t now_ns) {
 }
 
 void sa_keeper::on_lifetime(const ipsec::sa_id& id, bool hard) {
-    entry* e = sad_.find(id);
+    entry* e = sad_.find_exact(id);
     if (e == nullptr || (!hard && e->what.dying)) return;
     expire(*e, hard ? lifetime_verdict::hard : lifetime_verdict::soft);
 }
 
+void sa_keeper::on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port) {
+    const entry* e = sad_.find_exact(id);
+    if (e == nullptr || !e->what.encap) return;
+    if (e->what.source == source && e->what.encap->source_port == port) return; // it knows by now
+    out_.announce(ipsec::sa_mapping{e->what, source, port});
+}
+
 void sa_keeper::on_first_use(const ipsec::sa_id& id, moment now) {
-    entry* e = sad_.find(id);
+    entry* e = sad_.find_exact(id);
     if (e == nullptr || e->origin.used_ns) return;
     refresh(*e);
     const std::uint64_t used = e->what.current.use_time;

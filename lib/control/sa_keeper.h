@@ -29,6 +29,9 @@ class sa_keeper {
     void flush(std::uint8_t protocol, ipsec::originator by);
     [[nodiscard]] result<std::reference_wrapper<const ipsec::sa>> allocate_spi(const spi_request& r,
                                                                                moment now);
+    /// xfrm_state_find(): tells listeners that the policy's template wants an SA for a flow, unless
+    /// that was said and the larval SA which stands for it has not expired.
+    void acquire(const ipsec::policy& p, const ipsec::flow& f, moment now);
     [[nodiscard]] const ipsec::sa* get(const ipsec::sa_id& id);
     [[nodiscard]] const ipsec::sa* next(cursor& c);
     [[nodiscard]] std::size_t count() const noexcept { return sad_.size(); }
@@ -39,12 +42,17 @@ class sa_keeper {
     void on_lifetime(const ipsec::sa_id& id, bool hard);
     /// `now` may be a little old: limits since first use then start a little early.
     void on_first_use(const ipsec::sa_id& id, moment now);
+    /// km_new_mapping(): listeners hear of it, the client decides.
+    void on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port);
 
   private:
     using entry = ipsec::sad::entry;
 
     [[nodiscard]] result<void> admit(ipsec::sa& s, moment now) const;
     entry& insert(ipsec::sa s, moment now);
+    void begin_life(entry& e, moment now);
+    void end_acquire(const ipsec::sa& answer);
+    [[nodiscard]] entry* asked_for(const spi_request& r);
     void start_timer(const entry& e, moment now);
     [[nodiscard]] result<void> fill_larval(entry& larval, ipsec::sa s, ipsec::originator by,
                                            moment now);
@@ -63,6 +71,7 @@ class sa_keeper {
     ipsec::sad sad_;
     timer_queue timers_; ///< by serial
     std::uint32_t acquire_expires_s_ = 30;
+    std::uint32_t acquire_seq_ = 0;
 };
 
 } // namespace esplane::control

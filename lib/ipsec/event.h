@@ -40,6 +40,19 @@ struct sa_expired {
     bool hard;
     originator by;
 };
+/// XFRM_MSG_ACQUIRE: a packet falls under a policy whose template no SA satisfies.
+struct acquire {
+    const sa& larval;   ///< for this flow; its `seq` is to come back with the SA
+    const policy& what; ///< that protects it
+    const template_& wanted;
+};
+/// XFRM_MSG_MAPPING: an authentic packet came from elsewhere than the SA says.  Nothing has
+/// changed.
+struct sa_mapping {
+    const sa& what;
+    address source; ///< as of that packet
+    wire::be16 port;
+};
 struct policy_added {
     const policy& what;
     originator by;
@@ -62,8 +75,9 @@ struct policy_expired {
     originator by;
 };
 
-using event = std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, policy_added,
-                           policy_updated, policy_deleted, policy_flushed, policy_expired>;
+using event =
+    std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, acquire, sa_mapping,
+                 policy_added, policy_updated, policy_deleted, policy_flushed, policy_expired>;
 
 /// Receives events on the control thread.
 class listener {

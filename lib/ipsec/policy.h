@@ -44,6 +44,7 @@ struct policy {
     policy_direction dir = policy_direction::out;
     selector sel;
     std::uint32_t if_id = 0;    ///< of the interface whose traffic it is for; 0 = of none
+    mark_mask mark;             ///< of the packets it is for
     std::uint32_t priority = 0; ///< lower wins
     std::uint32_t index = 0;    ///< (n << 3) | dir; 0 = to be given
     policy_action action = policy_action::allow;
@@ -61,13 +62,15 @@ struct policy {
     }
 };
 
-/// What names a policy in requests: direction, interface id and selector; or direction, interface
-/// id and index.  (Of one index there is one policy; with another interface id it is not found.)
+/// What names a policy in requests: direction, interface id, mark and selector; or, for the
+/// selector, the index.  (Of one index there is one policy; with another interface id or mark it is
+/// not found.)
 struct policy_key {
     policy_direction dir = policy_direction::out;
     selector sel;
     std::uint32_t index = 0; ///< not 0: by index, `sel` is not looked at
     std::uint32_t if_id = 0;
+    mark_mask mark;
 };
 
 } // namespace esplane::ipsec

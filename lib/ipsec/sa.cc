@@ -12,6 +12,7 @@ sa sa::clone() const {
     copy.reqid = reqid;
     copy.if_id = if_id;
     copy.seq = seq;
+    copy.output_mark = output_mark;
     copy.flags = flags;
     copy.extra_flags = extra_flags;
     copy.dir = dir;
@@ -19,6 +20,8 @@ sa sa::clone() const {
     copy.dying = dying;
     copy.algs = algs.clone();
     copy.encap = encap;
+    copy.mapping_threshold = mapping_threshold;
+    copy.nat_keepalive = nat_keepalive;
     copy.care_of = care_of;
     copy.replay_window = replay_window;
     copy.replay_esn_form = replay_esn_form;

@@ -14,6 +14,7 @@
 #include "lib/ipsec/address.h"
 #include "lib/ipsec/algorithm.h"
 #include "lib/ipsec/lifetime.h"
+#include "lib/ipsec/mark.h"
 #include "lib/ipsec/selector.h"
 
 namespace esplane::ipsec {
@@ -21,11 +22,13 @@ namespace esplane::ipsec {
 enum class mode : std::uint8_t { transport = 0, tunnel = 1 };
 enum class direction : std::uint8_t { unknown, in, out };
 
-/// What names an SA: RFC 4301 section 4.1, XFRM's (daddr, spi, proto).  The family is daddr's.
+/// What names an SA: RFC 4301 section 4.1, XFRM's (daddr, spi, proto, mark).  The family is
+/// daddr's.
 struct sa_id {
     address destination;
     wire::be32 spi;
     std::uint8_t protocol = 50;
+    mark_mask mark = {}; ///< of the packets that are looked up in it
 
     friend bool operator==(const sa_id&, const sa_id&) = default;
     friend auto operator<=>(const sa_id&, const sa_id&) = default;
@@ -84,6 +87,7 @@ struct sa {
     std::uint32_t reqid = 0;
     std::uint32_t if_id = 0; ///< of the interface whose traffic it carries; 0 = of none
     std::uint32_t seq = 0;   ///< of the ACQUIRE it answers
+    mark_mask output_mark;   ///< put on what leaves it: XFRMA_SET_MARK
     std::uint8_t flags = 0;
     std::uint32_t extra_flags = 0;
     direction dir = direction::unknown;
@@ -92,6 +96,10 @@ struct sa {
 
     algorithms algs;
     std::optional<udp_encapsulation> encap;
+    /// Seconds between two reports of one new mapping of the peer's (XFRMA_MTIMER_THRESH); 0: 1.
+    std::uint32_t mapping_threshold = 0;
+    /// Seconds without a packet after which the peer's NAT is sent one; 0: never.
+    std::uint32_t nat_keepalive = 0;
     std::optional<address> care_of; ///< XFRMA_SRCADDR/COADDR as given; carried only
 
     std::uint32_t replay_window = 0; ///< packets; 0 = no anti-replay

@@ -15,34 +15,71 @@
 
 namespace esplane::ipsec {
 
+/// What one ACQUIRE at a time is under way for: __find_acq_core().
+struct acquire_key {
+    address destination;
+    address source;
+    std::uint8_t protocol = 50;
+    mode run_mode = mode::tunnel;
+    std::uint32_t reqid = 0;
+    std::uint32_t if_id = 0;
+    mark_mask mark = {};
+
+    friend auto operator<=>(const acquire_key&, const acquire_key&) = default;
+};
+[[nodiscard]] acquire_key acquire_key_of(const sa& s) noexcept;
+
 class sad {
   public:
     struct entry {
         sa what;
         std::uint64_t serial = 0; ///< from 1 up in order of insertion, never given twice
+        bool acquiring = false;   ///< an ACQUIRE asks for it
         lifetime_origin origin;
     };
 
-    /// nullptr where there is none.  Entries stay where they are until they are taken out.
+    /// The newest that a packet, or a request, with the mark of `id` is for; nullptr where there is
+    /// none.  Entries stay where they are until they are taken out.
     [[nodiscard]] entry* find(const sa_id& id);
+    /// The one of exactly this id.
+    [[nodiscard]] entry* find_exact(const sa_id& id);
+    /// Whether there is one of that destination, SPI and protocol, whatever its mark.
+    [[nodiscard]] bool knows(const sa_id& id) const;
     [[nodiscard]] entry* find_serial(std::uint64_t serial);
     /// The newest entry whose serial is at most `serial`; nullptr at the end of a walk.
     [[nodiscard]] entry* newest_from(std::uint64_t serial);
 
     /// Puts in an SA whose id is not there yet.
     entry& insert(sa s);
+
+    /// Puts in a larval SA that an ACQUIRE asks for; nothing of its acquire_key is there yet. Where
+    /// it has no SPI find() does not know it.
+    entry& insert_acquiring(sa s);
+    /// nullptr where no ACQUIRE is under way for such an SA.
+    [[nodiscard]] entry* find_acquiring(const acquire_key& k);
+    [[nodiscard]] entry* find_acquiring(std::uint32_t seq);
+    [[nodiscard]] std::size_t acquiring() const noexcept { return acquiring_.size(); }
+    /// Names an entry without SPI; the id is not there yet.
+    void give_spi(entry& e, wire::be32 spi);
     /// Takes out an entry of this database.
     sa take(entry& e);
 
-    [[nodiscard]] std::size_t size() const noexcept { return by_id_.size(); }
+    [[nodiscard]] std::size_t size() const noexcept { return by_serial_.size(); }
 
   private:
     struct id_hash {
         [[nodiscard]] std::size_t operator()(const sa_id& id) const noexcept;
     };
 
-    std::unordered_map<sa_id, entry, id_hash> by_id_;
-    std::map<std::uint64_t, entry*> by_serial_;
+    entry& put(sa s);
+    void name(entry& e);
+    void forget_name(const entry& e, const sa_id& id);
+
+    std::map<std::uint64_t, entry> by_serial_;
+    std::unordered_map<sa_id, entry*, id_hash> by_id_;       ///< what has an SPI
+    std::unordered_multimap<sa_id, entry*, id_hash> marked_; ///< of these, by the id without mark
+    std::map<acquire_key, entry*> acquiring_;
+    std::unordered_map<std::uint32_t, entry*> acquiring_by_seq_;
     std::uint64_t last_serial_ = 0;
 };
 

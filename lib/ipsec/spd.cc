@@ -25,15 +25,20 @@ std::size_t spd::name_hash::operator()(const name& n) const noexcept {
     const auto head = std::hash<std::string_view>()({reinterpret_cast<const char*>(&s), packed});
     const std::uint64_t tail =
         (std::uint64_t{s.user} << 32) | static_cast<std::uint32_t>(s.ifindex << 2) | bits_of(n.dir);
-    return head ^ (tail * 0x9e3779b97f4a7c15u) ^ (n.if_id * 0xc2b2ae3d27d4eb4fu);
+    const std::uint64_t mark = (std::uint64_t{n.mark.mask} << 32) | n.mark.value;
+    return head ^ (tail * 0x9e3779b97f4a7c15u) ^ (n.if_id * 0xc2b2ae3d27d4eb4fu) ^
+           (mark * 0xd6e8feb86659fd93u);
 }
 
 spd::entry* spd::find(const policy_key& k) {
     if (k.index != 0) {
         entry* e = find_index(k.index);
-        return e != nullptr && e->what.dir == k.dir && e->what.if_id == k.if_id ? e : nullptr;
+        return e != nullptr && e->what.dir == k.dir && e->what.if_id == k.if_id &&
+                       e->what.mark == k.mark
+                   ? e
+                   : nullptr;
     }
-    const auto at = by_name_.find({k.dir, k.if_id, k.sel});
+    const auto at = by_name_.find({k.dir, k.if_id, k.mark, k.sel});
     return at == by_name_.end() ? nullptr : &at->second;
 }
 
@@ -68,7 +73,7 @@ spd::index_choice spd::generate_index(policy_direction dir) const {
 spd::entry& spd::insert(policy p) {
     const index_choice generated = generate_index(p.dir);
     if (p.index == generated.index) index_generator_ = generated.generator;
-    entry& e = by_name_[{p.dir, p.if_id, p.sel}];
+    entry& e = by_name_[{p.dir, p.if_id, p.mark, p.sel}];
     e.what = std::move(p);
     by_index_.emplace(e.what.index, &e);
     ++counts_[bits_of(e.what.dir)];
@@ -92,7 +97,7 @@ policy spd::take(entry& e) {
     by_serial_.erase(what.position);
     by_index_.erase(what.index);
     --counts_[bits_of(what.dir)];
-    by_name_.erase({what.dir, what.if_id, what.sel});
+    by_name_.erase({what.dir, what.if_id, what.mark, what.sel});
     return what;
 }
 

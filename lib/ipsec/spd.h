@@ -59,6 +59,7 @@ class spd {
     struct name {
         policy_direction dir;
         std::uint32_t if_id;
+        mark_mask mark;
         selector sel;
 
         friend bool operator==(const name&, const name&) = default;

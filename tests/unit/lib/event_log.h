@@ -46,6 +46,13 @@ class event_log final : public ipsec::listener {
     static std::string line(const ipsec::sa_expired& e) {
         return "sa expired" + name(e.what) + packets(e.what) + strength(e.hard);
     }
+    static std::string line(const ipsec::acquire& e) {
+        return "acquire" + name(e.what) + " " + e.larval.sel.to_string();
+    }
+    static std::string line(const ipsec::sa_mapping& e) {
+        return "sa mapping" + name(e.what) + " " + e.source.to_string() + " " +
+               std::to_string(e.port.host());
+    }
     static std::string line(const ipsec::policy_added& e) {
         return "policy added" + name(e.what) + who(e.by);
     }

@@ -63,6 +63,8 @@ class fake_backend final : public backend {
         return true;
     }
 
+    void await_sas(std::uint32_t seconds) override { log("await_sas", seconds); }
+
     void begin_batch() override { calls.emplace_back("begin_batch"); }
     void end_batch() override { calls.emplace_back("end_batch"); }
 

@@ -255,23 +255,10 @@ TEST(SaCodec, TheKernelsRulesHoldWithItsTexts) {
 }
 
 TEST(Attributes, AllThatAreNotCarriedAreRefusedByName) {
-    const std::uint16_t refused[] = {XFRMA_ALG_COMP,
-                                     XFRMA_SEC_CTX,
-                                     XFRMA_REPLAY_THRESH,
-                                     XFRMA_ETIMER_THRESH,
-                                     XFRMA_COADDR,
-                                     XFRMA_MARK,
-                                     XFRMA_TFCPAD,
-                                     XFRMA_OFFLOAD_DEV,
-                                     XFRMA_SET_MARK,
-                                     XFRMA_SET_MARK_MASK,
-                                     XFRMA_MTIMER_THRESH,
-                                     xfrma_sa_pcpu,
-                                     xfrma_iptfs_pkt_size,
-                                     xfrma_nat_keepalive_interval,
-                                     XFRMA_MIGRATE,
-                                     XFRMA_KMADDRESS,
-                                     200};
+    const std::uint16_t refused[] = {XFRMA_ALG_COMP,      XFRMA_SEC_CTX,   XFRMA_REPLAY_THRESH,
+                                     XFRMA_ETIMER_THRESH, XFRMA_COADDR,    XFRMA_TFCPAD,
+                                     XFRMA_OFFLOAD_DEV,   xfrma_sa_pcpu,   xfrma_iptfs_pkt_size,
+                                     XFRMA_MIGRATE,       XFRMA_KMADDRESS, 200};
     const std::vector<std::uint8_t> value(80);
     for (const std::uint16_t type : refused) {
         const auto s = decode(with_attribute(new_sa(example_sa()), type, value));
@@ -282,11 +269,36 @@ TEST(Attributes, AllThatAreNotCarriedAreRefusedByName) {
     }
 }
 
+TEST(SaCodec, WhatOnlyAnSaInUdpHasIsRefusedOfOthers) {
+    ipsec::sa s = example_sa();
+    s.mapping_threshold = 60;
+    EXPECT_EQ(decode(new_sa(s)).error().text,
+              "MTIMER_THRESH attribute can only be set on ENCAP states");
+    s.encap = {wire::be16(4500), wire::be16(4500), {}};
+    EXPECT_EQ(decode(new_sa(s))->mapping_threshold, 60u);
+    s.mapping_threshold = 0;
+    s.nat_keepalive = 20;
+    EXPECT_EQ(decode(new_sa(s)).error().text, "NAT keepalive is only supported for outbound SAs");
+    s.dir = ipsec::direction::out;
+    s.replay_window = 0;
+    EXPECT_EQ(decode(new_sa(s))->nat_keepalive, 20u);
+    s.encap.reset();
+    EXPECT_EQ(decode(new_sa(s)).error().text,
+              "NAT keepalive is only supported for UDP encapsulation");
+}
+
+TEST(SaCodec, AnOutputMarkWithoutAMaskIsAllOfTheMark) {
+    const std::uint32_t mark = 0x77;
+    const auto s = decode(with_attribute(new_sa(example_sa()), XFRMA_SET_MARK,
+                                         {reinterpret_cast<const std::uint8_t*>(&mark), 4}));
+    EXPECT_EQ(s->output_mark, (ipsec::mark_mask{0x77, 0xffffffff}));
+}
+
 TEST(Attributes, AnAttributeThatIsTooShortIsOutOfRange) {
     const std::vector<std::uint8_t> value(3);
     for (const std::uint16_t type :
          {XFRMA_ALG_AEAD, XFRMA_ENCAP, XFRMA_REPLAY_VAL, XFRMA_REPLAY_ESN_VAL, XFRMA_LTIME_VAL,
-          XFRMA_SRCADDR, XFRMA_IF_ID}) {
+          XFRMA_SRCADDR, XFRMA_IF_ID, XFRMA_MARK, XFRMA_SET_MARK, XFRMA_MTIMER_THRESH}) {
         const auto s = decode(with_attribute(new_sa(example_sa()), type, value));
         ASSERT_FALSE(s) << attribute_name(type);
         EXPECT_EQ(s.error().code, ERANGE) << attribute_name(type);
@@ -294,10 +306,10 @@ TEST(Attributes, AnAttributeThatIsTooShortIsOutOfRange) {
 }
 
 TEST(Attributes, OneThatReachesBeyondTheMessageEndsTheSearch) {
-    datagram d = with_attribute(new_sa(example_sa()), XFRMA_MARK, std::vector<std::uint8_t>(8));
+    datagram d = with_attribute(new_sa(example_sa()), XFRMA_TFCPAD, std::vector<std::uint8_t>(8));
     const std::uint16_t length = 100;
     std::memcpy(d.data() + d.size() - 12, &length, sizeof length);
-    EXPECT_TRUE(decode(d)); // as the kernel: the mark is not an attribute
+    EXPECT_TRUE(decode(d)); // as the kernel: the padding is not an attribute
 }
 
 TEST(Messages, ALengthThatCannotBeEndsTheDatagram) {

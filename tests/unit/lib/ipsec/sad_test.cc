@@ -31,6 +31,37 @@ TEST(Sad, FindsAnSaByAllPartsOfItsId) {
     EXPECT_EQ(db.find(ah), nullptr);
 }
 
+sa with_mark(std::uint32_t value, std::uint32_t mask) {
+    sa s = with_spi(1);
+    s.id.mark = {value, mask};
+    return s;
+}
+
+TEST(Sad, FindsTheSaThatARequestsMarkIsFor) {
+    sad db;
+    const auto* five = &db.insert(with_mark(5, 0xff));
+    const auto* six = &db.insert(with_mark(6, 0xff));
+    EXPECT_EQ(db.find(with_mark(5, 0xff).id), five);
+    EXPECT_EQ(db.find(with_mark(0x106, 0xffff).id), six) << "the SA's mask says what counts";
+    EXPECT_EQ(db.find(with_mark(7, 0xff).id), nullptr);
+    EXPECT_EQ(db.find(with_spi(1).id), nullptr) << "no mark is mark 0";
+    EXPECT_TRUE(db.knows(with_spi(1).id));
+    const auto* any = &db.insert(with_spi(1));
+    EXPECT_EQ(db.find(with_spi(1).id), any);
+    EXPECT_EQ(db.find(with_mark(5, 0xff).id), any) << "the newest of those it is for";
+    EXPECT_EQ(db.find_exact(with_mark(5, 0xff).id), five);
+}
+
+TEST(Sad, AnSaWithAMarkThatIsTakenOutIsGone) {
+    sad db;
+    db.insert(with_mark(6, 0xff));
+    db.take(db.insert(with_mark(5, 0xff)));
+    EXPECT_EQ(db.find(with_mark(5, 0xff).id), nullptr);
+    EXPECT_NE(db.find(with_mark(6, 0xff).id), nullptr);
+    db.take(*db.find(with_mark(6, 0xff).id));
+    EXPECT_FALSE(db.knows(with_spi(1).id));
+}
+
 TEST(Sad, WalksFromTheNewestDown) {
     sad db;
     for (std::uint32_t spi : {1u, 2u, 3u})
