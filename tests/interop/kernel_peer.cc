@@ -113,10 +113,10 @@ std::string guest_script(const std::string& self, const std::string& batch,
 /// In the guest: a UDP socket by which its kernel takes ESP out of UDP, held by a child until the
 /// guest ends.
 int hold_encap_socket() {
-    const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
-    sockaddr_in any{};
-    any.sin_family = AF_INET;
-    any.sin_port = htons(4500);
+    const int fd = ::socket(AF_INET6, SOCK_DGRAM, 0); // IPv4's too
+    sockaddr_in6 any{};
+    any.sin6_family = AF_INET6;
+    any.sin6_port = htons(4500);
     constexpr int udp_encap = 100, esp_in_udp = 2;
     if (fd < 0 || ::bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0 ||
         ::setsockopt(fd, IPPROTO_UDP, udp_encap, &esp_in_udp, sizeof esp_in_udp) != 0) {

@@ -15,13 +15,15 @@ struct wrapping {
     bool encapsulated;
     const char* name;
 };
-constexpr std::array<wrapping, 6> wrappings = {{
+constexpr std::array<wrapping, 8> wrappings = {{
     {family::ipv4, family::ipv4, false, "v4-in-v4"},
     {family::ipv6, family::ipv4, false, "v6-in-v4"},
     {family::ipv4, family::ipv4, true, "v4-in-v4 udp"},
     {family::ipv6, family::ipv4, true, "v6-in-v4 udp"},
     {family::ipv4, family::ipv6, false, "v4-in-v6"},
     {family::ipv6, family::ipv6, false, "v6-in-v6"},
+    {family::ipv4, family::ipv6, true, "v4-in-v6 udp"},
+    {family::ipv6, family::ipv6, true, "v6-in-v6 udp"},
 }};
 
 std::string hexadecimal(const secret& key) {

@@ -27,7 +27,7 @@ struct tunnel {
 /// " aead NAME KEY BITS" and so on: algorithms as `ip xfrm state` takes them.
 [[nodiscard]] std::string algorithm_words(const ipsec::algorithms& a);
 
-/// Of every suite, 24: families, encapsulation, ESN and windows in all combinations.
+/// Of every suite, 32: families, encapsulation, ESN and windows in all combinations.
 [[nodiscard]] std::vector<tunnel> all_tunnels();
 
 /// By route: an interface each, on both sides.

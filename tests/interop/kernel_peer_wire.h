@@ -35,7 +35,8 @@ struct esp_view {
 /// In IP or in UDP.
 [[nodiscard]] bool is_esp(const frame& f);
 
-/// Of a frame that is_esp.  Throws std::runtime_error where the IPv4 checksum is wrong.
+/// Of a frame that is_esp.  Throws std::runtime_error where the checksum of IPv4, or of UDP over
+/// IPv6 is wrong.
 [[nodiscard]] esp_view view_of(const frame& f);
 [[nodiscard]] std::string text_of(const outer_header& h);
 

@@ -95,8 +95,7 @@ TEST(Fields, ThatCannotBeInAPolicyAreNamed) {
     expect_policy_refused(-EINVAL, "selector.family",
                           [](esplane_policy& p) { p.selector.family = 0; });
     expect_policy_refused(-EOPNOTSUPP, "flags", [](esplane_policy& p) { p.flags = 1; });
-    expect_policy_refused(-EOPNOTSUPP, "mode", nullptr,
-                          [](esplane_template& t) { t.mode = 4; });
+    expect_policy_refused(-EOPNOTSUPP, "mode", nullptr, [](esplane_template& t) { t.mode = 4; });
     expect_policy_refused(-EOPNOTSUPP, "template.auth_algs", nullptr,
                           [](esplane_template& t) { t.auth_algs = 1; });
     expect_policy_refused(-EINVAL, "template.optional", nullptr,
