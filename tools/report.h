@@ -33,8 +33,8 @@ inline constexpr unsigned page_size = 64;
 [[nodiscard]] nlohmann::json report_policies(control::layer& l, control::cursor from);
 
 /// {"received", "created", "sent", "punted", "dropped", "held", "absorbed", "encrypted",
-/// "decrypted", "bypassed", "handed_out", "handed_in"}: the accounts of a worker, or of all: then
-/// what is handed out and not in lies between them.
+/// "decrypted", "bypassed", "fragmented", "reassembled", "clamped", "handed_out", "handed_in"}: the
+/// accounts of a worker, or of all: then what is handed out and not in lies between them.
 [[nodiscard]] nlohmann::json report_packets(const fastpath::worker_counters& c);
 /// [{"reason", "packets", "text"}]: every reason, also those with no packets.
 [[nodiscard]] nlohmann::json report_drops(const fastpath::worker_counters& c);
