@@ -16,7 +16,7 @@ namespace {
 constexpr const char* kind = "tun";
 
 bool is_ours(const guarded_device& d) {
-    return d.kind == kind && d.network_namespace == current_network_namespace();
+    return d.kind == kind && d.if_id != 0 && d.network_namespace == current_network_namespace();
 }
 
 /// A name, or the number where the device is gone.

@@ -18,6 +18,7 @@
 #include "fastpath/port.h"
 #include "fastpath/punt.h"
 #include "lib/base/result.h"
+#include "tools/routing_options.h"
 
 namespace esplane::tools {
 
@@ -54,6 +55,7 @@ struct daemon_options {
     fastpath::punt_rates punts = fastpath::default_punt_rates; ///< of all workers together
     std::uint32_t mss_clamp = 0; ///< fastpath::mss_by_path, or bytes of an IP packet; 0: off
     std::vector<fastpath::filter_rule> filter;
+    routing_options routing;
 };
 
 /// The command line asked for text and nothing else: --help, --version.

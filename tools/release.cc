@@ -6,6 +6,7 @@
 
 #include "fastpath/tap.h"
 #include "fastpath/tun.h"
+#include "tools/host_routing.h"
 
 #ifdef ESPLANE_HAVE_XDP
 #include "tools/xdp_helper.h"
@@ -39,7 +40,7 @@ result<std::vector<std::string>> take_off(const guarded_device& d, const std::st
             return tl::unexpected(removed.error());
         return std::vector<std::string>{"TAP"};
     }
-    if (d.if_id == 0) return take_off(name);
+    if (d.kind != "tun") return take_off(name);
     if (auto removed = fastpath::tun::remove(d.ifindex); !removed)
         return tl::unexpected(removed.error());
     return std::vector<std::string>{"interface"};
@@ -65,6 +66,20 @@ released_device release_device(const guarded_device& d) {
     return outcome;
 }
 
+/// As if each table were a device.
+result<std::vector<released_device>> release_tables(const std::string& run_dir) {
+    const auto released = release_routing(run_dir);
+    if (!released) return tl::unexpected(released.error());
+    std::vector<released_device> outcomes;
+    for (const released_routing& r : *released) {
+        const guarded_device what{
+            .name = "routing", .kind = "table", .device = "table " + std::to_string(r.table)};
+        outcomes.push_back(
+            {what, {"rules", std::to_string(r.routes) + " routes"}, false, r.failure});
+    }
+    return outcomes;
+}
+
 std::string joined(const std::vector<std::string>& parts) {
     std::string text;
     for (const std::string& part : parts)
@@ -86,7 +101,9 @@ result<std::vector<released_device>> release_devices(const std::string& run_dir)
     if (!lock) return tl::unexpected(lock.error());
     const auto recorded = read_guarded(run_dir);
     if (!recorded) return tl::unexpected(recorded.error());
-    std::vector<released_device> outcomes;
+    auto tables = release_tables(run_dir);
+    if (!tables) return tl::unexpected(tables.error());
+    std::vector<released_device> outcomes = std::move(*tables);
     std::vector<guarded_device> kept;
     for (const guarded_device& d : *recorded) {
         outcomes.push_back(release_device(d));

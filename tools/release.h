@@ -20,7 +20,8 @@ struct released_device {
     std::string failure;              ///< empty: it is as it was before esplane
 };
 
-/// Releases every device that `run_dir` records and forgets those that are free.
+/// Releases every device that `run_dir` records and forgets those that are free; first of all the
+/// rules and routes that lead into them, of which each table is in the list as if it were one.
 /// Errors: EBUSY where a daemon runs there; ENOENT without such a directory; EINVAL, a broken list.
 [[nodiscard]] result<std::vector<released_device>> release_devices(const std::string& run_dir);
 
