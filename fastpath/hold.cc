@@ -5,6 +5,16 @@
 
 namespace esplane::fastpath {
 
+namespace {
+
+/// The mark of an SA that a packet came out of is lost when that is gone, and policies ask for it.
+bool can_be_judged_again(const packet& p) noexcept {
+    return (p.flags & packet_flag::encrypted) != 0 || p.inbound_sa == nullptr ||
+           p.inbound_sa->inner_mark.load(std::memory_order_relaxed) == 0;
+}
+
+} // namespace
+
 bool hold_queue::add(stage& s, const packet& p) noexcept {
     if (count_ == capacity) return false;
     held& h = items_[count_];
@@ -16,6 +26,8 @@ bool hold_queue::add(stage& s, const packet& p) noexcept {
     const unsigned others = waiting_with(h, count_);
     if (others == per_next_hop) return false;
     if (others == 0) ask(s, h);
+    if (!can_be_judged_again(p)) return false;
+    h.p.inbound_sa = nullptr;
     ++count_;
     s.counters.held.add(1);
     return true;

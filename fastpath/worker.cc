@@ -17,6 +17,8 @@ namespace {
 
 /// The longest sleep while packets wait for their next hop.
 constexpr std::chrono::milliseconds with_held{1};
+/// The same while they wait for an SA.
+constexpr std::chrono::milliseconds with_waiting{5};
 constexpr std::size_t descriptors_of_port = 16;
 /// Taken over from each other worker in one loop, at most.
 constexpr unsigned bursts_of_others = 4;
@@ -182,8 +184,9 @@ void worker::sleep(reader& self, pacing& pace, const pacing::rest& rest) noexcep
         mesh_->get_up(options_.index);
         return;
     }
-    const microseconds longest =
-        pipeline_.holds_packets() ? std::min<microseconds>(rest.longest, with_held) : rest.longest;
+    microseconds longest = rest.longest;
+    if (pipeline_.awaits_sas()) longest = std::min<microseconds>(longest, with_waiting);
+    if (pipeline_.holds_packets()) longest = std::min<microseconds>(longest, with_held);
     const timespec timeout{0, std::chrono::nanoseconds(longest).count()};
     listens_ = listen();
     const std::size_t waits = rest.listen ? waits_.size() : 1;

@@ -133,6 +133,7 @@ struct server::state final : private ipsec::listener {
     class answers;
 
     void on_event(const ipsec::event& e) override;
+    void note_groups();
 
     void accept_clients();
     [[nodiscard]] bool may_connect(int fd, std::uint32_t& pid) const;
@@ -256,6 +257,7 @@ void server::state::disconnect(std::uint64_t number) {
         unwatch(side);
     ports_.erase(found->second->state.port_id);
     clients_.erase(found);
+    note_groups();
     counters_.clients = clients_.size();
 }
 
@@ -402,6 +404,7 @@ void server::state::control(client& c, side_channel& side, const shim_control& w
     default:
         status = EOPNOTSUPP;
     }
+    note_groups();
     tell(c, side, what.kind, what.id, status);
 }
 
@@ -414,6 +417,13 @@ void server::state::tell(const client& c, const side_channel& side, std::uint16_
 }
 
 // Events
+
+/// Whoever hears of ACQUIREs is taken to answer them, as in the kernel.
+void server::state::note_groups() {
+    const bool heard = std::ranges::any_of(
+        clients_, [](const auto& one) { return one.second->in_group(XFRMNLGRP_ACQUIRE); });
+    layer_.answer_acquires(this, heard);
+}
 
 void server::state::on_event(const ipsec::event& e) {
     datagram d;

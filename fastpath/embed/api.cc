@@ -177,6 +177,13 @@ int esplane_set_addresses(esplane_engine* engine, const esplane_address* address
     });
 }
 
+int esplane_answer_acquires(esplane_engine* engine, std::uint32_t expires_s) {
+    return with_engine(engine, intent::change, [&](embed::engine& e) -> result<void> {
+        e.answer_acquires(expires_s);
+        return {};
+    });
+}
+
 int esplane_set_filter(esplane_engine* engine, esplane_filter filter, void* user) {
     return with_engine(engine, intent::change, [&](embed::engine& e) -> result<void> {
         e.set_filter(filter, user);

@@ -172,6 +172,11 @@ void engine::set_filter(esplane_filter f, void* user) {
     tables_.set_filter(f == nullptr ? nullptr : std::make_unique<callback_filter>(f, user));
 }
 
+void engine::answer_acquires(std::uint32_t expires_s) {
+    if (expires_s != 0) layer_.set_acquire_expires(expires_s);
+    layer_.answer_acquires(this, expires_s != 0);
+}
+
 result<void> engine::check_room_for_sa() const {
     if (layer_.sa_count() < options_.max_sas) return {};
     return fail(ENOBUFS, "max_sas SAs are there", "max_sas");
@@ -225,6 +230,10 @@ void engine::on_event(const ipsec::event& e) {
         void operator()(const ipsec::sa_flushed&) { to.tell(ESPLANE_SA_FLUSHED, false, {}, {}); }
         void operator()(const ipsec::sa_expired& x) {
             to.tell(ESPLANE_SA_EXPIRED, x.hard, &x.what, {});
+        }
+        void operator()(const ipsec::sa_mapping&) {} // the interface has no event of it
+        void operator()(const ipsec::acquire& x) {
+            to.tell(ESPLANE_ACQUIRE, false, &x.larval, &x.what);
         }
         void operator()(const ipsec::policy_added& x) {
             to.tell(ESPLANE_POLICY_ADDED, false, {}, &x.what);

@@ -62,6 +62,8 @@ class engine final : private ipsec::listener {
     [[nodiscard]] result<void> set_mtu(std::uint32_t mtu);
     void set_addresses(std::vector<ipsec::address> addresses);
     void set_filter(esplane_filter f, void* user);
+    /// expires_s   0: nobody answers them
+    void answer_acquires(std::uint32_t expires_s);
     [[nodiscard]] control::layer& layer() noexcept { return layer_; }
     [[nodiscard]] fastpath::user_backend& backend() noexcept { return backend_; }
     /// Errors: ENOBUFS.

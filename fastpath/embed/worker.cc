@@ -105,8 +105,11 @@ stage worker::begin(const packet_array& packets, moment now) noexcept {
     }
     counters_.received.add(packets.size());
     budget_.refill(now.monotonic_ns);
-    return stage{shared_, shared_.routes(), *crypto_, counters_, events_, nothing,
-                 budget_, scratch_,         now,      index_,    this,    true};
+    stage s{shared_, shared_.routes(), *crypto_, counters_, events_, nothing,
+            budget_, scratch_,         now,      index_,    this};
+    s.every_interface = true;
+    s.seeker = this;
+    return s;
 }
 
 /// The embedder brings it to the other worker.
@@ -114,6 +117,22 @@ bool worker::push(unsigned to, packet& p) noexcept {
     outcome_of(p).verdict = ESPLANE_OTHER_WORKER;
     outcome_of(p).other = static_cast<std::uint8_t>(to);
     return true;
+}
+
+/// The embedder keeps it, if he will; an SA is asked for once a second.
+void worker::take(stage& s, packet& p, const fastpath::policy_entry& policy) noexcept {
+    const bool answered = shared_.await_ns() != 0;
+    outcome_of(p).awaits_sa = answered;
+    if (answered) {
+        const fastpath::sa_cause why = fastpath::cause_of(p, policy);
+        const std::uint32_t hash = fastpath::hash_of_spi(
+            wire::be32(why.policy), why.destination.bytes.data(), ipsec::family::ipv6);
+        request& r = requests_[hash % requests_.size()];
+        const bool known = r.why == why && r.asked_ns != 0;
+        if (!known || s.now.monotonic_ns - r.asked_ns >= fastpath::trap::ask_ns)
+            if (fastpath::ask_for_sa(s, p, why)) r = {why, s.now.monotonic_ns};
+    }
+    s.drop(p, drop_reason::sa_missing);
 }
 
 void worker::inbound_burst(packet_array packets, moment now) noexcept {
@@ -237,7 +256,8 @@ void worker::finish(stage& s, packet_array packets) noexcept {
 }
 
 void worker::report_drop(std::size_t i, esplane_packet& to) noexcept {
-    to.verdict = verdict_of(static_cast<drop_reason>(packets_[i].drop));
+    to.verdict = outcomes_[i].awaits_sa ? static_cast<std::uint8_t>(ESPLANE_AWAIT_SA)
+                                        : verdict_of(static_cast<drop_reason>(packets_[i].drop));
     if (to.verdict == ESPLANE_DISCARD) return;
     to.reason = 0;
     if (const fastpath::sa_out* sa = outcomes_[i].sa) {

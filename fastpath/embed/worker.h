@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "fastpath/stage.h"
+#include "fastpath/trap.h"
 #include "lib/api/esplane/esplane.h"
 
 namespace esplane::embed {
@@ -46,7 +47,7 @@ class packet_array {
     std::size_t count_;
 };
 
-class worker final : private fastpath::handover_sink {
+class worker final : private fastpath::handover_sink, private fastpath::sa_seeker {
   public:
     /// index   below fastpath::max_lanes.  Errors: ENOTSUP (crypto::engine).
     [[nodiscard]] static result<std::unique_ptr<worker>> make(fastpath::tables& shared,
@@ -67,13 +68,16 @@ class worker final : private fastpath::handover_sink {
     struct outcome {
         std::uint8_t verdict;
         std::uint8_t other; ///< ESPLANE_OTHER_WORKER: which
-        std::uint32_t spi;  ///< host order
+        bool awaits_sa;
+        std::uint32_t spi; ///< host order
         std::uint32_t if_id;
         const fastpath::sa_out* sa;
     };
 
     worker(fastpath::tables& shared, unsigned index, std::unique_ptr<crypto::engine> crypto);
     [[nodiscard]] bool push(unsigned to, fastpath::packet& p) noexcept override;
+    void take(fastpath::stage& s, fastpath::packet& p,
+              const fastpath::policy_entry& policy) noexcept override;
     [[nodiscard]] fastpath::stage begin(const packet_array& packets, moment now) noexcept;
     void inbound_burst(packet_array packets, moment now) noexcept;
     void outbound_burst(packet_array packets, moment now, bool from_outside) noexcept;
@@ -88,6 +92,12 @@ class worker final : private fastpath::handover_sink {
         return outcomes_[static_cast<std::size_t>(&p - packets_.data())];
     }
 
+    /// An SA that was asked for a while ago.
+    struct request {
+        fastpath::sa_cause why;
+        std::uint64_t asked_ns = 0;
+    };
+
     fastpath::tables& shared_;
     unsigned index_;
     std::unique_ptr<crypto::engine> crypto_;
@@ -97,6 +107,7 @@ class worker final : private fastpath::handover_sink {
     fastpath::burst_scratch scratch_;
     std::array<fastpath::packet, fastpath::max_burst> packets_;
     std::array<outcome, fastpath::max_burst> outcomes_;
+    std::array<request, 256> requests_; ///< by hash: what falls on one another is asked for again
     /// Ways out of packets that the embedder routed into an interface.
     std::array<fastpath::adjacency, fastpath::max_burst> interfaces_;
 };

@@ -196,7 +196,7 @@ struct esplane_sa {
     uint32_t extra_flags; /* enum esplane_sa_extra_flag */
     uint32_t reqid;
     uint32_t if_id; /* of the interface it belongs to; 0: none */
-    uint32_t seq;   /* of the ACQUIRE it answers; carried only */
+    uint32_t seq;   /* of the ACQUIRE it answers, or, larval, that it is */
     struct esplane_encapsulation encapsulation;
     struct esplane_algorithm aead;
     struct esplane_algorithm cipher;
@@ -313,7 +313,9 @@ enum esplane_event_kind {
     ESPLANE_POLICY_UPDATED = 8,
     ESPLANE_POLICY_DELETED = 9,
     ESPLANE_POLICY_FLUSHED = 10,
-    ESPLANE_POLICY_EXPIRED = 11
+    ESPLANE_POLICY_EXPIRED = 11,
+    /* A policy's template wants an SA that is not there: see esplane_answer_acquires(). */
+    ESPLANE_ACQUIRE = 12
 };
 
 /* Valid during the callback, with all it points to.  New kinds may come: ignore what you do not
@@ -323,8 +325,9 @@ struct esplane_event {
     uint32_t kind; /* enum esplane_event_kind */
     uint8_t hard;  /* EXPIRED: the hard limit, not the soft */
     uint8_t reserved[3];
-    const struct esplane_sa* sa;         /* SA_ADDED to SA_FIRST_USE, without its keys; else NULL */
-    const struct esplane_policy* policy; /* POLICY_ADDED to POLICY_EXPIRED; else NULL */
+    const struct esplane_sa*
+        sa; /* SA_ADDED to SA_FIRST_USE, ACQUIRE; without its keys; else NULL */
+    const struct esplane_policy* policy; /* POLICY_ADDED to POLICY_EXPIRED, ACQUIRE; else NULL */
 };
 
 /* ---------------------------------------------------------------------------------------- engine
@@ -402,7 +405,11 @@ enum esplane_verdict {
     ESPLANE_NO_ROOM = 7,
     /* Its SA belongs to another worker: hand it to that one, which pushes it through the same call.
      * Unchanged. */
-    ESPLANE_OTHER_WORKER = 8
+    ESPLANE_OTHER_WORKER = 8,
+    /* A policy protects it, no SA carries it yet and an ESPLANE_ACQUIRE is under way: keep it, as
+     * few as you like, and push it again when the SA is there; or lose it.  Unchanged; counted as
+     * sa_missing.  Only after esplane_answer_acquires(). */
+    ESPLANE_AWAIT_SA = 9
 };
 
 /* The ABI that the loaded library has, and its version ("0.1.0"). */
@@ -445,6 +452,15 @@ ESPLANE_API int esplane_set_mtu(struct esplane_engine* engine, uint32_t mtu);
  * were set before.  Errors: -EINVAL (an address without family). */
 ESPLANE_API int esplane_set_addresses(struct esplane_engine* engine,
                                       const struct esplane_address* addresses, size_t count);
+
+/* Whether you make SAs that policies want, when an ESPLANE_ACQUIRE event says so; at first you do
+ * not, and what no SA carries is ESPLANE_DISCARD.  expires_s   how long a larval SA stands for a
+ * request, during which it is not made again (one for each template; in transport mode, each pair
+ * of addresses); 0: you do not answer.  30 is the kernel's default.  esplane_spi_allocate()'s
+ * larval SAs live as long.  The event comes with esplane_tick(): its SA has the addresses, the
+ * reqid, a selector of the flow and the `seq` to give back to esplane_sa_add(), which ends the
+ * larval one.  That one is ESPLANE_SA_EXPIRED, hard, where none comes. */
+ESPLANE_API int esplane_answer_acquires(struct esplane_engine* engine, uint32_t expires_s);
 
 /* Which packets of a filter: came out of an SA, not yet held against `in` and `fwd`; or to be
  * encrypted by one. */
@@ -598,7 +614,7 @@ struct esplane_counters {
     uint64_t received;
     uint64_t passed;      /* ESPLANE_PROTECTED, _DECRYPTED and _BYPASS */
     uint64_t for_machine; /* ESPLANE_FOR_MACHINE */
-    uint64_t dropped;     /* ESPLANE_DISCARD, _TOO_BIG and _NO_ROOM */
+    uint64_t dropped;     /* ESPLANE_DISCARD, _TOO_BIG, _NO_ROOM and _AWAIT_SA */
     uint64_t handed_over; /* ESPLANE_OTHER_WORKER */
     uint64_t encrypted;   /* packets, those of them that went through the cipher */
     uint64_t decrypted;

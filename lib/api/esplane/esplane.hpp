@@ -213,6 +213,9 @@ class engine {
         if (returned < 0) return error::latest(returned);
         return ns;
     }
+    result<void> answer_acquires(std::uint32_t expires_s) {
+        return checked(esplane_answer_acquires(handle_, expires_s));
+    }
     result<void> set_mtu(std::uint32_t mtu) { return checked(esplane_set_mtu(handle_, mtu)); }
     result<void> set_addresses(std::span<const address> all) {
         return checked(esplane_set_addresses(handle_, all.data(), all.size()));

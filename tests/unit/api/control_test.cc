@@ -196,7 +196,8 @@ struct event_log {
                                             "policy updated",
                                             "policy deleted",
                                             "policy flushed",
-                                            "policy expired"};
+                                            "policy expired",
+                                            "acquire"};
         std::string line = names[e->kind];
         if (e->hard != 0) line += " hard";
         if (e->sa != nullptr) {
@@ -264,6 +265,67 @@ TEST_F(ApiEvents, TellFirstUseAndLimitsAtTheNextTick) {
     EXPECT_EQ(refused.verdict, ESPLANE_DISCARD);
     EXPECT_STREQ(esplane_reason_name(refused.reason), "sa_expired");
     EXPECT_EQ(told(), (lines{"expired hard 1"}));
+}
+
+struct ApiAcquire : ApiEvents {
+    ApiAcquire() {
+        g.add_policy(ESPLANE_OUT, 1);
+        EXPECT_EQ(esplane_answer_acquires(g.engine, 30), 0);
+        (void)told();
+    }
+    esplane_packet send() {
+        buffer b(make_packet({}));
+        g.outbound(b);
+        EXPECT_EQ(b.untouched(), b.packet.verdict != ESPLANE_PROTECTED);
+        EXPECT_EQ(esplane_tick(g.engine, at(g.clock)), 0);
+        return b.packet;
+    }
+    static constexpr const char* asked = "acquire -4096 1"; // SPI 0, direction out
+};
+
+TEST_F(ApiAcquire, IsToldOnceAndItsPacketsMayWait) {
+    EXPECT_EQ(send().verdict, ESPLANE_AWAIT_SA);
+    EXPECT_EQ(told(), lines{asked});
+    EXPECT_EQ(send().verdict, ESPLANE_AWAIT_SA);
+    g.clock += 5;
+    EXPECT_EQ(send().verdict, ESPLANE_AWAIT_SA);
+    EXPECT_EQ(told(), lines{});
+    EXPECT_EQ(g.dropped("sa_missing"), 3u);
+    EXPECT_EQ(g.counters().dropped, 3u);
+}
+
+TEST_F(ApiAcquire, ItsSeqGivenBackEndsIt) {
+    (void)send();
+    std::uint64_t newest = UINT64_MAX;
+    esplane_sa larval = empty_sa();
+    ASSERT_EQ(esplane_sa_next(g.engine, &newest, &larval), 1);
+    EXPECT_EQ(larval.state, ESPLANE_LARVAL);
+    (void)told();
+    esplane_sa s = make_sa(1, g.key);
+    s.seq = larval.seq;
+    ASSERT_EQ(esplane_sa_add(g.engine, &s, at(g.clock)), 0);
+    EXPECT_EQ(told(), lines{"added 1"});
+    EXPECT_EQ(send().verdict, ESPLANE_PROTECTED);
+    newest = UINT64_MAX;
+    ASSERT_EQ(esplane_sa_next(g.engine, &newest, &larval), 1);
+    EXPECT_EQ(larval.id.spi, 0x1001u);
+    EXPECT_EQ(esplane_sa_next(g.engine, &newest, &larval), 0);
+}
+
+TEST_F(ApiAcquire, ThatNobodyAnsweredExpiresHardAndComesAgain) {
+    (void)send();
+    (void)told();
+    g.clock += 31;
+    EXPECT_EQ(esplane_tick(g.engine, at(g.clock)), 0);
+    EXPECT_EQ(told(), lines{"expired hard -4096"});
+    (void)send();
+    EXPECT_EQ(told(), lines{asked});
+}
+
+TEST_F(ApiAcquire, IsNotToldToWhoDoesNotAnswer) {
+    EXPECT_EQ(esplane_answer_acquires(g.engine, 0), 0);
+    EXPECT_EQ(send().verdict, ESPLANE_DISCARD);
+    EXPECT_EQ(told(), lines{});
 }
 
 TEST_F(ApiEvents, TellLimitsInTimeWhenTheyAreDue) {
