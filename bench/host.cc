@@ -2,6 +2,7 @@
 //
 // The host's own traffic, against strongSwan's kernel-libipsec in the same run: `tools/bench host`;
 // options as rows.h says.  bench/host_bed sets up both and measures, here it is judged.
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -44,12 +45,14 @@ figure_rows all_missing(std::initializer_list<const char*> names) {
     return rows;
 }
 
-/// How many times kernel-libipsec's figure ours is.
+/// How many times kernel-libipsec's figure ours is; a `#` for each time.
 figure_row times(const nlohmann::json& seen, const char* name, const char* format, double scale,
                  double limit) {
     const double ours = seen[name].value("esplane", 0.0) * scale;
     const double theirs = seen[name].value("libipsec", 1.0) * scale;
-    return {name, ours / theirs, "x", at_least, limit, text(format, ours, theirs)};
+    const double ratio = ours / theirs;
+    const std::string bar(static_cast<std::size_t>(std::clamp(ratio, 0.0, 40.0)), '#');
+    return {name, ratio, "x", at_least, limit, text(format, ours, theirs) + "  " + bar};
 }
 
 figure_rows measure_tcp() {

@@ -178,15 +178,16 @@ def resident_mib(pids):
 
 
 def best_rate(datagrams):
-    """The rate, of those tried, at which most is delivered."""
-    best, most, rate = 0, 0, 4000
-    while True:
-        offered, delivered = datagrams.offer(rate, 1000)
+    """The rate at which most is delivered, of all that the sender can offer; 0 is no limit."""
+    best, rate = 0, 10_000
+    offered, most = datagrams.offer(0, 1000)
+    while rate < offered:
+        delivered = datagrams.offer(rate, 1000)[1]
+        note(f"    at {rate:.0f}/s {delivered:.0f}/s are delivered")
         if delivered > most:
             best, most = rate, delivered
-        if delivered < 0.7 * rate or offered < 0.9 * rate:
-            return best
-        rate = rate * 5 / 4
+        rate = rate * 3 // 2
+    return best
 
 
 def blast(system, pair, pids, seconds):
