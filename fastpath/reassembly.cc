@@ -28,8 +28,8 @@ void write_whole_v4(packet& p, bool congested) noexcept {
     ip.total_length.set(static_cast<std::uint16_t>(p.length));
     ip.fragment = {};
     ip.checksum = {};
-    ip.checksum = wire::checksum_finish(
-        wire::checksum_add(0, p.data, static_cast<std::size_t>((ip.version_ihl & 0x0f) * 4)));
+    ip.checksum =
+        wire::checksum_finish(wire::checksum_add(0, p.data, (ip.version_ihl & 0x0fu) * 4u));
 }
 
 /// `protocol` takes the place of the fragment header in the chain.

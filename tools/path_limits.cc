@@ -11,6 +11,8 @@ template <typename... Cases>
 struct overloaded : Cases... {
     using Cases::operator()...;
 };
+template <typename... Cases>
+overloaded(Cases...) -> overloaded<Cases...>;
 
 std::optional<std::uint32_t> smaller(std::optional<std::uint32_t> a,
                                      std::optional<std::uint32_t> b) {
