@@ -18,8 +18,8 @@ namespace {
 
 /// Asking costs a system call: while nothing comes, every so many loops is often enough.
 constexpr unsigned loops_between = 3;
-/// Packets from which on a burst ends with a super-packet: the next one is a burst by itself, and so
-/// stays one message on the way and one super-packet at the far end.
+/// Packets from which on a burst ends with a super-packet: the next one is a burst by itself, and
+/// so stays one message on the way and one super-packet at the far end.
 constexpr std::size_t large = 16;
 /// An offload header, the longest IP packet, and a byte by which a longer one is known.
 constexpr std::size_t read_bytes = sizeof(offload_header) + 65535 + 40 + 1;
