@@ -38,7 +38,7 @@ bool ask_for_sa(stage& s, const packet& p, const sa_cause& why) noexcept {
 }
 
 const trap::waiting* trap::first_of(const sa_cause& why) const noexcept {
-    for (unsigned i = 0; i < count_; ++i)
+    for (unsigned i = ahead_; i < count_; ++i)
         if (at(i).why == why) return &at(i);
     return nullptr;
 }
@@ -93,18 +93,18 @@ bool trap::due(const tables& shared, moment now) const noexcept {
 void trap::begin_round(const tables& shared, moment now) noexcept {
     changes_ = shared.sa_changes();
     next_round_ns_ = now.monotonic_ns + round_ns;
-    round_ = count_;
+    ahead_ = count_;
 }
 
 /// Each of a round is taken out in front and, where it must go on waiting, put in behind: after the
 /// last of them the order is what it was.
 bool trap::retry(stage& s, verdicts& to) noexcept {
-    const unsigned n = std::min(round_, max_burst);
-    round_ -= n;
+    const unsigned n = std::min(ahead_, max_burst);
     for (waiting& w : std::span(leaving_).first(n)) {
         w = at(0);
         first_ = (first_ + 1) % capacity;
         --count_;
+        --ahead_;
         share& mine = share_of(w.why.policy);
         --mine.packets;
         mine.bytes -= w.p.length;

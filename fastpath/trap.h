@@ -90,7 +90,7 @@ class trap final : public sa_seeker {
     sa_in stand_in_;
     unsigned first_ = 0;
     unsigned count_ = 0;
-    unsigned round_ = 0;               ///< how many are still to be retried
+    unsigned ahead_ = 0;               ///< of these, in front: to be retried in this round
     const waiting* retried_ = nullptr; ///< the one that is
     std::uint32_t changes_ = 0;        ///< tables::sa_changes() when the last round began
     std::uint64_t next_round_ns_ = 0;  ///< whatever changes

@@ -48,6 +48,20 @@ struct site_with_a_trap : testing::Test {
             all.push_back(make_packet({.number = first + i}));
         return all;
     }
+    /// Of another reqid than the tunnel.
+    static ipsec::policy trap_of_host(const char* address) {
+        ipsec::policy p;
+        p.sel.fam = ipsec::family::ipv4;
+        p.sel.destination = *ipsec::address::parse(address);
+        p.sel.destination_prefix = 32;
+        ipsec::template_ t;
+        t.fam = ipsec::family::ipv4;
+        t.id.destination = *ipsec::address::parse("192.168.77.2");
+        t.source = *ipsec::address::parse("192.168.77.1");
+        t.reqid = 77;
+        p.templates.push_back(t);
+        return p;
+    }
     std::uint64_t held() {
         std::uint64_t sum = 0;
         for (const auto& w : one.workers)
@@ -185,21 +199,8 @@ TEST_F(Trap, APolicyHoldsSoManyPacketsAndSoManyBytes) {
 }
 
 TEST_F(Trap, AFloodLeavesOtherPoliciesTheirShare) {
-    one.add_policies({}); // to all of site 2
-    ipsec::policy p;
-    p.dir = ipsec::policy_direction::out;
-    p.sel.fam = ipsec::family::ipv4;
-    p.sel.destination = *ipsec::address::parse("10.2.0.77");
-    p.sel.destination_prefix = 32;
-    ipsec::template_ t;
-    t.fam = ipsec::family::ipv4;
-    t.id.destination = *ipsec::address::parse("192.168.77.2");
-    t.source = *ipsec::address::parse("192.168.77.1");
-    t.reqid = 77;
-    p.templates.push_back(t);
-    p.priority = 1;
-    p.sel.source = {};
-    one.add_policy(p);
+    one.add_policy(trap_of_host("10.2.0.77")); // the older of equal priority
+    one.add_policies({});                      // to all of site 2
     for (std::uint32_t i = 0; i < 300; ++i)
         one.push(plain, {make_packet({.host = static_cast<std::uint16_t>(1000 + i)})});
     EXPECT_EQ(held(), trap::packets_per_policy);
@@ -207,6 +208,7 @@ TEST_F(Trap, AFloodLeavesOtherPoliciesTheirShare) {
     one.push(plain, {make_packet({.host = 77})});
     EXPECT_EQ(held(), trap::packets_per_policy + 1);
     EXPECT_EQ(client.count, 2u);
+    expect_balance();
 }
 
 TEST_F(Trap, NothingThatWaitedLeavesInClearWhenItsPolicyGoes) {
@@ -220,12 +222,17 @@ TEST_F(Trap, NothingThatWaitedLeavesInClearWhenItsPolicyGoes) {
 }
 
 TEST_F(Trap, WhatWaitedIsBlockedByAPolicyThatCame) {
-    one.add_policies({});
+    ipsec::policy trapped = trap_of_host("10.2.0.10");
+    trapped.priority = 10;
+    one.add_policy(trapped);
     one.push(plain, packets(0, 4));
-    ipsec::policy block;
-    block.dir = ipsec::policy_direction::out;
+    EXPECT_EQ(held(), 4u);
+    ipsec::policy block = trapped;
+    block.sel.destination_prefix = 24;
+    block.sel.destination = *ipsec::address::parse("10.2.0.0");
     block.action = ipsec::policy_action::block;
-    block.sel.fam = ipsec::family::ipv4;
+    block.templates.clear();
+    block.priority = 1;
     one.add_policy(block);
     one.run();
     EXPECT_EQ(one.drops(drop_reason::policy_block), 4u);
@@ -233,12 +240,18 @@ TEST_F(Trap, WhatWaitedIsBlockedByAPolicyThatCame) {
 }
 
 TEST_F(Trap, EstablishedTrafficPassesWhileOthersWait) {
+    one.add_policy(trap_of_host("10.2.0.77"));
     one.add_tunnel({});
-    one.add_policies({.reqid = 2, .if_id = 0});
-    // The newer policies of equal priority are behind: only what the first do not cover waits.
-    one.push(plain, packets(0, 20));
-    EXPECT_EQ(arrived().size(), 20u);
-    EXPECT_EQ(held(), 0u);
+    std::vector<std::uint32_t> passing;
+    for (std::uint32_t i = 0; i < 200; ++i) {
+        const bool waits = i % 2 == 0;
+        one.push(plain,
+                 {make_packet({.host = static_cast<std::uint16_t>(waits ? 77 : 10), .number = i})});
+        if (!waits) passing.push_back(i);
+    }
+    EXPECT_EQ(arrived(), passing);
+    EXPECT_EQ(held(), 100u);
+    expect_balance();
 }
 
 struct TrapOnWorkers : site_with_a_trap {
@@ -254,6 +267,7 @@ TEST_F(TrapOnWorkers, EachHoldsItsOwnAndOneAcquireServesBoth) {
     EXPECT_EQ(held(), 20u);
     one.add_sas({});
     one.run();
+    one.run(); // what the second worker has handed to the SA's owner
     const auto numbers = arrived();
     ASSERT_EQ(numbers.size(), 20u);
     for (const std::uint32_t first : {0u, 100u}) {
