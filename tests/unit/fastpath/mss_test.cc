@@ -112,7 +112,7 @@ bool clamped(frame& f, std::uint32_t mtu) {
 }
 
 TEST(Mss, IsNeverRaised) {
-    for (const std::uint16_t mss : {536, 1359, 1360}) {
+    for (const std::uint16_t mss : std::initializer_list<std::uint16_t>{536, 1359, 1360}) {
         frame f = tcp_packet({}, syn, mss_option(mss));
         EXPECT_FALSE(clamped(f, 1400));
         EXPECT_EQ(mss_of(f), mss);
