@@ -203,14 +203,15 @@ port_counters socket_port::counters() const noexcept {
 }
 
 std::vector<named_count> socket_port::extended_counters() const {
-    std::vector<named_count> all{{"tx_too_long"}, {"tx_refused"}, {"tx_messages"},  {"rx_messages"},
-                                 {"rx_too_long"}, {"rx_not_esp"}, {"ike_returned"}, {"ike_lost"}};
+    std::vector<named_count> all{{"tx_too_long"},   {"tx_refused"},   {"tx_messages"},
+                                 {"rx_messages"},   {"rx_too_long"},  {"rx_not_esp"},
+                                 {"rx_keepalives"}, {"ike_returned"}, {"ike_lost"}};
     for (const auto& l : lanes_) {
         const socket_intake::counts& in = l->intake.counted();
         const socket_sender::counts& out = l->sender.counted();
-        const counter* const counters[] = {&out.too_long,    &out.refused, &out.messages,
-                                           &in.messages,     &in.too_long, &in.not_esp,
-                                           &in.ike_returned, &in.ike_lost};
+        const counter* const counters[] = {&out.too_long,  &out.refused,     &out.messages,
+                                           &in.messages,   &in.too_long,     &in.not_esp,
+                                           &in.keepalives, &in.ike_returned, &in.ike_lost};
         for (std::size_t i = 0; i < all.size(); ++i)
             all[i].value += counters[i]->get();
     }

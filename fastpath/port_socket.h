@@ -109,7 +109,7 @@ class socket_port final : public port {
     [[nodiscard]] result<bool> tend() override;
     [[nodiscard]] port_counters counters() const noexcept override;
     /// "tx_too_long", "tx_refused", "tx_messages", "rx_messages", "rx_too_long", "rx_not_esp",
-    /// "ike_returned", "ike_lost".
+    /// "rx_keepalives", "ike_returned", "ike_lost".
     [[nodiscard]] std::vector<named_count> extended_counters() const override;
     [[nodiscard]] const std::string& name() const noexcept override { return options_.name; }
     [[nodiscard]] const std::string& device() const noexcept override { return device_; }

@@ -189,6 +189,8 @@ bool socket_intake::is_esp(std::span<const std::uint8_t> payload) noexcept {
         return true;
     if (is_ike(payload)) // whole: the daemon's, and it does not come back here
         return_ike(payload);
+    else if (payload.size() == 1 && payload[0] == 0xff)
+        counted_.keepalives.add(1);
     else
         counted_.not_esp.add(1);
     return false;

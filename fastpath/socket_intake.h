@@ -40,7 +40,8 @@ class socket_intake {
         counter too_long;     ///< for a buffer; lost
         counter ike_returned; ///< merged with ESP, given to the IKE daemon
         counter ike_lost;     ///< the same, beyond the rate
-        counter not_esp;      ///< keepalives and what is neither ESP nor IKE; dropped
+        counter keepalives;   ///< of a NAT (RFC 3948 section 2.3); dropped
+        counter not_esp;      ///< what is neither that nor ESP nor IKE; dropped
     };
 
     /// port     of the UDP sockets

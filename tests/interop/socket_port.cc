@@ -20,6 +20,7 @@
 
 #include <gtest/gtest.h>
 
+#include "fastpath/keepalive.h"
 #include "lib/wire/checksum.h"
 
 namespace esplane::fastpath {
@@ -452,6 +453,45 @@ TEST_P(SocketPort, EspAndWholePacketsLeaveByRawSockets) {
     EXPECT_EQ(udps[0].tos, 0x20);
 }
 
+/// Which mark the kernel sees is told by a routing rule that refuses it.
+TEST_P(SocketPort, EspWithAMarkOfItsOwnGoesWithThat) {
+    const std::string family = v4() ? "ip -4" : "ip -6";
+    run(family + " rule add fwmark 0x77 prohibit");
+    open(1, {.mark = 0xe5});
+    std::vector<packet> frames;
+    for (std::uint32_t number = 1; number <= 4; ++number)
+        frames.push_back(frame(esp(1, number, 100), number <= 3 ? nat_t : 0));
+    frames.push_back(frame(esp(1, 5, 100), 0));
+    frames[1].put_mark(0x77);
+    frames[2].put_mark(0x78);
+    frames[3].put_mark(0x77);
+    ASSERT_EQ(send(frames), frames.size());
+    run(family + " rule delete fwmark 0x77 prohibit");
+    EXPECT_EQ(count("tx_refused"), 2);
+    const auto udps = read_all(udp_.get());
+    ASSERT_EQ(udps.size(), 2);
+    EXPECT_EQ(udps[0].payload, esp(1, 1, 100));
+    EXPECT_EQ(udps[1].payload, esp(1, 3, 100));
+    EXPECT_EQ(read_all(raw_esp_.get()).size(), 1);
+}
+
+TEST_P(SocketPort, ANatKeepaliveIsOneByteFromWhereTheSaSends) {
+    ipsec::sa sa;
+    sa.source = local();
+    sa.id.destination = remote();
+    sa.encap = {wire::be16(nat_t), wire::be16(peer_port), {}};
+    const auto sender = keepalive_sender::open(0xe5);
+    ASSERT_TRUE(sender) << sender.error().text;
+    ASSERT_TRUE(sender->send(sa));
+    const auto got = read_all(sniffer_.get());
+    ASSERT_EQ(got.size(), 1);
+    const std::uint8_t* const udp = got[0].payload.data() + (v4() ? 20 : 0);
+    ASSERT_EQ(got[0].payload.size(), (v4() ? 20u : 0u) + 9);
+    EXPECT_EQ(wire::load<wire::udp_header>(udp).source.host(), nat_t);
+    EXPECT_EQ(udp[8], 0xff);
+    EXPECT_EQ(read_all(udp_.get()).size(), 1) << "its checksum is right";
+}
+
 TEST_P(SocketPort, WhatArrivesHasItsHeadersAgain) {
     open();
     bytes super;
@@ -544,7 +584,8 @@ TEST_P(SocketPort, KeepalivesAndIkeAreNoFrames) {
     peer_sends({1, 2, 3, 4, 5});
     peer_sends(esp(1, 1, 60));
     EXPECT_EQ(receive().size(), 1);
-    EXPECT_EQ(count("rx_not_esp"), 2);
+    EXPECT_EQ(count("rx_keepalives"), 1);
+    EXPECT_EQ(count("rx_not_esp"), 1);
     EXPECT_EQ(count("ike_lost"), 1); // nobody shares the port
     EXPECT_EQ(pool_->free_frames(), pool_->count());
 }

@@ -121,14 +121,14 @@ TEST_F(Mark, AnSaIsFoundByThePolicysMark) {
 
 TEST_F(Mark, WhatComesOutOfAnSaHasTheMarkThatTheSaPutsOnIt) {
     const tunnel_options o;
+    far.add_policy(block(ipsec::policy_direction::in, {0x10, 0xff}));
     near.add_tunnel(o);
     far.add_tunnel(o);
-    mark_sas(far, o, {}, {0x10, 0xff});
-    far.add_policy(block(ipsec::policy_direction::in, {0x11, 0xff}));
+    mark_sas(far, o, {}, {0x11, 0xff});
     send();
     far.push(network, near.sent(network));
     EXPECT_EQ(far.punted(machine).size(), 1u);
-    far.add_policy(block(ipsec::policy_direction::in, {0x10, 0xff}));
+    mark_sas(far, o, {}, {0x10, 0xff});
     send();
     far.push(network, near.sent(network));
     EXPECT_TRUE(far.punted(machine).empty());
