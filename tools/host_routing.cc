@@ -159,7 +159,7 @@ result<std::unique_ptr<host_routing>> host_routing::make(const routing_options& 
     std::uint32_t table = options.table;
     for (host_device& d : devices) {
         const record own{current_network_namespace(), table, options.priority - 2,
-                         options.priority + 1};
+                         options.priority + 2};
         if (std::find(all.begin(), all.end(), own) == all.end()) all.push_back(own);
         if (auto added = r->add(std::move(d), table); !added) return tl::unexpected(added.error());
         table += table_step;
@@ -200,12 +200,17 @@ void host_routing::tune(outlet& o) {
             set(conf(family, name, "ignore_routes_with_linkdown"), "0");
 }
 
-/// The landing first, the lookups last: at no moment does ESP find our table.
+/// The landing first, the lookups last: at no moment does ESP find our table.  Nor charon's own at
+/// priority 220, behind ours: what charon sees of our routes it takes for ways to the peer.
+///
+/// That the landing asks for a protocol, of what comes in too, makes the kernel look for it there:
+/// else the rules before it would not hold where rp_filter asks for the way back.
 result<void> host_routing::set_rules() {
     for (const ipsec::family family : families) {
         const host_rule landing{.family = family,
-                                .priority = options_.priority + 1,
-                                .what = host_rule::verdict::landing};
+                                .priority = options_.priority + 2,
+                                .what = host_rule::verdict::landing,
+                                .protocol = IPPROTO_ESP};
         std::vector<host_rule> rules{landing};
         host_rule jump{.family = family,
                        .priority = options_.priority - 2,
@@ -219,6 +224,13 @@ result<void> host_routing::set_rules() {
             jump.source_port = port;
             rules.push_back(jump);
         }
+        if (options_.unless_marked)
+            rules.push_back({.family = family,
+                             .priority = options_.priority - 2,
+                             .what = host_rule::verdict::jump,
+                             .to = landing.priority,
+                             .mark = options_.mark.value,
+                             .mask = options_.mark.mask});
         for (const auto& o : outlets_) {
             const bool has_mark = o->device.mark.given();
             rules.push_back({.family = family,
@@ -229,7 +241,7 @@ result<void> host_routing::set_rules() {
                              .unless = !has_mark && options_.unless_marked});
         }
         auto set = outlets_.front()->routes.set_rules(family, options_.priority - 2,
-                                                      options_.priority + 1, rules);
+                                                      options_.priority + 2, rules);
         if (set) continue;
         if (family == ipsec::family::ipv4) return set;
         around_.log("routing of IPv6 stays as it is: " + set.error().text);

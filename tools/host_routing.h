@@ -2,10 +2,11 @@
 //
 // Leads the machine's traffic into its host ports: rules and routes, in step with the policies.
 //
-//   prio  217  what the machine itself sends as ESP, or from IKE's ports  ──► on behind 220
+//   prio  217  what the machine itself sends as ESP, or from IKE's ports  ──► on behind 221
+//              what carries the mark of ESP                               ──► on behind 221
 //         218  what carries a host port's own mark                        ──► that port's table
 //         219  what does not carry the mark of ESP                        ──► table 219
-//         220  (landing)
+//         221  (landing, behind charon's own rule)
 //
 // A policy's route is there before the client that asked for it has its answer.  All of it outlives
 // the daemon: what was protected stays blocked by a device that nobody reads, until a new daemon

@@ -34,6 +34,15 @@ result<std::vector<std::string>> take_off(const std::string& device) {
 }
 #endif
 
+/// A host port's has a queue for each worker, and goes with the last that has it open.
+result<void> take_off_tun(const guarded_device& d, const std::string& name) {
+    if (d.if_id != 0) return fastpath::tun::remove(d.ifindex);
+    auto queues = fastpath::tun_queues::open(name, fastpath::tun::smallest_mtu, 1);
+    if (!queues) return tl::unexpected(queues.error());
+    queues->forsake();
+    return {};
+}
+
 result<std::vector<std::string>> take_off(const guarded_device& d, const std::string& name) {
     if (d.kind == "dpdk") {
         if (auto removed = fastpath::tap::remove(name); !removed)
@@ -41,8 +50,7 @@ result<std::vector<std::string>> take_off(const guarded_device& d, const std::st
         return std::vector<std::string>{"TAP"};
     }
     if (d.kind != "tun") return take_off(name);
-    if (auto removed = fastpath::tun::remove(d.ifindex); !removed)
-        return tl::unexpected(removed.error());
+    if (auto removed = take_off_tun(d, name); !removed) return tl::unexpected(removed.error());
     return std::vector<std::string>{"interface"};
 }
 

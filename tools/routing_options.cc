@@ -18,7 +18,7 @@ constexpr std::uint32_t first_kernel_table = 253;
 constexpr std::uint32_t last_kernel_table = 255;
 /// Two rules' priorities before it, one behind, none of them the kernel's own.
 constexpr std::uint32_t first_priority = 3;
-constexpr std::uint32_t last_priority = 32764;
+constexpr std::uint32_t last_priority = 32763;
 
 /// Sets the option from its value; false where the value is none for it.
 using setter = bool (*)(routing_options& o, std::string_view value);
@@ -67,7 +67,7 @@ constexpr std::array options{
     option_description{"routing_table", "a table of its own: a number but 0 and 253 to 255",
                        [](auto& o, auto v) { return read_table(v, o.table); }},
     option_description{
-        "routing_table_prio", "a number from 3 to 32764",
+        "routing_table_prio", "a number from 3 to 32763",
         [](auto& o, auto v) { return read_between(v, first_priority, last_priority, o.priority); }},
     option_description{"fwmark", "[!]MARK[/MASK], as in !0xe5",
                        [](auto& o, auto v) { return read_fwmark(v, o); }},
