@@ -64,14 +64,15 @@ host_charon_start() {
     charon_launch "$1" "${under[@]}"
 }
 
-# host_charon_settings DIRECTORY BACKEND: routes are kernel-libipsec's work with that one, and
-# esplane's with the other.
+# host_charon_settings DIRECTORY BACKEND: esplane's routes are no ways to a peer for charon; routes
+# are kernel-libipsec's work with that one, and esplane's with the other.
 host_charon_settings() {
     local plugins=$STRONGSWAN_PLUGINS
     [[ $2 != libipsec ]] || plugins=${plugins/kernel-netlink/kernel-libipsec kernel-netlink}
     cat <<END
 charon {
     load = $plugins
+    ignore_routing_tables = 219
     plugins {
         vici {
             socket = unix://$1/vici

@@ -12,7 +12,7 @@ leaks         frames that show an address of a host outside ESP: in the outer he
               and anywhere in a frame that is neither ESP nor IKE (ARP, ICMP that quotes, ...)
 
 With --only-esp every IP packet is a leak that is none of ESP, IKE, an ICMP error about one of them,
-and neighbour discovery; IKE may go between any addresses then.
+and neighbour discovery; between which addresses they go is not looked at then.
 --allow PORT...: UDP from or to these ports is none, and there has to be some.
 
 With --expect FILE (`esplane sa --json` of one or both gateways, any number of files) the exit
@@ -136,10 +136,11 @@ class Survey:
             self.note(esp)
         elif kind == "ike":
             self.result["ike"] += 1
-            return self.between_hosts(source, destination) and not self.arguments.only_esp
         elif shows_host(frame) and kind != "fragment":
             return True
-        return self.between_hosts(source, destination) or (kind is None and self.arguments.only_esp)
+        if self.arguments.only_esp:
+            return kind is None
+        return self.between_hosts(source, destination)
 
     def note(self, esp):
         spi, iv = int.from_bytes(esp[:4], "big"), esp[8:16]
