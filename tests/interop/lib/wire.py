@@ -29,7 +29,7 @@ import sys
 HOSTS = [ipaddress.ip_address(a) for a in ("10.1.0.10", "10.2.0.10", "fd01::10", "fd02::10")]
 PLAIN_NETS = [ipaddress.ip_network(n)
               for n in ("10.1.0.0/24", "10.2.0.0/24", "fd01::/64", "fd02::/64")]
-ICMP, UDP, FRAGMENT, ESP, ICMP6 = 1, 17, 44, 50, 58
+HOP_BY_HOP, ICMP, UDP, FRAGMENT, ESP, ICMP6 = 0, 1, 17, 44, 50, 58
 ERRORS = {ICMP: (3, 5, 11, 12), ICMP6: (1, 2, 3, 4)}
 DISCOVERY = range(130, 144)  # ICMPv6: listeners, routers, neighbours
 IKE_PORT, IKE_NAT_PORT = 500, 4500
@@ -65,6 +65,8 @@ def parse_ip(packet):
         return packet[12:16], packet[16:20], packet[9], payload if first else None
     if version == 6 and len(packet) >= 40:
         protocol, payload = packet[6], packet[40:]
+        if protocol == HOP_BY_HOP and len(payload) >= 8:
+            protocol, payload = payload[0], payload[8 + 8 * payload[1]:]
         if protocol == FRAGMENT and len(payload) >= 8:
             first = int.from_bytes(payload[2:4], "big") >> 3 == 0
             protocol, payload = payload[0], payload[8:] if first else None
