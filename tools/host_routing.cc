@@ -385,7 +385,9 @@ std::vector<host_device> host_devices(const std::vector<fastpath::port*>& all) {
     std::vector<host_device> found;
     for (const fastpath::port* p : all)
         if (p->of_machine())
-            found.push_back({p->name(), p->device(), {}, [p] { return p->ifindex(); }});
+            found.push_back({p->name(), p->device(), p->mark(), [p] { return p->ifindex(); }});
+    std::stable_partition(found.begin(), found.end(),
+                          [](const host_device& d) { return !d.mark.given(); });
     return found;
 }
 

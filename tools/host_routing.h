@@ -35,7 +35,8 @@ struct host_device {
     std::function<int()> ifindex;
 };
 
-/// The ports among `all` that are the machine itself.  They outlive what is returned.
+/// The ports among `all` that are the machine itself, those for all traffic first.  They outlive
+/// what is returned.
 [[nodiscard]] std::vector<host_device> host_devices(const std::vector<fastpath::port*>& all);
 /// The UDP ports whose traffic is IKE's, or ESP already: 500, 4500, and those of socket ports.
 [[nodiscard]] std::vector<std::uint16_t> exempt_udp_ports(const std::vector<port_spec>& ports);

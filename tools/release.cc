@@ -83,7 +83,10 @@ result<std::vector<released_device>> release_tables(const std::string& run_dir) 
         const guarded_device what{
             .name = "routing", .kind = "table", .device = "table " + std::to_string(r.table)};
         outcomes.push_back(
-            {what, {"rules", std::to_string(r.routes) + " routes"}, false, r.failure});
+            {what,
+             {"rules", std::to_string(r.routes) + (r.routes == 1 ? " route" : " routes")},
+             false,
+             r.failure});
     }
     return outcomes;
 }
