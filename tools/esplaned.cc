@@ -137,6 +137,7 @@ class daemon {
     void announce();
     void take_network(const control::network_change& change);
     void tend_ports(bool links_changed);
+    [[nodiscard]] std::vector<int> machine_links() const;
     void kernel_spoke();
     void worker_spoke();
     void client_spoke();
@@ -386,9 +387,19 @@ void daemon::tend_ports(bool links_changed) {
     take_network(devices);
 }
 
+/// The TUN devices of ports that are the machine itself.  Whoever leads traffic into one (stock
+/// charon finds our routes and repeats them in its own table) means the machine's, not our ESP.
+std::vector<int> daemon::machine_links() const {
+    std::vector<int> links;
+    for (const fastpath::port* p : devices_->ports())
+        if (p->of_machine() && p->ifindex() != 0) links.push_back(p->ifindex());
+    return links;
+}
+
 /// Ports first: a device that has come back is to be guarded before anything is sent on it.
 void daemon::kernel_spoke() {
     tend_ports(links_->changed());
+    routes_->pass_over(machine_links());
     auto change = routes_->poll();
     if (!change) log("reading routes: " + change.error().text);
     if (change && change->interfaces) interfaces_->tend();

@@ -60,6 +60,10 @@ class route_monitor {
     /// poll() has more to say at once, whatever descriptor() shows.
     [[nodiscard]] bool unfinished() const noexcept;
 
+    /// From now on, until the next call, routes by these links are as good as not there: what
+    /// stands behind them counts.  poll() tells what is different for it.
+    void pass_over(std::vector<int> links) { rib_.pass_over(std::move(links), pending_.routes); }
+
     /// Links and addresses; routes and neighbours are told by poll() alone.
     [[nodiscard]] const control::network& current() const noexcept { return network_; }
     /// All that has been told so far, as one; for tests and for those who look at it seldom.

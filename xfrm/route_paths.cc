@@ -96,7 +96,7 @@ void route_paths::resolve(stored& path) const {
     seen.preferred_source = path.told.preferred_source;
     std::size_t alive = 0;
     for (const next_hop& h : hops_of(path.told)) {
-        if (h.dead) continue;
+        if (!is_alive(h)) continue;
         if (alive++ != 0) {
             seen.more.push_back({h.ifindex, h.gateway, h.weight});
             continue;
@@ -107,6 +107,11 @@ void route_paths::resolve(stored& path) const {
     }
     path.usable = alive != 0 || seen.kind != control::route_kind::unicast;
     path.seen = std::move(seen);
+}
+
+bool route_paths::is_alive(const next_hop& h) const {
+    return !h.dead &&
+           std::find(passed_over_.begin(), passed_over_.end(), h.ifindex) == passed_over_.end();
 }
 
 bool route_paths::names(std::uint32_t nexthop_id, std::uint32_t member) const {
@@ -123,10 +128,21 @@ std::vector<route_paths::id> route_paths::set_nexthop(const nexthop_message& n) 
         nexthops_.erase(n.id);
     else
         nexthops_[n.id] = n;
+    return resolve_again([&](const stored& s) { return names(s.told.nexthop_id, n.id); });
+}
+
+std::vector<route_paths::id> route_paths::pass_over(std::vector<int> links) {
+    if (links == passed_over_) return {};
+    passed_over_ = std::move(links);
+    return resolve_again([](const stored&) { return true; });
+}
+
+template <typename Concerns>
+std::vector<route_paths::id> route_paths::resolve_again(Concerns concerns) {
     std::vector<id> changed;
     for (const id path : known_) {
         stored& s = paths_[path];
-        if (!names(s.told.nexthop_id, n.id)) continue;
+        if (!concerns(s)) continue;
         const auto before = std::pair(s.seen, s.usable);
         resolve(s);
         if (before != std::pair(s.seen, s.usable)) changed.push_back(path);

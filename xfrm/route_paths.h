@@ -45,6 +45,8 @@ class route_paths {
 
     /// Takes in a next hop object, or that it is gone.  Returns the paths that are others now.
     std::vector<id> set_nexthop(const nexthop_message& n);
+    /// Hops by these links count as dead from now on.  Returns the paths that are others now.
+    std::vector<id> pass_over(std::vector<int> links);
     [[nodiscard]] const std::unordered_map<std::uint32_t, nexthop_message>&
     nexthops() const noexcept {
         return nexthops_;
@@ -82,6 +84,9 @@ class route_paths {
     };
 
     void resolve(stored& path) const;
+    template <typename Concerns>
+    [[nodiscard]] std::vector<id> resolve_again(Concerns concerns);
+    [[nodiscard]] bool is_alive(const next_hop& h) const;
     [[nodiscard]] std::vector<next_hop> hops_of(const route_path& path) const;
     [[nodiscard]] bool is_blackhole(const route_path& path) const;
     [[nodiscard]] bool names(std::uint32_t nexthop_id, std::uint32_t member) const;
@@ -90,6 +95,7 @@ class route_paths {
     std::vector<id> free_;
     std::unordered_set<id, hash_of, same_as> known_;
     std::unordered_map<std::uint32_t, nexthop_message> nexthops_;
+    std::vector<int> passed_over_; ///< links
 };
 
 } // namespace esplane::xfrm

@@ -446,7 +446,14 @@ void rib::take_nexthop(const nexthop_message& m, route_changes& out) {
         v4_.nexthop_gone(m.id, out);
         v6_.nexthop_gone(m.id, out);
     }
-    const auto changed = paths_.set_nexthop(m);
+    paths_changed(paths_.set_nexthop(m), out);
+}
+
+void rib::pass_over(std::vector<int> links, route_changes& out) {
+    paths_changed(paths_.pass_over(std::move(links)), out);
+}
+
+void rib::paths_changed(const std::vector<route_paths::id>& changed, route_changes& out) {
     if (changed.empty()) return;
     v4_.paths_changed(changed, out);
     v6_.paths_changed(changed, out);

@@ -167,6 +167,9 @@ class rib {
     /// The objects there are; all others are gone.
     void set_nexthops(const std::vector<nexthop_message>& all, route_changes& out);
 
+    /// See route_monitor::pass_over().
+    void pass_over(std::vector<int> links, route_changes& out);
+
     void begin_reading(ipsec::family family, int ifindex) noexcept;
     void take_read(const route_message& m, route_changes& out);
     [[nodiscard]] bool sweep(ipsec::family family, std::size_t most, route_changes& out);
@@ -181,6 +184,8 @@ class rib {
     [[nodiscard]] std::size_t routes() const noexcept { return v4_.routes() + v6_.routes(); }
 
   private:
+    void paths_changed(const std::vector<route_paths::id>& changed, route_changes& out);
+
     route_paths paths_;
     family_rib<key_v4> v4_;
     family_rib<key_v6> v6_;

@@ -3,6 +3,7 @@
  * Preloaded into a program, it makes the kernel an old one: without UDP_SEGMENT (Linux 4.18) and
  * UDP_GRO (5.0), and with TUN devices that pass no super-packets.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <linux/if_tun.h>
 #include <netinet/in.h>

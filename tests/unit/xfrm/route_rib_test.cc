@@ -442,5 +442,25 @@ TEST_P(RibAgainstModel, EveryLookupEndsWhereTheKernelsWalkDoes) {
 INSTANTIATE_TEST_SUITE_P(Families, RibAgainstModel, testing::Values(family::ipv4, family::ipv6),
                          [](const auto& f) { return f.param == family::ipv4 ? "IPv4" : "IPv6"; });
 
+TEST_F(Rib, RoutesByALinkThatIsPassedOverLeaveThePlaceToThoseBehindThem) {
+    order({{0, {255, 220, 254, 253}}});
+    const auto pass_over = [&](std::vector<int> links) {
+        return told([&](route_changes& out) { rib_.pass_over(links, out); });
+    };
+    event(route_to("192.0.2.2", 32, {via("198.51.100.1")}));
+    event(route_to("192.0.2.2", 32, {via("", 7)}, 220));
+    event(route_to("192.0.2.3", 32, {via("", 7)}, 220));
+    ASSERT_EQ(follower_.find("192.0.2.2", 32)->ifindex, 7);
+    EXPECT_EQ(pass_over({7}), 2u);
+    EXPECT_EQ(gateway("192.0.2.2", 32), "198.51.100.1");
+    EXPECT_EQ(follower_.find("192.0.2.3", 32), nullptr);
+    EXPECT_EQ(pass_over({7}), 0u) << "nothing is new";
+    event(route_to("192.0.2.4", 32, {via("", 7)}, 220));
+    EXPECT_EQ(follower_.find("192.0.2.4", 32), nullptr) << "one that comes later";
+    EXPECT_EQ(pass_over({}), 3u);
+    EXPECT_EQ(follower_.find("192.0.2.2", 32)->ifindex, 7);
+    EXPECT_NE(follower_.find("192.0.2.4", 32), nullptr);
+}
+
 } // namespace
 } // namespace esplane::xfrm
