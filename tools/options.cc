@@ -67,7 +67,8 @@ const std::vector<kind_description>& kinds() {
 #ifdef ESPLANE_HAVE_DPDK
         {"dpdk", {}, true, 63},
 #endif
-        {"packet", {"qdisc"}},          {"socket", {"mark", "super-packets"}},
+        {"packet", {"qdisc"}},
+        {"socket", {"mark", "super-packets"}},
         {"tun", {"mtu", "coalesce", "mark"}},
 #ifdef ESPLANE_HAVE_XDP
         {"xdp", {"mode", "busy-poll"}},
