@@ -280,7 +280,8 @@ struct ApiAcquire : ApiEvents {
         EXPECT_EQ(esplane_tick(g.engine, at(g.clock)), 0);
         return b.packet;
     }
-    static constexpr const char* asked = "acquire -4096 1"; // SPI 0, direction out
+    static constexpr const char* asked =
+        "acquire 4294963200 1"; // SPI 0, 4,096 below the first; direction out
 };
 
 TEST_F(ApiAcquire, IsToldOnceAndItsPacketsMayWait) {
@@ -317,7 +318,7 @@ TEST_F(ApiAcquire, ThatNobodyAnsweredExpiresHardAndComesAgain) {
     (void)told();
     g.clock += 31;
     EXPECT_EQ(esplane_tick(g.engine, at(g.clock)), 0);
-    EXPECT_EQ(told(), lines{"expired hard -4096"});
+    EXPECT_EQ(told(), lines{"expired hard 4294963200"});
     (void)send();
     EXPECT_EQ(told(), lines{asked});
 }

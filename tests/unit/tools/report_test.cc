@@ -65,7 +65,7 @@ TEST(SaReport, HasThisShape) {
     EXPECT_EQ(report_sa(an_sa()), json::parse(R"({
         "source": "192.0.2.1", "destination": "192.0.2.2", "spi": "0x00001001",
         "protocol": "esp", "mode": "tunnel", "reqid": 7, "direction": null,
-        "if_id": null, "state": "valid", "dying": false, "algorithm": "AES-128-GCM-16",
+        "if_id": null, "mark": null, "output_mark": null, "state": "valid", "dying": false, "algorithm": "AES-128-GCM-16",
         "esn": true, "replay_window": 32,
         "encapsulation": {"type": "espinudp", "source_port": 4500, "destination_port": 4501},
         "sent_sequence": 0, "received_sequence": 0,
@@ -98,6 +98,7 @@ TEST(SaReport, TakesTheDirectionFromTheClientElseFromUse) {
 TEST(PolicyReport, HasThisShape) {
     EXPECT_EQ(report_policy(a_policy()), json::parse(R"({
         "direction": "out", "action": "protect", "priority": 100, "index": 9, "if_id": null,
+        "mark": null,
         "selector": {"source": "10.1.0.0/24", "destination": "10.2.0.0/24", "protocol": "tcp",
                      "source_port": null, "destination_port": 80},
         "templates": [{"source": "192.0.2.1", "destination": "192.0.2.2", "protocol": "esp",
@@ -139,8 +140,9 @@ TEST(ReportText, ShowsAnSaInOneLine) {
 
 TEST(ReportText, ShowsAPolicyInOneLine) {
     const std::string text = text_of_reply("policy", {{"policies", {report_policy(a_policy())}}});
-    EXPECT_THAT(text, HasSubstr("out       100      9      -  protect  10.1.0.0/24  10.2.0.0/24  "
-                                "tcp any > 80  esp tunnel 192.0.2.1 > 192.0.2.2 reqid 7\n"));
+    EXPECT_THAT(text,
+                HasSubstr("out       100      9      -  -     protect  10.1.0.0/24  10.2.0.0/24  "
+                          "tcp any > 80  esp tunnel 192.0.2.1 > 192.0.2.2 reqid 7\n"));
     EXPECT_EQ(text_of_reply("policy", {{"policies", json::array()}}), "no policies\n");
 }
 
