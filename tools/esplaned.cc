@@ -254,7 +254,7 @@ result<void> daemon::make_engine() {
     paths_ = std::make_unique<path_care>(*engine_, ports_of_fixed_mtu(), log);
     engine_->set_filter(options_.filter);
     engine_->tables().set_mss_clamp(options_.mss_clamp);
-    engine_->backend().set_esp_mark(exempt_mark(options_.ports));
+    engine_->backend().set_esp_mark(exempt_mark(options_.ports, options_.routing));
     keepalives_ = std::make_unique<nat_keepalives>(
         engine_->control(), [this](const ipsec::sa& s) { send_keepalive(s); });
     engine_->control().subscribe(guarding_.get());
@@ -324,7 +324,7 @@ result<void> daemon::lead_traffic() {
 result<void> daemon::open_sockets() {
     if (options_.serve_xfrm) {
         if (auto open = engine_->open_xfrm(xfrm_socket_path(options_.run_dir)); !open) return open;
-        engine_->xfrm()->set_exempt_mark(exempt_mark(options_.ports));
+        engine_->xfrm()->set_exempt_mark(exempt_mark(options_.ports, options_.routing));
     }
     auto control = control_server::open(
         control_socket_path(options_.run_dir), [this](const nlohmann::json& request) {
@@ -419,7 +419,8 @@ void daemon::worker_spoke() {
 /// What cannot be sent is tried again after the SA's interval.
 void daemon::send_keepalive(const ipsec::sa& s) {
     if (!keepalive_sockets_) {
-        auto opened = fastpath::keepalive_sender::open(exempt_mark(options_.ports));
+        auto opened =
+            fastpath::keepalive_sender::open(exempt_mark(options_.ports, options_.routing));
         if (!opened) {
             log("NAT keepalives: " + opened.error().text);
             return;

@@ -304,15 +304,28 @@ result<bool> parse_poll(const std::string& text) {
     return fail(EINVAL, "--poll " + text + ": choose adaptive or always", "poll");
 }
 
-/// What routing leaves out by its mark is ESP, which carries it.
-void mark_sockets(const routing_options& routing, std::vector<port_spec>& ports) {
-    if (!routing.unless_marked || routing.mark == routing_options{}.mark) return;
+/// What routing leaves out by its mark is ESP, which carries it: with another one, what the port
+/// sends would be led back into the machine's.
+result<void> mark_sockets(const routing_options& routing, std::vector<port_spec>& ports) {
+    if (!routing.unless_marked) return {};
+    const bool leads =
+        routing.install_routes &&
+        std::any_of(ports.begin(), ports.end(), [](const port_spec& p) { return p.kind == "tun"; });
+    const std::string exempt = std::to_string(routing.mark.value);
     for (port_spec& p : ports) {
-        const bool given = std::any_of(p.options.begin(), p.options.end(),
-                                       [](const auto& option) { return option.first == "mark"; });
-        if (p.kind == "socket" && !given)
-            p.options.emplace_back("mark", std::to_string(routing.mark.value));
+        if (p.kind != "socket") continue;
+        const auto given = std::find_if(p.options.rbegin(), p.options.rend(),
+                                        [](const auto& option) { return option.first == "mark"; });
+        std::uint32_t mark = 0;
+        if (given == p.options.rend())
+            p.options.emplace_back("mark", exempt);
+        else if (leads && read_number(given->second, mark) && !routing.mark.matches(mark))
+            return fail(EINVAL,
+                        "--port " + p.text + ": routing exempts what has mark " + exempt +
+                            ": leave mark= out, or give --routing fwmark=!" + given->second,
+                        "port");
     }
+    return {};
 }
 
 result<daemon_options> interpret(const stated& s) {
@@ -363,7 +376,8 @@ result<daemon_options> interpret(const stated& s) {
     for (const std::string& text : s.routing)
         if (auto set = set_routing_options(o.routing, text); !set)
             return tl::unexpected(set.error());
-    mark_sockets(o.routing, o.ports);
+    if (auto marked = mark_sockets(o.routing, o.ports); !marked)
+        return tl::unexpected(marked.error());
     return o;
 }
 

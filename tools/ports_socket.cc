@@ -68,12 +68,15 @@ class socket_opener final : public port_opener {
 
 } // namespace
 
-std::uint32_t exempt_mark(const std::vector<port_spec>& specs) {
-    const auto first = std::find_if(specs.begin(), specs.end(),
-                                    [](const port_spec& s) { return s.kind == "socket"; });
-    if (first == specs.end()) return 0;
-    const auto options = options_of(*first);
-    return options ? options->sockets.mark : 0;
+std::uint32_t exempt_mark(const std::vector<port_spec>& specs, const routing_options& routing) {
+    const auto first_of = [&](std::string_view kind) {
+        return std::ranges::find(specs, kind, &port_spec::kind);
+    };
+    if (const auto socket = first_of("socket"); socket != specs.end()) {
+        const auto options = options_of(*socket);
+        return options ? options->sockets.mark : 0;
+    }
+    return first_of("tun") != specs.end() && routing.unless_marked ? routing.mark.value : 0;
 }
 
 std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>

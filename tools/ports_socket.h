@@ -14,9 +14,10 @@
 
 namespace esplane::tools {
 
-/// What the first socket port among `specs` marks all it sends with, and an IKE daemon is to mark
-/// its own with; 0: nothing.
-[[nodiscard]] std::uint32_t exempt_mark(const std::vector<port_spec>& specs);
+/// What an IKE daemon is to mark what it sends past esplane with: as the first socket port does all
+/// it sends, or, where a port is the machine itself, by what routing knows it; 0: with nothing.
+[[nodiscard]] std::uint32_t exempt_mark(const std::vector<port_spec>& specs,
+                                        const routing_options& routing);
 
 [[nodiscard]] std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 socket_openers(const port_surroundings& around);

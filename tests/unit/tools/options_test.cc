@@ -6,6 +6,7 @@
 
 #include "fastpath/mss.h"
 #include "tests/unit/tools/temporary_directory.h"
+#include "tools/ports_socket.h"
 
 namespace esplane::tools {
 namespace {
@@ -251,6 +252,29 @@ TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
     EXPECT_THAT(error_in("xfrm = \n"), HasSubstr("line 1: "));
     EXPECT_THAT(error_of({"--config", "/nonexistent.toml"}),
                 HasSubstr("--config /nonexistent.toml"));
+}
+
+TEST(DaemonOptions, TheSocketsMarkIsWhatRoutingExempts) {
+    const char* host = "host=tun:t0,role=host";
+    const auto mark_of = [](const daemon_options& o) { return exempt_mark(o.ports, o.routing); };
+    EXPECT_EQ(mark_of(options_of({"--port", host, "--port", "net=socket:4500"})), 0xe5u);
+    EXPECT_EQ(mark_of(options_of(
+                  {"--port", host, "--port", "net=socket:4500", "--routing", "fwmark=!0x77"})),
+              0x77u);
+    EXPECT_EQ(mark_of(options_of({"--port", host, "--port", "net=packet:eth0,role=secure",
+                                  "--routing", "fwmark=!0x77"})),
+              0x77u)
+        << "no socket port: an IKE daemon's own packets must pass all the same";
+    EXPECT_EQ(mark_of(options_of({"--port", "net=packet:eth0"})), 0u);
+    EXPECT_EQ(mark_of(options_of({"--port", host, "--port", "net=socket:4500,mark=0x177",
+                                  "--routing", "fwmark=!0x77/0xff"})),
+              0x177u);
+    EXPECT_EQ(error_of({"--port", host, "--port", "net=socket:4500,mark=0x10"}),
+              "--port net=socket:4500,mark=0x10: routing exempts what has mark 229: leave mark= "
+              "out, or give --routing fwmark=!0x10");
+    EXPECT_EQ(error_of({"--port", host, "--port", "net=socket:4500,mark=0x10", "--routing",
+                        "install_routes=no"}),
+              "");
 }
 
 } // namespace
