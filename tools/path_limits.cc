@@ -41,7 +41,7 @@ void path_limits::on_event(const ipsec::event& e) {
                    [&](const ipsec::policy_flushed&) {
                        policies_.clear();
                        needs_.clear();
-                       changed_ = true;
+                       lost_need_ = true;
                    },
                    [&](const ipsec::policy_expired& x) {
                        if (x.hard) forget_policy(x.what.index);
@@ -95,7 +95,10 @@ void path_limits::forget_policy(std::uint32_t index) {
     const auto found = policies_.find(index);
     if (found == policies_.end()) return;
     const auto users = needs_.find(found->second);
-    if (--users->second.policies == 0) needs_.erase(users);
+    if (--users->second.policies == 0) {
+        lost_need_ |= users->second.mtu.has_value();
+        needs_.erase(users);
+    }
     policies_.erase(found);
 }
 
@@ -142,8 +145,8 @@ bool path_limits::tend(std::uint64_t now_ns) {
         tell_sas(peer);
         changed_ = true;
     }
-    if (!std::exchange(changed_, false)) return false;
-    bool other = false;
+    bool other = std::exchange(lost_need_, false);
+    if (!std::exchange(changed_, false)) return other;
     for (auto& [n, who] : needs_) {
         const auto mtu = smallest_mtu(n.of);
         other |= std::exchange(who.mtu, mtu) != mtu;

@@ -54,7 +54,7 @@ class path_limits final : public ipsec::listener {
     void network_changed() noexcept { changed_ = true; }
 
     /// Forgets what is too old.  Returns whether the MTU of an `out` policy is another than at the
-    /// last call.
+    /// last call, or one that had an MTU is gone.
     [[nodiscard]] bool tend(std::uint64_t now_ns);
 
     /// The largest packet that goes through the SAs which a policy's template takes; 0: there are
@@ -108,6 +108,7 @@ class path_limits final : public ipsec::listener {
     std::map<need, user> needs_;
     std::map<ipsec::address, limit> limits_;
     bool changed_ = false;
+    bool lost_need_ = false; ///< a policy went: the smallest MTU of those left may be another
 };
 
 } // namespace esplane::tools

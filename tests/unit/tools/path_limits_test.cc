@@ -117,6 +117,21 @@ TEST_F(PathLimits, TellOfAnotherMtuAlone) {
     EXPECT_TRUE(limits.tend(0));
 }
 
+TEST_F(PathLimits, TellOfThePolicyThatIsGone) {
+    ipsec::sa dear = sa_to(peer, 2, 2);
+    dear.encap.emplace();
+    add(policy_to(peer, 9, 1));
+    add(policy_to(peer, 17, 2));
+    add(sa_to(peer, 1, 1));
+    add(dear);
+    EXPECT_TRUE(limits.tend(0));
+    EXPECT_EQ(limits.smallest_mtu(), 1438u);
+    limits.on_event(ipsec::policy_deleted{policy_to(peer, 17, 2), false, {}});
+    EXPECT_TRUE(limits.tend(0)) << "the device may take more now";
+    EXPECT_EQ(limits.smallest_mtu(), 1446u);
+    EXPECT_FALSE(limits.tend(0));
+}
+
 TEST_F(PathLimits, AreTakenOverByTheSaThatFollows) {
     add(sa_to(peer, 1));
     limits.learnt(peer, 1300, 0);
