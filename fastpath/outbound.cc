@@ -250,6 +250,20 @@ build_tunnel(stage& s, packet& p, sa_out& sa, const adjacency& route, esp_work& 
     return drop_reason::none;
 }
 
+/// Of what is to be cut, how long its pieces may be.
+///
+/// first   of `out` that comes from `items`: those that were not dropped, in order
+[[gnu::cold, gnu::noinline]] void note_paths(std::span<const protect_item> items,
+                                             const packet_list& out, unsigned first) noexcept {
+    for (const protect_item& item : items) {
+        packet& p = *item.p;
+        if (first == out.size() || &out[first] != &p) continue;
+        ++first;
+        if ((p.flags & packet_flag::split) != 0)
+            p.split_at = static_cast<std::uint16_t>(std::min(path_of(*item.sa, *p.next), 0xffffu));
+    }
+}
+
 } // namespace
 
 std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept {
@@ -276,6 +290,7 @@ std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
 // 2. Count it, take a sequence number and an IV, write headers and trailer.
 // 3. Encrypt them all.
 // 4. Give those in UDP over IPv6 their checksum.
+// 5. Note where to cut those that are too long: it takes the place of where their UDP header is.
 void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept {
     for (const protect_item& item : items) {
         __builtin_prefetch(&item.sa->account, 1);
@@ -283,6 +298,8 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         __builtin_prefetch(item.sa->keys);
     }
     esp_work w{s.scratch.jobs};
+    const unsigned first = out.size();
+    bool longer = false;
     for (const protect_item& item : items) {
         packet& p = *item.p;
         sa_out& sa = *item.sa;
@@ -300,14 +317,15 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         if (const auto mark = sa.output_mark.load(std::memory_order_relaxed); mark != 0)
             [[unlikely]]
             p.put_mark(static_cast<std::uint32_t>(mark));
-        if ((p.flags & packet_flag::split) != 0) [[unlikely]]
-            p.split_at = static_cast<std::uint16_t>(std::min(path_of(sa, route), 0xffffu));
+        longer |= (p.flags & packet_flag::split) != 0;
         out.push(p);
     }
     s.crypto.encrypt(w.jobs.first(w.count));
     s.counters.encrypted.add(w.count);
     for (packet* p : w.unsummed)
         write_udp_checksum(*p);
+    if (longer) [[unlikely]]
+        note_paths(items, out, first);
 }
 
 } // namespace esplane::fastpath
