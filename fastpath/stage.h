@@ -20,8 +20,8 @@ namespace esplane::fastpath {
 /// Packets on their way from one stage to the next, in order.
 class packet_list {
   public:
-    /// A burst, and what may be created while it is worked on.
-    static constexpr unsigned capacity = 2 * max_burst;
+    /// A burst, and what may be created while it is worked on: ICMP errors, and pieces.
+    static constexpr unsigned capacity = 3 * max_burst;
 
     packet_list() noexcept {} // the array stays as it is: most of it is never looked at
 

@@ -76,6 +76,27 @@ TEST(Fragment, OfManyPacketsAtOnceAreNotMixedUp) {
     EXPECT_TRUE(is_balanced(g.two));
 }
 
+/// What a burst may become at most: three pieces of half its packets, an error about each of the
+/// others.
+TEST(Fragment, AndErrorsOfAWholeBurstAreLostWhereThePortsAreFull) {
+    const tunnel_options o;
+    pair_of_gateways g(o);
+    g.one.backend.set_path_mtu(g.one.sa_of(o, true), 700);
+    const std::size_t free = g.one.pool->free_frames();
+    std::vector<frame> packets;
+    for (std::uint32_t i = 0; i < fastpath::max_burst; ++i)
+        packets.push_back(i % 2 == 0 ? make_packet({.length = 1500, .dont_fragment = false})
+                                     : make_packet({.length = 1500, .ttl = 1}));
+    for (const auto& port : g.one.ports)
+        port->limit_sends(0);
+    g.one.push(plain, packets);
+    EXPECT_EQ(g.one.worker->counters().fragmented.get(), 32u);
+    EXPECT_EQ(g.one.drops(drop_reason::ttl_exceeded), 32u);
+    EXPECT_EQ(g.one.drops(drop_reason::tx_full), 32u * 3 + 32);
+    EXPECT_EQ(g.one.pool->free_frames(), free);
+    EXPECT_TRUE(is_balanced(g.one));
+}
+
 TEST(Fragment, IsNotWhatTheSourceForbids) {
     pair_of_gateways g({});
     g.one.push(plain, {make_packet({.length = 1500})});
