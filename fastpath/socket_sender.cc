@@ -37,6 +37,11 @@ std::uint8_t tos_of(const packet& p, net_way way) noexcept {
                       : static_cast<std::uint8_t>(p.ipv6().version_class_flow.host() >> 20);
 }
 
+/// None of its own is another one than 0.
+bool same_mark(const packet& a, const packet& b) noexcept {
+    return ((a.flags ^ b.flags) & packet_flag::marked) == 0 && a.mark() == b.mark();
+}
+
 /// Same addresses, ports, TOS and DF.
 bool same_flow_v4(const packet& a, const packet& b) noexcept {
     const auto word = [](const packet& p, std::size_t at) {
@@ -95,9 +100,11 @@ void name_v6(msghdr& m, sockaddr_in6& name, const packet& p, net_way way) noexce
 
 } // namespace
 
+/// What is not ours may come from an address that is not the machine's: that goes as it is.
 net_way socket_sender::way_of(const packet& p) const noexcept {
     net_way way = net_way::none;
     std::uint8_t protocol = 0;
+    const bool ours = (p.flags & packet_flag::encrypted) != 0;
     if (p.length >= sizeof(wire::ipv4_header) && p.data[0] >> 4 == 4) {
         way = net_way::whole_v4;
         if (p.data[0] == 0x45 &&
@@ -108,6 +115,7 @@ net_way socket_sender::way_of(const packet& p) const noexcept {
         protocol = p.ipv6().next_header;
     }
     const bool v4 = way == net_way::whole_v4;
+    if (!ours) protocol = 0;
     if (protocol == wire::proto_esp) way = v4 ? net_way::esp_v4 : net_way::esp_v6;
     const net_way udp = v4 ? net_way::udp_v4 : net_way::udp_v6;
     if (protocol == wire::proto_udp && p.length > header_of(udp) &&
@@ -128,7 +136,7 @@ std::size_t socket_sender::run_length(std::span<packet* const> frames, net_way w
         const packet& p = *frames[n];
         if (p.length > first.length || p.length <= header) break;
         bytes += p.length - header;
-        if (bytes > most_bytes || p.mark() != first.mark() ||
+        if (bytes > most_bytes || !same_mark(first, p) ||
             !(way == net_way::udp_v4 ? same_flow_v4(first, p) : same_flow_v6(first, p)))
             break;
         ++n;

@@ -191,6 +191,7 @@ class SocketPort : public testing::TestWithParam<way_of_test> {
             at += udp;
         }
         std::copy(payload.begin(), payload.end(), at);
+        p.flags = fastpath::packet_flag::encrypted;
         return p;
     }
 
@@ -425,6 +426,20 @@ TEST_P(SocketPort, WhatHasNoWayOutIsLostAndCounted) {
     ASSERT_EQ(send(frames), 4);
     EXPECT_EQ(count("tx_refused"), 3);
     EXPECT_EQ(read_all(udp_.get()).size(), 1);
+    EXPECT_EQ(pool_->free_frames(), pool_->count());
+}
+
+TEST_P(SocketPort, WhatPassesThroughInClearKeepsASourceThatIsNotTheMachines) {
+    open();
+    const ipsec::address behind = ip(v4() ? "10.7.0.77" : "fd07::77");
+    std::vector<packet> frames{frame(esp(1, 1, 100), 0, 0, false, 0, behind)};
+    if (v4()) frames.push_back(frame(esp(1, 2, 100), nat_t, 0, false, 0, behind));
+    for (packet& p : frames)
+        p.flags = 0;
+    ASSERT_EQ(send(frames), frames.size());
+    EXPECT_EQ(count("tx_refused"), 0);
+    EXPECT_EQ(read_all(raw_esp_.get()).size(), 1);
+    EXPECT_EQ(read_all(udp_.get()).size(), v4() ? 1 : 0);
     EXPECT_EQ(pool_->free_frames(), pool_->count());
 }
 
