@@ -42,7 +42,8 @@ struct alignas(64) socket_port::lane_state {
 
     std::array<unique_fd, net_ways> sockets;
     unique_fd ready_fd;
-    int ready; ///< epoll over those that receive; what the worker sleeps on
+    int ready;         ///< epoll over those that receive; what the worker sleeps on
+    unsigned turn = 0; ///< of these, which is asked first: a flood of one starves none
     socket_sender sender;
     socket_intake intake;
 };
@@ -163,8 +164,10 @@ std::size_t socket_port::receive(unsigned lane, std::span<packet> into) noexcept
     if (n == into.size() || !l.intake.empty()) return n;
     std::array<epoll_event, receiving_ways> events;
     const int ready = ::epoll_wait(l.ready, events.data(), events.size(), 0);
-    for (int i = 0; i < ready && n < into.size() && l.intake.empty(); ++i) {
-        const std::size_t way = events[static_cast<std::size_t>(i)].data.u32;
+    const unsigned ways = ready > 0 ? static_cast<unsigned>(ready) : 0;
+    ++l.turn;
+    for (unsigned i = 0; i < ways && n < into.size() && l.intake.empty(); ++i) {
+        const std::size_t way = events[(l.turn + i) % ways].data.u32;
         l.intake.fill(static_cast<net_way>(way), l.descriptor(static_cast<net_way>(way)));
         n += l.intake.cut(into.subspan(n), pool_);
     }
