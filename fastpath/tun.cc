@@ -215,6 +215,9 @@ tun_queues tun_queues::over(std::vector<unique_fd> queues, offloads can) {
 }
 
 result<void> tun_queues::replace_by(tun_queues fresh) {
+    if (fresh.size() < size())
+        return fail(EBUSY, name_of(fresh.ifindex()) +
+                               ": was made anew with fewer queues: delete it (ip link del)");
     for (std::size_t i = 0; i < size(); ++i)
         if (::dup3(fresh.descriptor(i), descriptor(i), O_CLOEXEC) < 0) return fail_errno("TUN");
     ifindex_ = fresh.ifindex_;

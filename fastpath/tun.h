@@ -81,7 +81,7 @@ class tun_queues {
     [[nodiscard]] offloads passes() const noexcept { return passes_; }
 
     /// Another device of as many queues takes the place of this one, under the same descriptors.
-    /// Others may be reading and writing meanwhile.
+    /// Others may be reading and writing meanwhile.  Errors: EBUSY where it has fewer.
     [[nodiscard]] result<void> replace_by(tun_queues fresh);
     /// It does not outlive its descriptors from now on.
     void forsake() noexcept;

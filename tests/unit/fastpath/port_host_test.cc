@@ -145,6 +145,20 @@ TEST_F(HostPort, AChecksumThatWasLeftToTheDeviceIsCompleted) {
     EXPECT_EQ(receive(m, 64), std::vector<bytes>{right});
 }
 
+TEST(TunQueues, AreNotReplacedByFewer) {
+    const auto queues = [](unsigned count) {
+        std::vector<unique_fd> all;
+        while (all.size() < count)
+            all.emplace_back(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        return fastpath::tun_queues::over(std::move(all), {});
+    };
+    auto two = queues(2);
+    const auto replaced = two.replace_by(queues(1));
+    ASSERT_FALSE(replaced);
+    EXPECT_EQ(replaced.error().code, EBUSY);
+    EXPECT_TRUE(two.replace_by(queues(2)));
+}
+
 TEST_F(HostPort, WhatDoesNotFitABufferOrCannotBeCutIsRefusedAlone) {
     machine m(*pool);
     bytes icmp = super_packet(9000);
