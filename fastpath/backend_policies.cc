@@ -17,7 +17,7 @@ void user_backend::resolve_all(const endpoint& e) {
             resolve(*g);
     if (const auto wanting = groups_.find({{}, e.reqid}); wanting != groups_.end())
         for (const auto& g : wanting->second)
-            resolve_peer(*g, e.destination);
+            if (g->is_transport()) resolve_peer(*g, e.destination);
 }
 
 /// Of a template in transport mode, what goes to one destination.

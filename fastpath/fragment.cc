@@ -107,6 +107,7 @@ void resemble(packet& piece, const packet& p) noexcept {
     piece.protocol = p.protocol;
     piece.tos = p.tos;
     piece.next = p.next;
+    if ((p.flags & packet_flag::marked) != 0) piece.put_mark(p.mark());
 }
 
 /// The piece of `p` from `offset` on, in a buffer of its own.

@@ -96,6 +96,7 @@ std::uint32_t longest_quote(family f) noexcept {
 void report_to_stack(stage& s, const packet& about, const icmp_header& icmp) noexcept {
     packet* e = s.make_packet();
     if (e == nullptr) return;
+    e->port = about.port;
     write_error(*e, about, flow_of(about).destination, icmp,
                 std::min(about.length, longest_quote(about.family)));
     s.raised.push(*e);
