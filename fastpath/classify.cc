@@ -227,6 +227,37 @@ inline bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept 
         s.drop(p, drop_reason::sa_missing);
 }
 
+template <std::size_t Words>
+bool reads_ports(const tables::spd* spd) noexcept {
+    if constexpr (Words == v4_words)
+        return spd != nullptr && spd->v4.reads_ports();
+    else
+        return spd != nullptr && spd->v6.reads_ports();
+}
+
+/// A fragment shows no ports: where they decide, it may be of what is to be protected.  (The kernel
+/// holds the machine's own packets against policies before it cuts them.)
+template <std::size_t Words>
+[[gnu::cold, gnu::noinline]] void let_out_fragment(stage& s, packet& p, verdicts& to) noexcept {
+    bool hides = reads_ports<Words>(&s.shared.policies(policy_direction::out));
+    for (const std::uint32_t mask : s.shared.mark_masks())
+        hides |= reads_ports<Words>(
+            s.shared.policies(policy_direction::out, {0, {mark_of(s, p) & mask, mask}}));
+    if (hides)
+        s.drop(p, drop_reason::fragment);
+    else
+        to.bypass.push(p);
+}
+
+/// To leave in clear.
+template <std::size_t Words>
+[[gnu::always_inline]] inline void let_out(stage& s, packet& p, verdicts& to) noexcept {
+    if ((p.flags & packet_flag::fragment) != 0) [[unlikely]]
+        let_out_fragment<Words>(s, p, to);
+    else
+        to.bypass.push(p);
+}
+
 /// `out`.
 template <std::size_t Words>
 [[gnu::always_inline]] inline void direct_key(stage& s, packet& p, const flow_key<Words>& key,
@@ -234,7 +265,7 @@ template <std::size_t Words>
     const policy_entry* out = look_up(s, p, policy_direction::out, 0, key);
     if (is_clear(out)) {
         if (p.next->kind != adjacency_kind::tunnel) [[likely]] {
-            to.bypass.push(p);
+            let_out<Words>(s, p, to);
             return;
         }
         out = enter_interface(s, p, key);
@@ -246,7 +277,7 @@ template <std::size_t Words>
     }
     sa_out* sa = choose(*out->group, p);
     if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
-        to.bypass.push(p);
+        let_out<Words>(s, p, to);
         return;
     }
     if (sa == nullptr) {
@@ -303,6 +334,15 @@ const policy_entry* policy_table<Words>::find(const flow_key<Words>& flow) const
             best = &found->run;
     }
     return best;
+}
+
+template <std::size_t Words>
+bool policy_table<Words>::reads_ports() const noexcept {
+    constexpr std::uint64_t ports = 0xffffffff; // upper_word()
+    const auto& all = *ordered_.load(std::memory_order_acquire);
+    return std::any_of(all.begin(), all.end(), [](const searched& one) {
+        return (one.mask.words[Words - 1] & ports) != 0;
+    });
 }
 
 /// Entries of one key are a chain, best first, whose head is in the table.

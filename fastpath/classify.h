@@ -103,6 +103,8 @@ class policy_table {
     [[nodiscard]] bool empty() const noexcept {
         return ordered_.load(std::memory_order_acquire)->empty();
     }
+    /// Whether ports make a difference to any of its policies.
+    [[nodiscard]] bool reads_ports() const noexcept;
     /// The best policy for a flow; nullptr where none covers it.
     [[nodiscard]] const policy_entry* find(const flow_key<Words>& flow) const noexcept;
 

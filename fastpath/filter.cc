@@ -76,7 +76,9 @@ struct rule_filter::matcher {
     bool deny;
 
   private:
+    /// A fragment shows none: it may be of what is denied, and none says that it is not.
     [[nodiscard]] bool ports_match(const packet& p) const noexcept {
+        if ((p.flags & packet_flag::fragment) != 0) return deny && has_ports(p.protocol);
         return has_ports(p.protocol) && source_ports.contains(p.source_port.host()) &&
                destination_ports.contains(p.destination_port.host());
     }

@@ -218,6 +218,23 @@ fastpath::packet descriptor_of(model_packet& m) {
     return p;
 }
 
+TEST(RuleFilter, TakesAFragmentForWhatIsDeniedAndNotForWhatIsAllowed) {
+    generator g;
+    model_packet m = g.any_packet();
+    m.protocol = wire::proto_tcp;
+    fastpath::packet p = descriptor_of(m);
+    p.source_port = p.destination_port = {};
+    fastpath::packet* const one[] = {&p};
+    const auto denies = [&](std::vector<std::string> rules) {
+        return filter_of(rules)->deny(filter_direction::out, 0, one) != 0;
+    };
+    EXPECT_FALSE(denies({"deny proto tcp dport 25"}));
+    p.flags |= fastpath::packet_flag::fragment;
+    EXPECT_TRUE(denies({"deny proto tcp dport 25"}));
+    EXPECT_TRUE(denies({"allow dport 0", "deny"}));
+    EXPECT_FALSE(denies({"deny proto udp dport 25"}));
+}
+
 TEST(RuleFilter, DecidesAndCountsAsTheNaiveMatcherDoes) {
     generator g;
     std::uint64_t denied_in_all = 0;

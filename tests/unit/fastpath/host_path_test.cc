@@ -113,15 +113,38 @@ TEST_P(two_hosts, TellTheMachineInTheNameOfTheDestinationWhatDoesNotFit) {
     }
 }
 
+/// Of IPv4, not the first: no ports.
+frame later_fragment() {
+    frame fragment = make_packet({.host = itself, .dont_fragment = false});
+    auto& ip = *reinterpret_cast<wire::ipv4_header*>(fragment.data());
+    ip.fragment.set(100);
+    ip.checksum = {};
+    ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
+    return fragment;
+}
+
 TEST_P(two_hosts, CarryFragmentsByPoliciesWithoutPorts) {
     if (GetParam() != family::ipv4) return;
     protect();
-    frame fragment = make_packet({.host = itself, .dont_fragment = false});
-    auto& ip = *reinterpret_cast<wire::ipv4_header*>(fragment.data());
-    ip.fragment.set(100); // not the first: no ports
-    ip.checksum = {};
-    ip.checksum = wire::checksum_finish(wire::checksum_add(0, &ip, sizeof ip));
+    const frame fragment = later_fragment();
     EXPECT_EQ(carry({fragment}), std::vector<frame>{fragment});
+}
+
+TEST_P(two_hosts, LetNoFragmentOutInClearThatAPolicyWithPortsMayMean) {
+    if (GetParam() != family::ipv4) return;
+    const frame fragment = later_fragment();
+    near.push(machine, {fragment});
+    EXPECT_EQ(near.sent(network), std::vector<frame>{fragment}) << "no policy";
+    ipsec::policy one_port;
+    one_port.sel.fam = family::ipv4;
+    one_port.sel.protocol = wire::proto_udp;
+    one_port.sel.destination_port = wire::be16(5000);
+    one_port.sel.destination_port_mask = wire::be16(0xffff);
+    one_port.action = ipsec::policy_action::block;
+    near.add_policy(one_port);
+    near.push(machine, {fragment});
+    EXPECT_TRUE(near.sent(network).empty());
+    EXPECT_EQ(near.drops(drop_reason::fragment), 1u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, two_hosts, testing::Values(family::ipv4, family::ipv6),
