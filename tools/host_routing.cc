@@ -361,7 +361,7 @@ void host_routing::set_network(const control::network_change& change, const cont
     for (const auto& o : outlets_) {
         if (change.interfaces) {
             if (o->ifindex != o->device.ifindex()) tune(*o);
-            if (options_.roam_events) o->plan.set_addresses(now, o->ifindex);
+            o->plan.set_addresses(now, o->ifindex);
             reconcile(*o, true);
         } else if (options_.roam_events && !change.routes.empty()) {
             apply(*o, o->plan.peers());

@@ -23,7 +23,7 @@ struct routing_options {
     std::uint32_t mss = 0;                   ///< that TCP announces by routes; 0 = by the MTU
     bool allow_peer_ts = true;               ///< no: peers' own addresses stay outside of tunnels
     bool install_routes_xfrmi = false;       ///< for policies with an if_id, by their interfaces
-    bool roam_events = true;                 ///< follow changes of addresses and routes
+    bool roam_events = true;                 ///< ways past follow changes of routes
 
     friend bool operator==(const routing_options&, const routing_options&) = default;
 };
