@@ -364,6 +364,7 @@ void daemon::run() {
         tend_ports(false);
         workers_->tend(fastpath::now().monotonic_ns);
         paths_->tend(fastpath::now().monotonic_ns);
+        if (routing_) routing_->tend(fastpath::now().monotonic_ns);
         engine_->control().tick(fastpath::now());
         keepalives_->tick(fastpath::now());
     }

@@ -307,8 +307,9 @@ void host_routing::apply(outlet& o, const host_prefix& where) {
                    "allow_peer_ts=no says");
     const auto route = planned ? resolve(o, where, *planned) : std::nullopt;
     const auto done = route ? put(o, where, *route) : o.routes.remove(where);
+    incomplete_ |= !done;
     if (!done)
-        say(where, done.error().text);
+        say(where, done.error().text + "; until it works its traffic may leave in clear");
     else if (!planned || planned->what != planned_route::way::nowhere)
         said_.erase(where);
 }
@@ -367,6 +368,14 @@ void host_routing::set_network(const control::network_change& change, const cont
             apply(*o, o->plan.peers());
         }
     }
+}
+
+void host_routing::tend(std::uint64_t now_ns) {
+    constexpr std::uint64_t pause_ns = 1'000'000'000;
+    if (!incomplete_ || now_ns < retry_ns_) return;
+    retry_ns_ = now_ns + pause_ns;
+    incomplete_ = false;
+    refresh();
 }
 
 void host_routing::refresh() {

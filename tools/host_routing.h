@@ -67,6 +67,8 @@ class host_routing final : public ipsec::listener {
     /// To be called with each change: sources and ways past follow, and what the kernel has dropped
     /// with a device is put back.
     void set_network(const control::network_change& change, const control::network& now);
+    /// What could not be installed is tried again, about once a second.
+    void tend(std::uint64_t now_ns);
     /// Another interface stands for an if_id, or SAs and paths take packets of another size.
     void refresh();
 
@@ -95,6 +97,8 @@ class host_routing final : public ipsec::listener {
     std::vector<std::unique_ptr<outlet>> outlets_;
     std::map<xfrm::host_prefix, std::string> said_; ///< each complaint once
     bool closed_ = false;
+    bool incomplete_ = false; ///< the kernel has refused something
+    std::uint64_t retry_ns_ = 0;
 };
 
 struct released_routing {
