@@ -21,7 +21,8 @@
 //          bit  2    worker
 //          bits 3-4  SA
 //          bits 5-7  where the sequence number goes: `steps`
-//   class  TOS of the header around a text
+//   class  TOS of the header around a text; bit 5 says, too, that ESP in UDP comes from another
+//   port
 //
 // A text is sealed with the SA's key, so that what an authentic peer could send is reached too; the
 // header checksum of an IPv4 packet, alone or in a text, is made right.  Each input finds the SAs
@@ -170,6 +171,8 @@ struct gateway {
         end.sequence += static_cast<std::uint64_t>(steps[head >> 5]);
         frame f = end.peer.seal(text, end.sequence, outer_tos);
         if ((head & 1) != 0) f.back() ^= 1;
+        if (end.tunnel.encapsulated && (outer_tos & 0x20) != 0)
+            f[sizeof(wire::ipv4_header) + 1] ^= 1; // the UDP source port
         return with_ethernet(f);
     }
 

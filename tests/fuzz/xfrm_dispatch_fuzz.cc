@@ -3,10 +3,12 @@
 // The XFRM server's dispatch on the real control layer: any bytes a client may send, in any order.
 //
 // Input: a byte of client options, then datagrams, each behind its length (two bytes, host order).
+// After each the path tells of a packet that nothing carries, and of a peer behind another mapping.
 // Held to be true of every reply: messages fill it, lengths are aligned, it carries the client's
 // port id; of a dump: charon's buffer takes each datagram, and it shows what is there.
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "tests/fuzz/require.h"
 #include "tests/unit/lib/fake_backend.h"
@@ -34,7 +36,10 @@ std::size_t check_messages(const datagram& d, bool event) {
 
 class session final : private ipsec::listener, private reply_sink {
   public:
-    session() { layer_.subscribe(this); }
+    session() {
+        layer_.subscribe(this);
+        layer_.answer_acquires(this, true);
+    }
     ~session() override { layer_.unsubscribe(this); }
 
     void options(std::uint8_t bits) {
@@ -47,6 +52,7 @@ class session final : private ipsec::listener, private reply_sink {
         dispatcher_.request(d, client_, now_, *this);
         while (finish_dumps_ && client_.dump)
             continue_dump();
+        let_path_speak();
         now_.monotonic_ns += 500'000'000;
         ++now_.realtime_s;
         layer_.tick(now_);
@@ -69,7 +75,20 @@ class session final : private ipsec::listener, private reply_sink {
         REQUIRE(!d.empty());
         return check_messages(d, false);
     }
+    void let_path_speak() {
+        if (trap_) {
+            ipsec::flow f;
+            f.source = trap_->sel.source;
+            f.destination = trap_->sel.destination;
+            backend_.listener->on_sa_wanted(trap_->index, f);
+        }
+        if (behind_nat_)
+            backend_.listener->on_mapping(*behind_nat_, behind_nat_->destination, wire::be16(4501));
+    }
     void on_event(const ipsec::event& e) override {
+        if (const auto* p = std::get_if<ipsec::policy_added>(&e)) trap_ = p->what;
+        if (const auto* s = std::get_if<ipsec::sa_added>(&e); s != nullptr && s->what.encap)
+            behind_nat_ = s->what.id;
         datagram d;
         REQUIRE(encode_event(e, d) != 0);
         REQUIRE(check_messages(d, true) == 1);
@@ -82,6 +101,8 @@ class session final : private ipsec::listener, private reply_sink {
     client_state client_;
     moment now_{1'000'000'000, 1'700'000'000};
     bool finish_dumps_ = false;
+    std::optional<ipsec::policy> trap_;
+    std::optional<ipsec::sa_id> behind_nat_;
 };
 
 } // namespace

@@ -70,7 +70,8 @@ TEST(Fragment, OfManyPacketsAtOnceAreNotMixedUp) {
     g.one.push(plain, packets);
     pieces = g.one.sent(secure);
     ASSERT_EQ(pieces.size(), 16u);
-    std::ranges::stable_partition(pieces, [](const frame& f) { return f.size() < 1000; });
+    std::stable_partition(pieces.begin(), pieces.end(),
+                          [](const frame& f) { return f.size() < 1000; });
     g.two.push(secure, pieces);
     EXPECT_EQ(g.two.sent(plain).size(), 8u);
     EXPECT_TRUE(is_balanced(g.two));
