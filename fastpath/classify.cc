@@ -249,10 +249,11 @@ template <std::size_t Words>
         to.bypass.push(p);
 }
 
-/// To leave in clear.
+/// To leave in clear.  What came out of an SA in fragments goes on as the kernel forwards it.
 template <std::size_t Words>
 [[gnu::always_inline]] inline void let_out(stage& s, packet& p, verdicts& to) noexcept {
-    if ((p.flags & packet_flag::fragment) != 0) [[unlikely]]
+    constexpr unsigned cut_by_stack = packet_flag::fragment | packet_flag::from_stack;
+    if ((p.flags & cut_by_stack) == cut_by_stack) [[unlikely]]
         let_out_fragment<Words>(s, p, to);
     else
         to.bypass.push(p);

@@ -114,8 +114,8 @@ TEST_P(two_hosts, TellTheMachineInTheNameOfTheDestinationWhatDoesNotFit) {
 }
 
 /// Of IPv4, not the first: no ports.
-frame later_fragment() {
-    frame fragment = make_packet({.host = itself, .dont_fragment = false});
+frame later_fragment(std::uint16_t host = itself) {
+    frame fragment = make_packet({.host = host, .dont_fragment = false});
     auto& ip = *reinterpret_cast<wire::ipv4_header*>(fragment.data());
     ip.fragment.set(100);
     ip.checksum = {};
@@ -145,6 +145,21 @@ TEST_P(two_hosts, LetNoFragmentOutInClearThatAPolicyWithPortsMayMean) {
     near.push(machine, {fragment});
     EXPECT_TRUE(near.sent(network).empty());
     EXPECT_EQ(near.drops(drop_reason::fragment), 1u);
+}
+
+TEST_P(two_hosts, ForwardFragmentsThatCameProtectedWhateverPoliciesWithPortsSay) {
+    if (GetParam() != family::ipv4) return;
+    protect();
+    ipsec::policy port;
+    port.dir = ipsec::policy_direction::out;
+    port.sel.fam = family::ipv4;
+    port.sel.protocol = wire::proto_udp;
+    port.sel.destination_port = wire::be16(7);
+    port.sel.destination_port_mask = wire::be16(0xffff);
+    port.action = ipsec::policy_action::block;
+    far.add_policy(port);
+    const frame fragment = later_fragment(10);
+    EXPECT_EQ(carry({fragment}), std::vector<frame>{fragment});
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, two_hosts, testing::Values(family::ipv4, family::ipv6),
