@@ -5,12 +5,10 @@
 //
 //   packet_port -- a0 ------ b0
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <sched.h>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -91,12 +89,3 @@ TEST_F(PacketPort, SaysWhatItsDeviceLacks) {
 
 } // namespace
 } // namespace esplane::fastpath
-
-int main(int argc, char** argv) {
-    testing::InitGoogleTest(&argc, argv);
-    if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) {
-        std::puts("skipped: needs root (network namespaces): run it with sudo");
-        return 77;
-    }
-    return RUN_ALL_TESTS();
-}

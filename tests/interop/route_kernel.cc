@@ -467,12 +467,3 @@ TEST_F(RouteMonitor, WhatChangesWhileRoutesAreReadIsNotLost) {
 
 } // namespace
 } // namespace esplane::xfrm
-
-int main(int argc, char** argv) {
-    testing::InitGoogleTest(&argc, argv);
-    if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) {
-        std::puts("skipped: needs root (network namespaces): run it with sudo");
-        return 77;
-    }
-    return RUN_ALL_TESTS();
-}

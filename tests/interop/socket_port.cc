@@ -6,7 +6,6 @@
 //   socket_port e0 10.7.0.1, fd07::1 ------ p0 10.7.0.2, fd07::2 the peer's sockets
 #include "fastpath/port_socket.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
 #include <map>
@@ -661,12 +660,3 @@ INSTANTIATE_TEST_SUITE_P(Over, SocketPortIpv4,
 
 } // namespace
 } // namespace esplane::fastpath
-
-int main(int argc, char** argv) {
-    testing::InitGoogleTest(&argc, argv);
-    if (::geteuid() != 0 || ::unshare(CLONE_NEWNET) != 0) {
-        std::puts("skipped: needs root (network namespaces): run it with sudo");
-        return 77;
-    }
-    return RUN_ALL_TESTS();
-}

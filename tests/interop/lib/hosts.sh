@@ -69,27 +69,7 @@ host_charon_start() {
 host_charon_settings() {
     local plugins=$STRONGSWAN_PLUGINS
     [[ $2 != libipsec ]] || plugins=${plugins/kernel-netlink/kernel-libipsec kernel-netlink}
-    cat <<END
-charon {
-    load = $plugins
-    ignore_routing_tables = 219
-    plugins {
-        vici {
-            socket = unix://$1/vici
-        }
-    }
-    filelog {
-        log {
-            path = $1/charon.log
-            default = 1
-            flush_line = yes
-        }
-    }
-}
-swanctl {
-    load = random
-}
-END
+    charon_settings "$1" "$plugins" "ignore_routing_tables = 219"
 }
 
 # host_charon_connection HERE THERE

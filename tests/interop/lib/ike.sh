@@ -44,7 +44,8 @@ strongswan_mount() {
 charon_start() {
     local directory=$SANDBOX/charon-$1 number=${1#g}
     mkdir -p "$directory"
-    charon_settings "$directory" >"$directory/strongswan.conf"
+    charon_settings "$directory" "$STRONGSWAN_PLUGINS" "install_routes = no" \
+        >"$directory/strongswan.conf"
     charon_connection "$number" "$((3 - number))" >"$directory/swanctl.conf"
     charon_launch "$1" "$ESPLANE" --run-dir "$(run_dir "$1")" run --
 }
@@ -69,11 +70,12 @@ charon_launch() {
     fi
 }
 
+# charon_settings DIRECTORY PLUGINS SETTING: strongswan.conf, its sockets and log in DIRECTORY.
 charon_settings() {
     cat <<END
 charon {
-    load = $STRONGSWAN_PLUGINS
-    install_routes = no
+    load = $2
+    $3
     plugins {
         vici {
             socket = unix://$1/vici
