@@ -218,8 +218,9 @@ void translate(frame& ip, bool out) {
     ip[at + 1] = static_cast<std::uint8_t>((ip[at + 1] & 0xf0) | (out ? 9 : 1));
     const auto after = wire::load<wire::be16>(&ip[at]);
     const std::size_t field = v4 ? 10 : l4 + 6;
-    wire::store(&ip[field],
-                wire::checksum_update(wire::load<wire::be16>(&ip[field]), before, after));
+    auto sum = wire::checksum_update(wire::load<wire::be16>(&ip[field]), before, after);
+    if (!v4 && sum == wire::be16()) sum = wire::be16(0xffff); // 0 means none (RFC 768)
+    wire::store(&ip[field], sum);
 }
 
 class trial {
