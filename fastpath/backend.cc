@@ -297,6 +297,10 @@ result<void> user_backend::change_encap(sa_record& r, const ipsec::sa& s) {
     return {};
 }
 
+result<void> user_backend::set_replay(const ipsec::sa& s) {
+    return update_sa(s);
+}
+
 void user_backend::delete_sa(const ipsec::sa_id& id) {
     const auto found = sas_.find(id);
     if (found == sas_.end()) return;
@@ -557,7 +561,7 @@ void user_backend::deliver(const worker_event& e) {
         listener_->on_lifetime(e.id, true);
         break;
     case worker_event_kind::sa_wanted:
-        if (is_wanted(e.policy, e.flow)) listener_->on_sa_wanted(e.policy, e.flow);
+        if (is_wanted(e.policy, e.flow)) listener_->on_sa_wanted(e.policy, e.flow, std::nullopt);
         break;
     case worker_event_kind::sa_mapping:
         listener_->on_mapping(e.id, e.source, e.port);

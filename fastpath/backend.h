@@ -35,12 +35,14 @@ class user_backend final : public control::backend {
     void set_listener(control::backend_listener* l) override { listener_ = l; }
     [[nodiscard]] result<void> add_sa(const ipsec::sa& s) override;
     [[nodiscard]] result<void> update_sa(const ipsec::sa& s) override;
+    [[nodiscard]] result<void> set_replay(const ipsec::sa& s) override;
     void delete_sa(const ipsec::sa_id& id) override;
     bool query_sa(const ipsec::sa_id& id, control::sa_usage& into) override;
     [[nodiscard]] result<void> add_policy(const ipsec::policy& p) override;
     [[nodiscard]] result<void> update_policy(const ipsec::policy& p) override;
     void delete_policy(const ipsec::policy& p) override;
     bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) override;
+    void set_defaults(const ipsec::default_actions& actions) override;
     void await_sas(std::uint32_t seconds) override;
     /// The mark that what leaves by the machine's sockets has, where its SA says nothing else.
     /// Before the first SA.

@@ -163,6 +163,9 @@ void user_backend::publish(policy_record& p, bool on) {
     if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();
 }
 
+void user_backend::set_defaults(const ipsec::default_actions& /*actions*/) {
+}
+
 void user_backend::await_sas(std::uint32_t seconds) {
     shared_.await_sas(seconds * std::uint64_t{1'000'000'000});
     shared_.note_sa_change();

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "xfrm/attributes.h"
+#include "xfrm/event_codec.h"
 #include "xfrm/mark_codec.h"
 #include "xfrm/policy_codec.h"
 #include "xfrm/replay_codec.h"
@@ -109,20 +110,10 @@ answer flush_sas(const exchange& x) {
 }
 
 answer get_sa_event(const exchange& x) {
-    auto id = x.fixed<xfrm_aevent_id>();
+    const auto id = x.fixed<xfrm_aevent_id>();
     const ipsec::sa* s = x.layer.get_sa(decode_sa_id(id.sa_id, x.a));
     if (s == nullptr) return fail(ESRCH);
-    id.sa_id = sa_id_to(s->id);
-    id.saddr = address_to(s->source);
-    id.reqid = s->reqid;
-    send(x, XFRM_MSG_NEWAE, [&](message_writer& w) {
-        w.fixed(id);
-        encode_replay(w, *s);
-        w.attribute_64bit(XFRMA_LTIME_VAL, current_to(s->current));
-        encode_mark(w, s->id.mark);
-        encode_if_id(w, s->if_id);
-        encode_direction(w, *s);
-    });
+    send(x, XFRM_MSG_NEWAE, [&](message_writer& w) { encode_sa_event(w, *s, id.flags); });
     return {};
 }
 

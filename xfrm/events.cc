@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xfrm/events.h"
 
+#include "xfrm/event_codec.h"
 #include "xfrm/mark_codec.h"
 #include "xfrm/policy_codec.h"
 #include "xfrm/sa_codec.h"
@@ -78,6 +79,28 @@ class event_writer {
         return XFRMNLGRP_MAPPING;
     }
 
+    std::uint32_t operator()(const ipsec::sa_moved& e) {
+        message_writer w = begin(XFRM_MSG_NEWAE, e.by);
+        encode_sa_event(w, e.what, flags_of(e.why));
+        w.finish();
+        return XFRMNLGRP_AEVENTS;
+    }
+
+    std::uint32_t operator()(const ipsec::policies_migrated& e) {
+        message_writer w = begin(XFRM_MSG_MIGRATE, {});
+        encode_migration(w, e.what);
+        w.finish();
+        return XFRMNLGRP_MIGRATE;
+    }
+
+    std::uint32_t operator()(const ipsec::packet_reported& e) {
+        message_writer w = begin(XFRM_MSG_REPORT, {});
+        w.fixed(xfrm_user_report{e.protocol, selector_to(e.sel)});
+        if (e.care_of) w.attribute(XFRMA_COADDR, address_to(*e.care_of));
+        w.finish();
+        return XFRMNLGRP_REPORT;
+    }
+
     std::uint32_t operator()(const ipsec::policy_added& e) {
         return policy(XFRM_MSG_NEWPOLICY, e.what, e.by);
     }
@@ -96,7 +119,7 @@ class event_writer {
 
     std::uint32_t operator()(const ipsec::policy_flushed& e) {
         message_writer w = begin(XFRM_MSG_FLUSHPOLICY, e.by);
-        encode_policy_type(w);
+        encode_policy_type(w, e.type);
         w.finish();
         return XFRMNLGRP_POLICY;
     }

@@ -155,10 +155,10 @@ xfrm_userpolicy_info policy_info(const ipsec::policy& p) noexcept {
     return info;
 }
 
-void encode_policy_type(message_writer& w) {
-    xfrm_userpolicy_type type{};
-    type.type = XFRM_POLICY_TYPE_MAIN;
-    w.attribute(XFRMA_POLICY_TYPE, type);
+void encode_policy_type(message_writer& w, ipsec::policy_type type) {
+    xfrm_userpolicy_type out{};
+    out.type = static_cast<std::uint8_t>(type);
+    w.attribute(XFRMA_POLICY_TYPE, out);
 }
 
 void encode_policy_attributes(message_writer& w, const ipsec::policy& p) {
@@ -172,7 +172,7 @@ void encode_policy_attributes(message_writer& w, const ipsec::policy& p) {
         }
         w.attribute_bytes(XFRMA_TMPL, value);
     }
-    encode_policy_type(w);
+    encode_policy_type(w, p.type);
     encode_mark(w, p.mark);
     encode_if_id(w, p.if_id);
 }

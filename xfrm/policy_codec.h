@@ -20,8 +20,8 @@ namespace esplane::xfrm {
 [[nodiscard]] xfrm_userpolicy_info policy_info(const ipsec::policy& p) noexcept;
 /// What follows it: XFRMA_TMPL, XFRMA_POLICY_TYPE and XFRMA_IF_ID.
 void encode_policy_attributes(message_writer& w, const ipsec::policy& p);
-/// XFRMA_POLICY_TYPE: main, the only type carried.
-void encode_policy_type(message_writer& w);
+/// XFRMA_POLICY_TYPE.
+void encode_policy_type(message_writer& w, ipsec::policy_type type);
 
 /// From GETPOLICY and DELPOLICY.  Errors: EINVAL (direction), EOPNOTSUPP (policy type).
 [[nodiscard]] result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id,

@@ -266,7 +266,7 @@ void encode_direction(message_writer& w, const ipsec::sa& s) {
     w.attribute(xfrma_sa_dir, s.dir == ipsec::direction::in ? xfrm_sa_dir_in : xfrm_sa_dir_out);
 }
 
-static void encode_encap(message_writer& w, const ipsec::udp_encapsulation& e) {
+void encode_encap(message_writer& w, const ipsec::udp_encapsulation& e) {
     xfrm_encap_tmpl out{}; // with its padding: it goes to a client
     out.encap_type = encap_espinudp;
     out.encap_sport = e.source_port.network();

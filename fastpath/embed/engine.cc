@@ -231,7 +231,11 @@ void engine::on_event(const ipsec::event& e) {
         void operator()(const ipsec::sa_expired& x) {
             to.tell(ESPLANE_SA_EXPIRED, x.hard, &x.what, {});
         }
-        void operator()(const ipsec::sa_mapping&) {} // the interface has no event of it
+        // The interface has no events of these.
+        void operator()(const ipsec::sa_mapping&) {}
+        void operator()(const ipsec::sa_moved&) {}
+        void operator()(const ipsec::policies_migrated&) {}
+        void operator()(const ipsec::packet_reported&) {}
         void operator()(const ipsec::acquire& x) {
             to.tell(ESPLANE_ACQUIRE, false, &x.larval, &x.what);
         }

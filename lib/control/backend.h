@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "lib/base/clock.h"
 #include "lib/base/result.h"
@@ -36,7 +37,12 @@ class backend_listener {
     virtual void on_mapping(const ipsec::sa_id& id, const ipsec::address& source,
                             wire::be16 port) = 0;
     /// A packet of this flow falls under the `out` policy of that index and no SA carries it.
-    virtual void on_sa_wanted(std::uint32_t index, const ipsec::flow& f) = 0;
+    ///
+    /// cpu   for whose traffic one of its own is wanted (RFC 9611); nullopt: for all
+    virtual void on_sa_wanted(std::uint32_t index, const ipsec::flow& f,
+                              std::optional<std::uint32_t> cpu) = 0;
+    /// Its sequence numbers have moved by its replay_threshold since this was last said.
+    virtual void on_replay(const ipsec::sa_id& id) = 0;
 };
 
 class backend {
@@ -52,6 +58,9 @@ class backend {
     /// The lifetimes, encapsulation, interface id or limits of an SA changed; keys, id and counters
     /// did not.
     [[nodiscard]] virtual result<void> update_sa(const ipsec::sa& s) = 0;
+    /// The replay state, the counters or the replay threshold were given by a client
+    /// (XFRM_MSG_NEWAE).  Errors: ESRCH.
+    [[nodiscard]] virtual result<void> set_replay(const ipsec::sa& s) = 0;
     /// Cannot fail; an SA that is not there is ignored.  Counters are final: query first.
     virtual void delete_sa(const ipsec::sa_id& id) = 0;
     /// Writes what the data path counted into `into`.  False where it has no such SA.
@@ -64,6 +73,9 @@ class backend {
     virtual void delete_policy(const ipsec::policy& p) = 0;
     /// False where it has no such policy.
     virtual bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) = 0;
+
+    /// What becomes of packets that no policy covers; at first all pass.
+    virtual void set_defaults(const ipsec::default_actions& actions) = 0;
 
     /// For how long packets that no SA carries yet may wait for one, which somebody will make; 0:
     /// nobody will, they are dropped.

@@ -153,7 +153,12 @@ void layer::on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wir
     state_->sas.on_mapping(id, source, port);
 }
 
-void layer::on_sa_wanted(std::uint32_t index, const ipsec::flow& f) {
+void layer::on_replay(const ipsec::sa_id& id) {
+    state_->sas.on_replay(id);
+}
+
+void layer::on_sa_wanted(std::uint32_t index, const ipsec::flow& f,
+                         std::optional<std::uint32_t> /*cpu*/) {
     if (state_->answering.empty()) return;
     const ipsec::policy* const p = state_->policies.find_index(index);
     if (p != nullptr && p->dir == ipsec::policy_direction::out && p->protects())

@@ -124,7 +124,9 @@ class layer final : private backend_listener {
     void on_lifetime(const ipsec::sa_id& id, bool hard) override;
     void on_first_use(const ipsec::sa_id& id) override;
     void on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port) override;
-    void on_sa_wanted(std::uint32_t index, const ipsec::flow& f) override;
+    void on_sa_wanted(std::uint32_t index, const ipsec::flow& f,
+                      std::optional<std::uint32_t> cpu) override;
+    void on_replay(const ipsec::sa_id& id) override;
 
     struct state;
     std::unique_ptr<state> state_;

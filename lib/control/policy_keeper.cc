@@ -109,7 +109,7 @@ void policy_keeper::flush(ipsec::originator by) {
         while (entry* e = spd_.newest_from(~std::uint64_t{0}))
             take(*e);
     }
-    out_.announce(ipsec::policy_flushed{by});
+    out_.announce(ipsec::policy_flushed{ipsec::policy_type::main, by});
 }
 
 const ipsec::policy* policy_keeper::get(const ipsec::policy_key& k) {

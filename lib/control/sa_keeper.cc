@@ -343,6 +343,13 @@ void sa_keeper::on_mapping(const ipsec::sa_id& id, const ipsec::address& source,
     out_.announce(ipsec::sa_mapping{e->what, source, port});
 }
 
+void sa_keeper::on_replay(const ipsec::sa_id& id) {
+    entry* e = sad_.find_exact(id);
+    if (e == nullptr) return;
+    refresh(*e);
+    out_.announce(ipsec::sa_moved{e->what, ipsec::sa_moved::cause::threshold, {}});
+}
+
 void sa_keeper::on_first_use(const ipsec::sa_id& id, moment now) {
     entry* e = sad_.find_exact(id);
     if (e == nullptr || e->origin.used_ns) return;

@@ -42,6 +42,7 @@ class sa_keeper {
     void on_lifetime(const ipsec::sa_id& id, bool hard);
     /// `now` may be a little old: limits since first use then start a little early.
     void on_first_use(const ipsec::sa_id& id, moment now);
+    void on_replay(const ipsec::sa_id& id);
     /// km_new_mapping(): listeners hear of it, the client decides.
     void on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port);
 

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <variant>
+#include <vector>
 
 #include "lib/ipsec/policy.h"
 #include "lib/ipsec/sa.h"
@@ -53,6 +55,45 @@ struct sa_mapping {
     address source; ///< as of that packet
     wire::be16 port;
 };
+/// XFRM_MSG_NEWAE: the replay state of an SA has moved, or was given.
+struct sa_moved {
+    const sa& what; ///< with counters as of now
+    enum class cause : std::uint8_t { asked, threshold, timer, given } why;
+    originator by;
+};
+/// One SA's move in XFRM_MSG_MIGRATE (struct xfrm_user_migrate).
+struct sa_move {
+    address old_source, old_destination;
+    address new_source, new_destination;
+    std::uint8_t protocol = 50;
+    mode run_mode = mode::tunnel;
+    std::uint32_t reqid = 0;
+};
+
+/// What XFRM_MSG_MIGRATE asks for.
+struct migration {
+    policy_key selected;
+    std::vector<sa_move> moves; ///< 1 to 6
+    std::optional<udp_encapsulation> encap;
+    /// The key manager's own addresses (XFRMA_KMADDRESS): carried to listeners alone.
+    struct manager {
+        address local, remote;
+        std::uint32_t reserved = 0;
+    };
+    std::optional<manager> km;
+};
+
+/// XFRM_MSG_MIGRATE: what a policy protects goes between other addresses from now on.
+struct policies_migrated {
+    const migration& what;
+    originator by;
+};
+/// XFRM_MSG_REPORT: a packet that a client should know of.
+struct packet_reported {
+    std::uint8_t protocol;
+    const selector& sel;
+    std::optional<address> care_of;
+};
 struct policy_added {
     const policy& what;
     originator by;
@@ -67,6 +108,7 @@ struct policy_deleted {
     originator by;
 };
 struct policy_flushed {
+    policy_type type;
     originator by;
 };
 struct policy_expired {
@@ -75,9 +117,9 @@ struct policy_expired {
     originator by;
 };
 
-using event =
-    std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, acquire, sa_mapping,
-                 policy_added, policy_updated, policy_deleted, policy_flushed, policy_expired>;
+using event = std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, acquire,
+                           sa_mapping, sa_moved, policies_migrated, packet_reported, policy_added,
+                           policy_updated, policy_deleted, policy_flushed, policy_expired>;
 
 /// Receives events on the control thread.
 class listener {

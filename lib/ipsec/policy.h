@@ -3,7 +3,9 @@
 // A security policy as control describes it (RFC 4301 section 4.4.1, in XFRM's form).
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "lib/ipsec/lifetime.h"
@@ -14,6 +16,9 @@ namespace esplane::ipsec {
 
 /// XFRM_POLICY_IN, OUT, FWD: their kernel values.
 enum class policy_direction : std::uint8_t { in = 0, out = 1, fwd = 2 };
+
+/// XFRM_POLICY_TYPE_MAIN, SUB: their kernel values.  A sub-policy comes before the main one.
+enum class policy_type : std::uint8_t { main = 0, sub = 1 };
 
 /// allow without templates is a bypass; allow with templates protects; block discards.
 enum class policy_action : std::uint8_t { allow = 0, block = 1 };
@@ -38,13 +43,16 @@ struct template_ {
 namespace policy_flag {
 inline constexpr std::uint8_t local_ok = 1;
 inline constexpr std::uint8_t icmp = 2;
+inline constexpr std::uint8_t cpu_acquire = 4; ///< an SA for each CPU is asked for (RFC 9611)
 } // namespace policy_flag
 
 struct policy {
     policy_direction dir = policy_direction::out;
+    policy_type type = policy_type::main;
     selector sel;
-    std::uint32_t if_id = 0;    ///< of the interface whose traffic it is for; 0 = of none
-    mark_mask mark;             ///< of the packets it is for
+    std::uint32_t if_id = 0; ///< of the interface whose traffic it is for; 0 = of none
+    mark_mask mark;          ///< of the packets it is for
+    std::optional<security_context> security;
     std::uint32_t priority = 0; ///< lower wins
     std::uint32_t index = 0;    ///< (n << 3) | dir; 0 = to be given
     policy_action action = policy_action::allow;
@@ -62,15 +70,20 @@ struct policy {
     }
 };
 
-/// What names a policy in requests: direction, interface id, mark and selector; or, for the
-/// selector, the index.  (Of one index there is one policy; with another interface id or mark it is
-/// not found.)
+/// What becomes of what no policy covers (XFRM_MSG_SETDEFAULT), by policy_direction.
+using default_actions = std::array<policy_action, 3>;
+
+/// What names a policy in requests: direction, type, interface id, mark, security context and
+/// selector; or, for the selector, the index.  (Of one index there is one policy; with another
+/// interface id or mark it is not found.)
 struct policy_key {
     policy_direction dir = policy_direction::out;
     selector sel;
     std::uint32_t index = 0; ///< not 0: by index, `sel` is not looked at
     std::uint32_t if_id = 0;
     mark_mask mark;
+    policy_type type = policy_type::main;
+    std::optional<security_context> security = {};
 };
 
 } // namespace esplane::ipsec

@@ -23,9 +23,14 @@ sa sa::clone() const {
     copy.mapping_threshold = mapping_threshold;
     copy.nat_keepalive = nat_keepalive;
     copy.care_of = care_of;
+    copy.security = security;
+    copy.pcpu = pcpu;
+    copy.tfc_pad = tfc_pad;
     copy.replay_window = replay_window;
     copy.replay_esn_form = replay_esn_form;
     copy.replay = replay;
+    copy.replay_threshold = replay_threshold;
+    copy.replay_timer = replay_timer;
     copy.limits = limits;
     copy.current = current;
     copy.last_used = last_used;

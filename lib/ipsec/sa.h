@@ -59,6 +59,15 @@ struct udp_encapsulation {
     friend bool operator==(const udp_encapsulation&, const udp_encapsulation&) = default;
 };
 
+/// A security label (XFRMA_SEC_CTX): carried and compared as it is, never understood.
+struct security_context {
+    std::uint8_t domain = 0;    ///< XFRM_SC_DOI_*
+    std::uint8_t algorithm = 0; ///< XFRM_SC_ALG_*
+    std::vector<std::uint8_t> label;
+
+    friend bool operator==(const security_context&, const security_context&) = default;
+};
+
 /// Sequence numbers and window, in full 64 bits whether or not ESN is on.
 struct replay_state {
     std::uint64_t sent = 0;     ///< last sequence number sent (oseq)
@@ -101,10 +110,20 @@ struct sa {
     /// Seconds without a packet after which the peer's NAT is sent one; 0: never.
     std::uint32_t nat_keepalive = 0;
     std::optional<address> care_of; ///< XFRMA_SRCADDR/COADDR as given; carried only
+    std::optional<security_context> security;
+    /// The CPU whose traffic it carries (RFC 9611), from 0; nullopt: that of all.
+    std::optional<std::uint32_t> pcpu;
+    std::uint32_t tfc_pad = 0; ///< bytes a packet is padded to (RFC 4303 section 2.7); carried only
 
     std::uint32_t replay_window = 0; ///< packets; 0 = no anti-replay
     bool replay_esn_form = false;    ///< client used XFRMA_REPLAY_ESN_VAL: dumps show that form
     replay_state replay;
+    /// Sequence numbers after which listeners hear of the replay state (XFRMA_REPLAY_THRESH); 0:
+    /// they do not.
+    std::uint32_t replay_threshold = 0;
+    /// Tenths of a second after which they hear of one that has moved (XFRMA_ETIMER_THRESH); 0:
+    /// they do not.
+    std::uint32_t replay_timer = 0;
 
     lifetime_limits limits;
     lifetime_current current;

@@ -80,7 +80,7 @@ class session final : private ipsec::listener, private reply_sink {
             ipsec::flow f;
             f.source = trap_->sel.source;
             f.destination = trap_->sel.destination;
-            backend_.listener->on_sa_wanted(trap_->index, f);
+            backend_.listener->on_sa_wanted(trap_->index, f, std::nullopt);
         }
         if (behind_nat_)
             backend_.listener->on_mapping(*behind_nat_, behind_nat_->destination, wire::be16(4501));

@@ -53,6 +53,16 @@ class event_log final : public ipsec::listener {
         return "sa mapping" + name(e.what) + " " + e.source.to_string() + " " +
                std::to_string(e.port.host());
     }
+    static std::string line(const ipsec::sa_moved& e) {
+        constexpr const char* whys[] = {" asked", " threshold", " timer", " given"};
+        return "sa moved" + name(e.what) + whys[static_cast<std::size_t>(e.why)] + who(e.by);
+    }
+    static std::string line(const ipsec::policies_migrated& e) {
+        return "migrated " + e.what.selected.sel.to_string() + who(e.by);
+    }
+    static std::string line(const ipsec::packet_reported& e) {
+        return "reported " + e.sel.to_string();
+    }
     static std::string line(const ipsec::policy_added& e) {
         return "policy added" + name(e.what) + who(e.by);
     }

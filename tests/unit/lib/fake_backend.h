@@ -28,6 +28,10 @@ class fake_backend final : public backend {
         if (refuse) return tl::unexpected(*refuse);
         return {};
     }
+    result<void> set_replay(const ipsec::sa& s) override {
+        log("set_replay", s.id.spi.host());
+        return {};
+    }
     void delete_sa(const ipsec::sa_id& id) override {
         log("delete_sa", id.spi.host());
         sas.erase(id);
@@ -63,6 +67,12 @@ class fake_backend final : public backend {
         return true;
     }
 
+    void set_defaults(const ipsec::default_actions& actions) override {
+        std::uint32_t blocked = 0;
+        for (const ipsec::policy_action a : actions)
+            blocked = blocked * 10 + (a == ipsec::policy_action::block ? 1 : 0);
+        log("set_defaults", blocked);
+    }
     void await_sas(std::uint32_t seconds) override { log("await_sas", seconds); }
 
     void begin_batch() override { calls.emplace_back("begin_batch"); }

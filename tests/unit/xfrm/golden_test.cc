@@ -226,7 +226,8 @@ class replay : private ipsec::listener, private reply_sink {
         EXPECT_NE(p, nullptr) << "the policy that an ACQUIRE names";
         if (p != nullptr)
             backend_.listener->on_sa_wanted(
-                p->index, {s.source, s.destination, s.source_port, s.destination_port, s.protocol});
+                p->index, {s.source, s.destination, s.source_port, s.destination_port, s.protocol},
+                std::nullopt);
         return std::exchange(outputs_, {});
     }
 

@@ -77,7 +77,7 @@ class Acquire : public testing::Test {
         return index;
     }
     void want(std::uint32_t policy, const char* host) {
-        backend_.listener->on_sa_wanted(policy, ping_to(host));
+        backend_.listener->on_sa_wanted(policy, ping_to(host), std::nullopt);
     }
     void forget() {
         (void)backend_.taken_calls();
@@ -266,7 +266,7 @@ TEST_F(Acquire, AFloodOfPairsIsBounded) {
     for (std::uint32_t i = 0; i < 10'000; ++i) {
         f.destination.bytes[2] = static_cast<std::uint8_t>(i >> 8);
         f.destination.bytes[3] = static_cast<std::uint8_t>(i);
-        backend_.listener->on_sa_wanted(policy, f);
+        backend_.listener->on_sa_wanted(policy, f, std::nullopt);
     }
     EXPECT_EQ(layer_.sa_count(), 4096u);
     layer_.tick(after(31));
