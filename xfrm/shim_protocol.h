@@ -13,6 +13,10 @@
  * A process that inherits a data socket attaches a side channel of its own; each request names
  * the one that waits for it.
  *
+ * What clients read and write as small files under /proc (`xfrm_stat`, `xfrm_acq_expires`, ...: the
+ * file's name without its folder) goes over a data socket made for that alone: no side channel,
+ * one shim_read or shim_write, one shim_text.
+ *
  * Both ends are on one machine and of one build: host byte order; another version is refused.
  */
 #pragma once
@@ -20,13 +24,16 @@
 #include <stdint.h>
 
 #define SHIM_MAGIC 0x45535031u /* "ESP1" */
-#define SHIM_VERSION 2
+#define SHIM_VERSION 3
 
 /* The environment variable that holds the path of the server's socket. */
 #define SHIM_SOCKET_VARIABLE "ESPLANE_XFRM_SOCKET"
 
 /* The longest datagram a client may send, without its header. */
 #define SHIM_REQUEST_MAX 65536
+
+/* The longest text of shim_read and shim_write. */
+#define SHIM_TEXT_MAX 4096
 
 /* How long a client waits for an answer, and how much longer than the server works on it. */
 #define SHIM_ANSWER_TIMEOUT_NS 10000000000ull
@@ -41,6 +48,8 @@ enum shim_kind {
     shim_join,       /* side channel: argument = number of a group */
     shim_leave,      /* side channel: argument = number of a group */
     shim_option,     /* side channel: argument = NETLINK_CAP_ACK or NETLINK_EXT_ACK, value = 0, 1 */
+    shim_read,       /* data socket, followed by the name of a file; see shim_text */
+    shim_write,      /* data socket, followed by that name, a 0 byte and what to write */
 };
 
 /* In front of every datagram from the client on the data socket. */
@@ -74,4 +83,13 @@ struct shim_answer {
     uint32_t port_id; /* of the socket; 0 until its first request or bind */
     uint32_t groups;  /* bit mask of the multicast groups it is in */
     uint32_t mark;    /* SO_MARK of what esplane leaves alone: ESP, IKE; 0: it needs none */
+};
+
+/* From the server on the data socket: to shim_read and shim_write, followed by what was read. */
+struct shim_text {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t kind;
+    uint32_t id;
+    uint32_t status; /* 0, ENOENT: no such file, EACCES: not to be written, EINVAL: not a value */
 };
