@@ -196,3 +196,13 @@ print(sum(numbers))' "$1"
 json_length() {
     /usr/bin/python3 -c 'import json, sys; print(len(json.load(sys.stdin)[sys.argv[1]]))' "$1"
 }
+
+# spis: of the SAs of g1.  spis_other_than BEFORE: those are others now.
+spis() {
+    esplane g1 sa --json | grep -o '"spi": *[^,}]*'
+}
+
+spis_other_than() {
+    local now
+    now=$(spis) && echo "$now" && [[ $now != "$1" ]]
+}

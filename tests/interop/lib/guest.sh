@@ -48,3 +48,23 @@ guest_answer() {
     tail -n 5 "$SANDBOX/uml_peer.log"
     return 1
 }
+
+# guest_configured: 10.2.0.1 and fd02::1 in the guest, which has 10.1.0.0/24 and fd01::/64 behind its
+# neighbour, 192.168.77.1 and fd77::1.
+guest_configured() {
+    cat >"$SANDBOX/guest.batch" <<END
+link set lo up
+link set vec0 up
+addr add 192.168.77.2/24 dev vec0
+addr add fd77::2/64 dev vec0 nodad
+addr add 10.2.0.1/32 dev lo
+addr add fd02::1/128 dev lo nodad
+route add 10.1.0.0/24 via 192.168.77.1 src 10.2.0.1
+route add fd01::/64 via fd77::1 src fd02::1
+END
+    guest ip -batch "$SANDBOX/guest.batch"
+}
+
+guest_refused_nothing() {
+    guest awk "'\$2 != 0 { print; bad = 1 } END { exit bad }'" /proc/net/xfrm_stat
+}

@@ -105,7 +105,3 @@ import json, sys
 for kind in sorted({(sa["mode"], bool(sa["encapsulation"])) for sa in json.load(sys.stdin)["sas"]}):
     print(kind[0], "udp" if kind[1] else "raw")'
 }
-
-spis() {
-    esplane g1 sa --json | grep -o '"spi": *[^,}]*'
-}

@@ -3,8 +3,7 @@
 #
 # Stock strongSwan on the gateways: charon under `esplane run`, so that it programs esplaned.
 #
-# Debian's packages are unpacked, not installed: installing starts daemons and excludes other IKE
-# implementations.  The sandbox sees them as if they were installed.  Stands on gateway.sh.
+# Stands on gateway.sh and unpacked.sh.
 
 STRONGSWAN_PACKAGES=(libstrongswan libstrongswan-standard-plugins strongswan-libcharon
     strongswan-charon strongswan-swanctl libcharon-extra-plugins)
@@ -13,31 +12,13 @@ STRONGSWAN_LATEST=usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so
 STRONGSWAN_PLUGINS="random nonce openssl sha1 sha2 hmac kdf gcm kernel-netlink socket-default vici"
 
 # strongswan_fetch DIRECTORY: unpacks Debian's strongSwan there, once, whole or not at all.
-strongswan_fetch() (
-    [[ ! -e $1/$STRONGSWAN_LATEST ]] || exit 0
-    mkdir -p "$(dirname "$1")"
-    fresh=$(mktemp -d "$1.XXXXXX") || exit
-    trap 'rm -rf "$fresh"' EXIT
-    trap 'exit 130' INT TERM HUP
-    strongswan_unpack "$fresh" || exit
-    rm -rf "$1"
-    mv -T "$fresh/root" "$1"
-)
-
-# strongswan_unpack DIRECTORY: into DIRECTORY/root.
-strongswan_unpack() {
-    local deb download=(apt-get download -o APT::Sandbox::User=root "${STRONGSWAN_PACKAGES[@]}")
-    mkdir "$1/debs" "$1/root" || return
-    (cd "$1/debs" && { "${download[@]}" || { apt-get update && "${download[@]}"; }; }) || return
-    for deb in "$1"/debs/*.deb; do
-        dpkg -x "$deb" "$1/root" || return
-    done
-    [[ -x $1/root/usr/lib/ipsec/charon && -e $1/root/$STRONGSWAN_LATEST ]]
+strongswan_fetch() {
+    unpacked_fetch "$1" "$STRONGSWAN_LATEST" "${STRONGSWAN_PACKAGES[@]}"
 }
 
 # strongswan_mount DIRECTORY: in a sandbox, puts what strongswan_fetch unpacked below /usr.
 strongswan_mount() {
-    mount -t overlay -o "ro,lowerdir=$1/usr:/usr" overlay /usr
+    unpacked_mount "$1"
 }
 
 # charon_start NODE: NODE is g1 or g2.

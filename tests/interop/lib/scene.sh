@@ -7,7 +7,7 @@
 
 SCENE_LIB=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 export ESPLANE_BUILD=${ESPLANE_BUILD:-$(readlink -f "$SCENE_LIB/../../../build")}
-for part in need sandbox topology gateway traffic ike; do
+for part in need sandbox topology gateway traffic unpacked ike; do
     # shellcheck disable=SC1090  # the files beside this one
     source "$SCENE_LIB/$part.sh"
 done
