@@ -26,8 +26,13 @@ inline constexpr std::uint16_t xfrma_iptfs_pkt_size = 41;
 inline constexpr std::uint8_t xfrm_sa_dir_in = 1;
 inline constexpr std::uint8_t xfrm_sa_dir_out = 2;
 
-/// One more than the largest XFRM_MODE_* (IPTFS).
+// IP-TFS, RFC 9347.
+inline constexpr std::uint8_t xfrm_mode_iptfs = 5;
+/// One more than the largest XFRM_MODE_*.
 inline constexpr std::uint8_t xfrm_mode_max = 6;
+
+/// A flag of policies: ACQUIRE for each CPU, RFC 9611.
+inline constexpr std::uint8_t xfrm_policy_cpu_acquire = 4;
 
 // What every client and the kernel agree on, whatever the compiler.
 static_assert(sizeof(xfrm_selector) == 56);
