@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Clients under the shim beside the same clients of the kernel: bench/control_bed measures, here it
+// is judged.
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <sys/socket.h>
+#include <vector>
+
+#include <linux/netlink.h>
+#include <nlohmann/json.hpp>
+
+#include "bench/control.h"
+#include "lib/base/unique_fd.h"
+#include "xfrm/message.h"
+
+namespace esplane::bench {
+namespace {
+
+nlohmann::json measured() {
+    std::FILE* pipe = ::popen("ESPLANE_BUILD=" ESPLANE_BUILD_DIR " timeout 300 " ESPLANE_SOURCE_DIR
+                              "/bench/control_bed",
+                              "r");
+    if (pipe == nullptr) return {};
+    std::string all;
+    std::array<char, 4096> some;
+    for (std::size_t n; (n = std::fread(some.data(), 1, some.size(), pipe)) != 0;)
+        all.append(some.data(), n);
+    const int status = ::pclose(pipe);
+    return status == 0 ? nlohmann::json::parse(all, nullptr, false) : nlohmann::json{};
+}
+
+template <typename... Arguments>
+std::string text(const char* format, Arguments... arguments) {
+    std::array<char, 160> line;
+    std::snprintf(line.data(), line.size(), format, arguments...);
+    return line.data();
+}
+
+} // namespace
+
+figure_rows measure_shim() {
+    const nlohmann::json seen = measured();
+    if (!seen.is_object()) {
+        constexpr const char* why = "bench/control_bed failed or needs root; run it alone";
+        return {not_measured("policy_batch", why), not_measured("round_trip", why)};
+    }
+    const double ours = seen["policies_s"].value("esplane", 1e9);
+    const double kernel = seen["policies_s"].value("kernel", 0.0);
+    const double trip = seen["round_trip_ns"].value("esplane", 1e9);
+    const double kernel_trip = seen["round_trip_ns"].value("kernel", 1.0);
+    const double count = seen.value("policies", 0.0);
+    return {{"policy_batch", kernel / ours, "x", figure_row::bound::at_least, 2,
+             text("%.0f policies/s, the kernel %.0f", count / ours, count / kernel)},
+            {"round_trip", trip / kernel_trip, "x", figure_row::bound::at_most, 10,
+             text("%.1f us, the kernel %.1f", trip / 1000, kernel_trip / 1000)}};
+}
+
+int ask_round_trips(int count) {
+    const unique_fd s(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_XFRM));
+    sockaddr_nl kernel{};
+    kernel.nl_family = AF_NETLINK;
+    xfrm::datagram request;
+    xfrm::message_writer w(request, XFRM_MSG_GETSPDINFO, NLM_F_REQUEST, 1, 0);
+    w.fixed(std::uint32_t{0});
+    w.finish();
+    std::array<char, 4096> answer;
+    std::vector<double> took;
+    for (int i = 0; i < count; ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        if (::sendto(s.get(), request.data(), request.size(), 0,
+                     reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel) < 0 ||
+            ::recv(s.get(), answer.data(), answer.size(), 0) <= 0)
+            return EXIT_FAILURE;
+        took.push_back(
+            std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start)
+                .count());
+    }
+    std::nth_element(took.begin(), took.begin() + count / 2, took.end());
+    std::printf("%.0f\n", took[static_cast<std::size_t>(count) / 2]);
+    return EXIT_SUCCESS;
+}
+
+} // namespace esplane::bench
