@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/nonces.h"
 
+#include <algorithm>
+
 #include "lib/wire/endian.h"
 
 namespace esplane::fastpath {
@@ -30,13 +32,16 @@ result<std::shared_ptr<nonce_space>> nonce_registry::space_for(const secret& key
             ++old;
             continue;
         }
+        forgotten_ = std::max(forgotten_, candidate->second.space->used());
         by_key_.erase(candidate);
         old = oldest_first_.erase(old);
     }
-    std::array<std::uint8_t, 8> start;
-    random_(start);
-    auto space = std::allocate_shared<nonce_space>(pooled<nonce_space>(pool_),
-                                                   wire::load<std::uint64_t>(start.data()));
+    if (!base_) {
+        std::array<std::uint8_t, 8> start;
+        random_(start);
+        base_ = wire::load<std::uint64_t>(start.data());
+    }
+    auto space = std::allocate_shared<nonce_space>(pooled<nonce_space>(pool_), *base_, forgotten_);
     oldest_first_.push_back(f);
     by_key_.emplace(f, entry{space, std::prev(oldest_first_.end())});
     return space;

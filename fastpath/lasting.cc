@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fastpath/lasting.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <new>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "fastpath/sa.h"
+#include "lib/wire/endian.h"
+
+namespace esplane::fastpath {
+
+namespace {
+
+constexpr std::array<char, 8> magic{'E', 'S', 'P', 'L', 'L', 'A', 'S', 'T'};
+constexpr std::uint32_t version = 1;
+constexpr std::size_t header_size = 4096;
+constexpr std::size_t line = 64;
+
+struct file_header {
+    std::array<char, 8> magic;
+    std::uint32_t version;
+    std::uint32_t chunk_size;
+    lasting_name name;
+    lasting_layout inbound;
+    lasting_layout outbound;
+};
+static_assert(sizeof(file_header) <= header_size);
+
+/// What stands at the start of a chunk in the file.
+struct chunk_label {
+    lasting_kind kind;
+    std::uint32_t size;
+};
+
+constexpr std::size_t first_object = line;
+
+std::uint32_t distance(const void* object, const void* member) noexcept {
+    return static_cast<std::uint32_t>(static_cast<const std::uint8_t*>(member) -
+                                      static_cast<const std::uint8_t*>(object));
+}
+
+lasting_layout layout_of_inbound() {
+    sa_in sa;
+    const auto at = [&](const void* member) { return distance(&sa, member); };
+    return {sizeof sa,
+            at(&sa.in_force),
+            at(&sa.destination),
+            at(&sa.spi),
+            at(&sa.mark),
+            at(sa.window.place_of_highest()),
+            at(&sa.account.packets),
+            at(&sa.account.bytes),
+            at(&sa.account.last_used),
+            at(&sa.limits.use_time)};
+}
+
+lasting_layout layout_of_outbound() {
+    sa_out sa;
+    const auto at = [&](const void* member) { return distance(&sa, member); };
+    return {sizeof sa,
+            at(&sa.in_force),
+            at(&sa.id.destination),
+            at(&sa.id.spi),
+            at(&sa.id.mark),
+            at(&sa.sequence_sent),
+            at(&sa.account.packets),
+            at(&sa.account.bytes),
+            at(&sa.account.last_used),
+            at(&sa.limits.use_time)};
+}
+
+/// A chunk's place: aligned, so that an object finds its chunk.
+std::uint8_t* map_chunk(int file, off_t at) {
+    constexpr std::size_t size = lasting_memory::chunk_size;
+    void* const reserved =
+        ::mmap(nullptr, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED) return nullptr;
+    auto* const start = static_cast<std::uint8_t*>(reserved);
+    const std::size_t skip = (size - reinterpret_cast<std::uintptr_t>(start) % size) % size;
+    if (skip != 0) ::munmap(start, skip);
+    ::munmap(start + skip + size, size - skip);
+    const int flags = MAP_FIXED | (file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+    void* const mapped = ::mmap(start + skip, size, PROT_READ | PROT_WRITE, flags, file, at);
+    if (mapped != MAP_FAILED) return static_cast<std::uint8_t*>(mapped);
+    ::munmap(start + skip, size);
+    return nullptr;
+}
+
+} // namespace
+
+struct lasting_memory::chunk {
+    chunk_label label;
+    lasting_memory* owner;
+};
+
+result<std::unique_ptr<lasting_memory>> lasting_memory::make(unique_fd file,
+                                                             const lasting_name& name) {
+    std::unique_ptr<lasting_memory> memory(new lasting_memory);
+    memory->file_ = std::move(file);
+    if (::fallocate(memory->file_.get(), 0, 0, header_size) != 0) return fail_errno("live numbers");
+    const file_header h{
+        magic, version, chunk_size, name, layout_of_inbound(), layout_of_outbound()};
+    if (::pwrite(memory->file_.get(), &h, sizeof h, 0) != sizeof h)
+        return fail_errno("live numbers");
+    return memory;
+}
+
+lasting_memory::~lasting_memory() {
+    for (chunk* c : chunks_)
+        ::munmap(c, chunk_size);
+}
+
+lasting_memory& lasting_memory::of_this_process() {
+    static lasting_memory& memory = *new lasting_memory; // objects may outlive all else
+    return memory;
+}
+
+/// Room is taken before it is touched: a full tmpfs would be a SIGBUS.
+bool lasting_memory::grow_file() {
+    const auto at = static_cast<off_t>(header_size + chunks_in_file_ * chunk_size);
+    return file_.valid() && ::fallocate(file_.get(), 0, at, chunk_size) == 0;
+}
+
+void lasting_memory::fill(lasting_kind kind, std::size_t size) {
+    const bool lasts = grow_file();
+    if (file_.valid() && !lasts) short_of_.fetch_add(1, std::memory_order_relaxed);
+    const auto at = static_cast<off_t>(header_size + chunks_in_file_ * chunk_size);
+    std::uint8_t* const start = map_chunk(lasts ? file_.get() : -1, lasts ? at : 0);
+    if (start == nullptr) std::abort(); // as operator new does where nothing may throw
+    if (lasts) ++chunks_in_file_;
+    auto* const c = new (start) chunk{{kind, static_cast<std::uint32_t>(size)}, this};
+    chunks_.push_back(c);
+    auto& free = free_[static_cast<std::size_t>(kind)];
+    const std::size_t count = (chunk_size - first_object) / size;
+    for (std::size_t i = count; i != 0; --i) // so that they are given from the front
+        free.push_back(start + first_object + (i - 1) * size);
+}
+
+void* lasting_memory::take(lasting_kind kind, std::size_t size) {
+    const std::lock_guard lock(mutex_);
+    auto& free = free_[static_cast<std::size_t>(kind)];
+    if (free.empty()) fill(kind, size);
+    void* const object = free.back();
+    free.pop_back();
+    return object;
+}
+
+void lasting_memory::give_back(void* object) noexcept {
+    const auto start = reinterpret_cast<std::uintptr_t>(object) & ~(chunk_size - 1);
+    const chunk& c = *reinterpret_cast<const chunk*>(start);
+    std::memset(object, 0, c.label.size);
+    const std::lock_guard lock(c.owner->mutex_);
+    c.owner->free_[static_cast<std::size_t>(c.label.kind)].push_back(object);
+}
+
+namespace {
+
+/// A file of another process, read where it stands.
+class lasting_file {
+  public:
+    static result<lasting_file> open(int file) {
+        struct stat st {};
+        if (::fstat(file, &st) != 0) return fail_errno("live numbers");
+        const auto size = static_cast<std::size_t>(st.st_size);
+        if (size < header_size) return fail(EINVAL, "live numbers: not a file of esplane's");
+        void* const start = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+        if (start == MAP_FAILED) return fail_errno("live numbers");
+        return lasting_file(static_cast<const std::uint8_t*>(start), size);
+    }
+    lasting_file(lasting_file&& other) noexcept
+        : start_(std::exchange(other.start_, nullptr))
+        , size_(other.size_) {}
+    lasting_file(const lasting_file&) = delete;
+    lasting_file& operator=(const lasting_file&) = delete;
+    ~lasting_file() {
+        if (start_ != nullptr) ::munmap(const_cast<std::uint8_t*>(start_), size_);
+    }
+
+    template <typename T>
+    [[nodiscard]] T at(std::size_t offset) const noexcept {
+        return wire::load<T>(start_ + offset);
+    }
+    [[nodiscard]] std::size_t chunks() const noexcept {
+        return (size_ - header_size) / lasting_memory::chunk_size;
+    }
+
+  private:
+    lasting_file(const std::uint8_t* start, std::size_t size) noexcept
+        : start_(start)
+        , size_(size) {}
+
+    const std::uint8_t* start_;
+    std::size_t size_;
+};
+
+bool is_sound(const lasting_layout& l) noexcept {
+    const auto fits = [&](std::uint32_t at, std::size_t length) {
+        return at <= l.size && l.size - at >= length;
+    };
+    const bool numbers = fits(l.number, 8) && fits(l.packets, 8) && fits(l.bytes, 8) &&
+                         fits(l.last_used, 8) && fits(l.use_time, 8);
+    return l.size >= line && l.size <= lasting_memory::chunk_size / 2 && numbers &&
+           fits(l.in_force, 1) && fits(l.destination, sizeof(ipsec::address)) && fits(l.spi, 4) &&
+           fits(l.mark, sizeof(ipsec::mark_mask));
+}
+
+lasting_numbers read_object(const lasting_file& file, std::size_t at, lasting_kind kind,
+                            const lasting_layout& l) {
+    const auto number = [&](std::uint32_t member) { return file.at<std::uint64_t>(at + member); };
+    lasting_numbers n;
+    n.kind = kind;
+    n.id.destination = file.at<ipsec::address>(at + l.destination);
+    n.id.spi = file.at<wire::be32>(at + l.spi);
+    n.id.mark = file.at<ipsec::mark_mask>(at + l.mark);
+    n.number = number(l.number);
+    n.packets = number(l.packets);
+    n.bytes = number(l.bytes);
+    n.last_used = number(l.last_used);
+    n.use_time = number(l.use_time);
+    return n;
+}
+
+void read_chunk(const lasting_file& file, std::size_t start, const file_header& h,
+                const std::function<void(const lasting_numbers&)>& f) {
+    const auto label = file.at<chunk_label>(start);
+    if (label.kind != lasting_kind::inbound && label.kind != lasting_kind::outbound) return;
+    const lasting_layout& l = label.kind == lasting_kind::inbound ? h.inbound : h.outbound;
+    for (std::size_t at = first_object; at + l.size <= lasting_memory::chunk_size; at += l.size)
+        if (file.at<std::uint8_t>(start + at + l.in_force) != 0)
+            f(read_object(file, start + at, label.kind, l));
+}
+
+} // namespace
+
+result<void> read_lasting(int file, const lasting_name& name,
+                          const std::function<void(const lasting_numbers&)>& f) {
+    const auto opened = lasting_file::open(file);
+    if (!opened) return tl::unexpected(opened.error());
+    const auto h = opened->at<file_header>(0);
+    if (h.magic != magic || h.version != version || h.chunk_size != lasting_memory::chunk_size ||
+        !is_sound(h.inbound) || !is_sound(h.outbound))
+        return fail(EINVAL, "live numbers: not a file of esplane's, or of another version");
+    if (h.name != name) return fail(EINVAL, "live numbers: of another state");
+    for (std::size_t i = 0; i < opened->chunks(); ++i)
+        read_chunk(*opened, header_size + i * lasting_memory::chunk_size, h, f);
+    return {};
+}
+
+} // namespace esplane::fastpath
