@@ -3,6 +3,10 @@
 // Lifetimes in packets and bytes, by the kernel's rule (xfrm_state_check_expire): the limits are
 // looked at before a packet is counted, so a hard limit of N passes N packets, and the soft event
 // comes with the packet after the limit was reached.
+//
+// The same look serves what else may be asked of an SA between two of its packets: to go on from a
+// state that a client gave, and to tell when its sequence number has come as far as control waits
+// for (xfrm_replay_notify).  An SA of which nothing is asked pays two comparisons a packet.
 #pragma once
 
 #include "fastpath/sa.h"
@@ -10,25 +14,38 @@
 
 namespace esplane::fastpath {
 
-/// The slow half of admit(): first use, soft and hard limits, when to look next.
-[[nodiscard]] bool look_at_limits(stage& s, sa_account& account, sa_limits& limits,
-                                  const ipsec::sa_id& id) noexcept;
+/// The slow half of admit(): whatever is asked of the SA.
+[[nodiscard]] bool look_at(stage& s, sa_in& sa) noexcept;
+[[nodiscard]] bool look_at(stage& s, sa_out& sa) noexcept;
 
-/// Says whether the SA may take one more packet.  `id` makes the sa_id where an event needs it.
-template <typename MakeId>
-[[nodiscard]] inline bool admit(stage& s, sa_account& account, sa_limits& limits,
-                                MakeId id) noexcept {
+/// Says whether the SA may take one more packet.
+template <typename Sa>
+[[nodiscard]] inline bool admit(stage& s, Sa& sa) noexcept {
+    const sa_account& account = sa.account;
     if (account.packets.get() < account.look_at_packets.load(std::memory_order_relaxed) &&
         account.bytes.get() < account.look_at_bytes.load(std::memory_order_relaxed)) [[likely]]
         return true;
-    return look_at_limits(s, account, limits, id());
+    return look_at(s, sa);
 }
+
+/// Goes on from what a client gave.  False: nothing was given.
+bool take_given(sa_in& sa) noexcept;
+
+/// At the end of a burst: tells control of the SAs that reached the numbers it waits for.
+void tell_watched(stage& s) noexcept;
 
 /// Counts a packet that passed.  `bytes` of the inner IP packet.
 inline void charge(const stage& s, sa_account& account, std::uint64_t bytes) noexcept {
     account.packets.add(1);
     account.bytes.add(bytes);
     account.last_used.set(s.now.realtime_s);
+}
+
+[[nodiscard]] inline ipsec::sa_id id_of(const sa_in& sa) noexcept {
+    return {sa.destination, sa.spi, wire::proto_esp, sa.mark};
+}
+[[nodiscard]] inline ipsec::sa_id id_of(const sa_out& sa) noexcept {
+    return sa.id;
 }
 
 } // namespace esplane::fastpath

@@ -26,25 +26,31 @@ bool narrows(const ipsec::selector& s) noexcept {
            s.source_port_mask != wire::be16() || s.destination_port_mask != wire::be16();
 }
 
-void write_limits(sa_limits& to, sa_account& account, const ipsec::lifetime_limits& from) noexcept {
-    constexpr auto relaxed = std::memory_order_relaxed;
-    to.soft_packets.store(from.soft_packets, relaxed);
-    to.hard_packets.store(from.hard_packets, relaxed);
-    to.soft_bytes.store(from.soft_bytes, relaxed);
-    to.hard_bytes.store(from.hard_bytes, relaxed);
-    to.version.fetch_add(1, std::memory_order_seq_cst);
-    to.soft_told.store(false, relaxed);
-    to.hard_told.store(false, relaxed);
-    account.look_at_packets.store(0, relaxed);
-    account.look_at_bytes.store(0, relaxed);
+/// Of a limit, what is left when some was counted elsewhere.
+std::uint64_t left_of(std::uint64_t limit, std::uint64_t elsewhere) noexcept {
+    const auto counted = static_cast<std::int64_t>(elsewhere);
+    if (limit == ipsec::no_limit || counted <= 0) return limit;
+    return limit - std::min(limit, elsewhere);
 }
 
-/// A packet that keeps its header keeps its family; the kernel's words.
-result<void> check_transport(const ipsec::sa& s) {
-    if (s.run_mode != ipsec::mode::transport || s.sel.fam == family::unspecified ||
-        s.sel.fam == s.id.destination.fam)
-        return {};
-    return fail(EPROTONOSUPPORT, "Only tunnel modes can accommodate a change of family", "sel");
+/// `elsewhere` was counted for the SA, but not in this account.
+void write_limits(sa_limits& to, sa_account& account, const ipsec::lifetime_limits& from,
+                  const sa_counts& elsewhere = {}) noexcept {
+    constexpr auto relaxed = std::memory_order_relaxed;
+    to.soft_packets.store(left_of(from.soft_packets, elsewhere.packets), relaxed);
+    to.hard_packets.store(left_of(from.hard_packets, elsewhere.packets), relaxed);
+    to.soft_bytes.store(left_of(from.soft_bytes, elsewhere.bytes), relaxed);
+    to.hard_bytes.store(left_of(from.hard_bytes, elsewhere.bytes), relaxed);
+    to.soft_told.store(false, relaxed);
+    to.hard_told.store(false, relaxed);
+    ask_to_look(to, account);
+}
+
+/// Whether its worker has yet to go on from the replay state that a client gave and that is
+/// described.
+bool waits_for_worker(const sa_limits& l) noexcept {
+    const given_state* const waits = l.given.load(std::memory_order_acquire);
+    return waits != nullptr && waits->replay;
 }
 
 /// What an SA in transport mode carries: packets from its source to its destination (the kernel's
@@ -113,6 +119,14 @@ std::uint8_t write_template(std::array<std::uint8_t, sa_out::template_size>& int
 
 } // namespace
 
+/// The kernel's words.
+result<void> check_transport(const ipsec::sa& s) {
+    if (s.run_mode != ipsec::mode::transport || s.sel.fam == family::unspecified ||
+        s.sel.fam == s.id.destination.fam)
+        return {};
+    return fail(EPROTONOSUPPORT, "Only tunnel modes can accommodate a change of family", "sel");
+}
+
 user_backend::user_backend(tables& shared, control::random_source random)
     : shared_(shared)
     , nonces_(std::move(random))
@@ -160,9 +174,7 @@ result<void> user_backend::add_sa(const ipsec::sa& s) {
         r->in = make_in(*r);
         shared_.inbound().insert(r->in.get());
     }
-    count_encap(*r, 1);
-    count_transport(*r, 1);
-    sas_by_endpoint_[r->where()].push_back(r.get());
+    file(*r, 1);
     const endpoint where = r->where();
     sas_.emplace(s.id, std::move(r));
     resolve_all(where);
@@ -172,7 +184,7 @@ result<void> user_backend::add_sa(const ipsec::sa& s) {
 
 std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     const ipsec::sa& s = r.described;
-    auto in = std::make_unique<sa_in>();
+    std::unique_ptr<sa_in> in(new (*memory_) sa_in);
     in->spi = s.id.spi;
     in->hash = hash_of_spi(s.id.spi, s.id.destination.bytes.data(), s.id.destination.fam);
     in->destination = s.id.destination;
@@ -199,6 +211,7 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r) const {
     in->account.last_used.set(s.last_used);
     in->limits.use_time.set(s.current.use_time);
     write_limits(in->limits, in->account, s.limits);
+    in->in_force.store(true, std::memory_order_release);
     return in;
 }
 
@@ -220,9 +233,21 @@ void user_backend::write_marks(const sa_record& r) const {
     if (r.out) write_marks(*r.out, r.described);
 }
 
+/// Each of the two directions is held against what is left for it.
+void user_backend::publish_limits(sa_record& r) const {
+    const auto publish = [&r](auto& sa, const auto& other) {
+        sa_counts elsewhere = r.late;
+        elsewhere += r.counts_of_others();
+        if (other) elsewhere += sa_record::counts_as_given(*other);
+        write_limits(sa.limits, sa.account, r.described.limits, elsewhere);
+    };
+    if (r.in) publish(*r.in, r.out);
+    if (r.out) publish(*r.out, r.in);
+}
+
 std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
     const ipsec::sa& s = r.described;
-    auto out = std::make_unique<sa_out>();
+    std::unique_ptr<sa_out> out(new (*memory_) sa_out);
     out->header_length = write_template(out->header, s);
     out->key = r.key;
     out->keys = &r.key->get();
@@ -243,6 +268,9 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
     out->encapsulated = s.encap.has_value();
     out->dont_copy_dscp = (s.extra_flags & ipsec::sa_extra_flag::dont_encap_dscp) != 0;
     out->id = s.id;
+    if (s.run_mode == ipsec::mode::tunnel)
+        out->tfc_pad = static_cast<std::uint16_t>(std::min(s.tfc_pad, 0xffffu));
+    out->limits.goal.store(r.goal_sent, std::memory_order_relaxed);
     write_marks(*out, s);
     out->path_mtu.store(r.path_mtu, std::memory_order_relaxed);
     out->if_id.store(s.if_id, std::memory_order_relaxed);
@@ -253,6 +281,7 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r) const {
         out->account.packets.set(s.current.packets);
         out->account.bytes.set(s.current.bytes);
     }
+    out->in_force.store(true, std::memory_order_release);
     return out;
 }
 
@@ -269,8 +298,7 @@ result<void> user_backend::update_sa(const ipsec::sa& s) {
     write_marks(r);
     if (r.in) r.in->if_id.store(s.if_id, std::memory_order_relaxed);
     if (r.out) r.out->if_id.store(s.if_id, std::memory_order_relaxed);
-    if (tell_again && r.in) write_limits(r.in->limits, r.in->account, s.limits);
-    if (tell_again && r.out) write_limits(r.out->limits, r.out->account, s.limits);
+    if (tell_again) publish_limits(r);
     result<void> done;
     if (s.encap != r.described.encap && s.encap && r.described.encap) done = change_encap(r, s);
     resolve_all(r.where());
@@ -297,15 +325,12 @@ result<void> user_backend::change_encap(sa_record& r, const ipsec::sa& s) {
     return {};
 }
 
-result<void> user_backend::set_replay(const ipsec::sa& s) {
-    return update_sa(s);
-}
-
 void user_backend::delete_sa(const ipsec::sa_id& id) {
     const auto found = sas_.find(id);
     if (found == sas_.end()) return;
     std::shared_ptr<sa_record> r = std::move(found->second);
     sas_.erase(found);
+    r->end_force();
     const auto peers = sas_by_endpoint_.find(r->where());
     std::erase(peers->second, r.get());
     if (peers->second.empty()) sas_by_endpoint_.erase(peers);
@@ -335,18 +360,21 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
     into.statistics.replay_window += static_cast<std::uint32_t>(counted.replay_too_old);
     const auto add = [&](const sa_account& a, const sa_limits& l) {
         into.last_used = std::max(into.last_used, a.last_used.get());
-        const std::uint64_t first = l.use_time.get();
+        const given_state* const waits = l.given.load(std::memory_order_acquire);
+        const std::uint64_t first = waits != nullptr && waits->counters ? waits->use_time : l.use_time.get();
         if (first != 0 && (into.current.use_time == 0 || first < into.current.use_time))
             into.current.use_time = first;
     };
     if (r.in) {
         add(r.in->account, r.in->limits);
-        into.replay.received = r.in->window.highest();
-        into.replay.bitmap = r.in->window.snapshot();
+        if (!waits_for_worker(r.in->limits) && r.in->window.size() != 0) {
+            into.replay.received = r.in->window.highest();
+            into.replay.bitmap = r.in->window.snapshot();
+        }
     }
     if (r.out) {
         add(r.out->account, r.out->limits);
-        into.replay.sent = r.out->sequence_sent.get();
+        if (!waits_for_worker(r.out->limits)) into.replay.sent = r.out->sequence_sent.get();
         if (r.spread_out_now) {
             into.replay.sent = std::max(into.replay.sent, r.spread_out_now->sequence());
             for (const auto& share : r.spread_out_now->shares)
@@ -454,6 +482,7 @@ void user_backend::gather(sa_record& r) {
     }
     if (r.spread_in_now) spreads_.end(std::move(r.spread_in_now));
     spread_.erase(r.described.id);
+    gathered_.insert(r.described.id);
 }
 
 void user_backend::unspread(sa_record& r) {
@@ -469,8 +498,25 @@ void user_backend::unspread(sa_record& r) {
 
 void user_backend::tend_spread() {
     for (const ipsec::sa_id& id : std::vector(spread_.begin(), spread_.end()))
-        if (sa_record& r = *sas_.at(id); is_near_limit(r)) unspread(r);
+        if (sa_record& r = *sas_.at(id); is_near_limit(r))
+            unspread(r);
+        else if (r.spread_out_now && r.spread_out_now->sequence() >= r.out->limits.goal.load())
+            reach(*r.out);
     spreads_.tend();
+    std::erase_if(gathered_, [this](const ipsec::sa_id& id) {
+        const auto found = sas_.find(id);
+        if (found == sas_.end()) return true;
+        sa_record& r = *found->second;
+        r.bury_spreads();
+        publish_limits(r); // packets under way were counted
+        return r.former_spreads.empty();
+    });
+}
+
+/// Tells of a number that no worker looks at.
+void user_backend::reach(sa_out& out) {
+    out.limits.goal.store(no_goal);
+    if (listener_ != nullptr) listener_->on_replay(out.id);
 }
 
 std::vector<sa_load> user_backend::loads_of(unsigned worker) {
@@ -500,18 +546,25 @@ bool user_backend::ask_to_move(const ipsec::sa_id& id, unsigned to) {
 void user_backend::replace_in(sa_record& r) {
     auto next = make_in(r);
     const sa_counts handed_on = continue_from(*next, *r.in);
-    shared_.inbound().replace(r.in.get(), next.get());
+    if (next->spi == r.in->spi && next->destination == r.in->destination) {
+        shared_.inbound().replace(r.in.get(), next.get());
+    } else {
+        shared_.inbound().insert(next.get());
+        shared_.inbound().erase(r.in.get());
+    }
     r.in.swap(next);
     r.former_in.push_back({std::move(next), handed_on});
+    publish_limits(r);
     shared_.graveyard().add([&r] { r.bury_oldest(r.former_in); });
 }
 
-void user_backend::replace_out(sa_record& r) {
+void user_backend::replace_out(sa_record& r, std::uint64_t margin) {
     auto next = make_out(r);
-    const sa_counts handed_on = continue_from(*next, *r.out);
+    const sa_counts handed_on = continue_from(*next, *r.out, margin);
     shared_.outbound().replace(*next);
     r.out.swap(next);
     r.former_out.push_back({std::move(next), handed_on});
+    publish_limits(r);
     shared_.graveyard().add([&r] { r.bury_oldest(r.former_out); });
 }
 
@@ -559,6 +612,9 @@ void user_backend::deliver(const worker_event& e) {
         break;
     case worker_event_kind::sa_hard_limit:
         listener_->on_lifetime(e.id, true);
+        break;
+    case worker_event_kind::sa_moved:
+        listener_->on_replay(e.id);
         break;
     case worker_event_kind::sa_wanted:
         if (is_wanted(e.policy, e.flow)) listener_->on_sa_wanted(e.policy, e.flow, std::nullopt);

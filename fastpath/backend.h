@@ -21,6 +21,7 @@
 #include "fastpath/event_ring.h"
 #include "fastpath/nonces.h"
 #include "fastpath/spread_keeper.h"
+#include "fastpath/succession.h"
 #include "fastpath/tables.h"
 #include "lib/control/backend.h"
 #include "lib/control/layer.h"
@@ -35,18 +36,25 @@ class user_backend final : public control::backend {
     void set_listener(control::backend_listener* l) override { listener_ = l; }
     [[nodiscard]] result<void> add_sa(const ipsec::sa& s) override;
     [[nodiscard]] result<void> update_sa(const ipsec::sa& s) override;
-    [[nodiscard]] result<void> set_replay(const ipsec::sa& s) override;
+    [[nodiscard]] result<void> set_replay(const ipsec::sa& s, control::given_parts parts) override;
+    [[nodiscard]] result<void> move_sa(const ipsec::sa_id& before, const ipsec::sa& s) override;
     void delete_sa(const ipsec::sa_id& id) override;
     bool query_sa(const ipsec::sa_id& id, control::sa_usage& into) override;
+    [[nodiscard]] bool watch_replay(const ipsec::sa_id& id, std::uint64_t sent,
+                                    std::uint64_t received) override;
     [[nodiscard]] result<void> add_policy(const ipsec::policy& p) override;
     [[nodiscard]] result<void> update_policy(const ipsec::policy& p) override;
     void delete_policy(const ipsec::policy& p) override;
     bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) override;
     void set_defaults(const ipsec::default_actions& actions) override;
-    void await_sas(std::uint32_t seconds) override;
+    void await_sas(std::uint32_t seconds, bool hold) override;
     /// The mark that what leaves by the machine's sockets has, where its SA says nothing else.
     /// Before the first SA.
     void set_esp_mark(std::uint32_t mark) noexcept { esp_mark_ = mark; }
+    /// Where SAs are made from now on; it outlives this.
+    void use_memory(lasting_memory& m) noexcept { memory_ = &m; }
+    /// Where the nonces of counter modes begin.  Before the first SA.
+    void start_nonces_at(std::uint64_t base) noexcept { nonces_.start_at(base); }
     void begin_batch() override { in_batch_ = true; }
     void end_batch() override;
 
@@ -98,7 +106,9 @@ class user_backend final : public control::backend {
     void write_marks(sa_in& in, const ipsec::sa& s) const;
     void write_marks(sa_out& out, const ipsec::sa& s) const;
     void replace_in(sa_record& r);
-    void replace_out(sa_record& r);
+    void replace_out(sa_record& r, std::uint64_t margin = sequence_margin);
+    void publish_limits(sa_record& r) const;
+    void reach(sa_out& out);
     [[nodiscard]] std::unique_ptr<sa_out> make_share(const sa_record& r) const;
     [[nodiscard]] static bool is_near_limit(const sa_record& r);
     void gather(sa_record& r);
@@ -116,12 +126,15 @@ class user_backend final : public control::backend {
     [[nodiscard]] bool is_wanted(std::uint32_t policy, const ipsec::flow& f) const;
     void retire(std::unique_ptr<policy_record> p);
     void count_encap(const sa_record& r, int by);
+    void file(sa_record& r, int by);
     void settle();
 
     tables& shared_;
+    lasting_memory* memory_ = &lasting_memory::of_this_process();
     nonce_registry nonces_;
     spread_keeper spreads_;
-    std::set<ipsec::sa_id> spread_; ///< SAs that all workers carry
+    std::set<ipsec::sa_id> spread_;   ///< SAs that all workers carry
+    std::set<ipsec::sa_id> gathered_; ///< those that they did carry, while packets are under way
     control::backend_listener* listener_ = nullptr;
     std::function<void()> encap_changed_;
     bool in_batch_ = false;

@@ -88,6 +88,7 @@ void user_backend::resolve(group_record& g) {
             count_encap(*r, -1);
             r->out = std::move(made);
             count_encap(*r, 1);
+            publish_limits(*r);
         }
         all.push_back(r->out.get());
     }
@@ -134,7 +135,7 @@ void user_backend::release_group(group_record* g) {
 auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
     auto r = std::make_unique<policy_record>();
     r->dir = p.dir;
-    r->scope = {p.if_id, p.mark};
+    r->scope = {p.if_id, p.mark, p.type};
     r->selector = p.sel;
     if (p.sel.fam == family::ipv6) r->entry.emplace<keyed_policy<v6_words>>();
     policy_entry& e = r->run();
@@ -163,11 +164,12 @@ void user_backend::publish(policy_record& p, bool on) {
     if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();
 }
 
-void user_backend::set_defaults(const ipsec::default_actions& /*actions*/) {
+void user_backend::set_defaults(const ipsec::default_actions& actions) {
+    shared_.set_defaults(actions);
 }
 
-void user_backend::await_sas(std::uint32_t seconds) {
-    shared_.await_sas(seconds * std::uint64_t{1'000'000'000});
+void user_backend::await_sas(std::uint32_t seconds, bool hold) {
+    shared_.await_sas(seconds * std::uint64_t{1'000'000'000}, hold);
     shared_.note_sa_change();
 }
 

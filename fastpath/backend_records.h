@@ -16,6 +16,9 @@
 
 namespace esplane::fastpath {
 
+/// Errors: EPROTONOSUPPORT where a packet that keeps its header would change its family.
+[[nodiscard]] result<void> check_transport(const ipsec::sa& s);
+
 struct user_backend::sa_record {
     ipsec::sa described;
     std::uint64_t serial = 0;
@@ -38,11 +41,28 @@ struct user_backend::sa_record {
     std::shared_ptr<spread_out> spread_out_now; ///< while all workers carry it
     std::shared_ptr<spread_in> spread_in_now;
     std::vector<std::shared_ptr<spread_out>> former_spreads; ///< their shares have counted, too
+    std::shared_ptr<const given_state> given; ///< the latest, which a worker may be taking over
+    std::uint64_t goal_sent = no_goal;        ///< of a sa_out that is still to be made
 
+    /// As they will be once its worker has taken over what was given.
+    template <typename Sa>
+    [[nodiscard]] static sa_counts counts_as_given(const Sa& sa) {
+        const given_state* const waits = sa.limits.given.load(std::memory_order_acquire);
+        sa_counts c = counts_of(sa);
+        if (waits == nullptr || !waits->counters) return c;
+        c.packets = waits->packets;
+        c.bytes = waits->bytes;
+        return c;
+    }
     [[nodiscard]] sa_counts counts() const {
         sa_counts sum = late;
-        if (in) sum += counts_of(*in);
-        if (out) sum += counts_of(*out);
+        if (in) sum += counts_as_given(*in);
+        if (out) sum += counts_as_given(*out);
+        return sum += counts_of_others();
+    }
+    /// By what may still count, beside `in` and `out`.
+    [[nodiscard]] sa_counts counts_of_others() const {
+        sa_counts sum;
         for (const auto& f : former_in)
             (sum += counts_of(*f.sa)) -= f.handed_on;
         for (const auto& f : former_out)
@@ -60,6 +80,23 @@ struct user_backend::sa_record {
     void bury_oldest(std::deque<former<Sa>>& formers) {
         (late += counts_of(*formers.front().sa)) -= formers.front().handed_on;
         formers.pop_front();
+    }
+    /// From here on its numbers are nobody's who finds them (lasting.h).
+    void end_force() {
+        const auto end = [](auto& sa) { sa.in_force.store(false, std::memory_order_release); };
+        if (in) end(*in);
+        if (out) end(*out);
+        for (const auto& f : former_in)
+            end(*f.sa);
+        for (const auto& f : former_out)
+            end(*f.sa);
+        const auto end_shares = [&](const spread_out& all) {
+            for (const auto& share : all.shares)
+                end(*share);
+        };
+        if (spread_out_now) end_shares(*spread_out_now);
+        for (const auto& all : former_spreads)
+            end_shares(*all);
     }
     /// Those that nobody else keeps any more: their last packet has come through.
     void bury_spreads() {

@@ -18,6 +18,7 @@ enum class worker_event_kind : std::uint8_t {
     sa_first_use,
     sa_soft_limit,
     sa_hard_limit,
+    sa_moved,         ///< its sequence number has come as far as control waits for
     neighbour_wanted, ///< a next hop without a MAC address
     sa_wanted,        ///< a packet waits for an SA
     path_limit,       ///< a router said that ESP of this SA was too long for it

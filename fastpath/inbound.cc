@@ -21,10 +21,6 @@ const std::uint8_t* destination_of(const packet& p) noexcept {
                                     : p.ipv6().destination.data();
 }
 
-ipsec::sa_id id_of(const sa_in& sa) {
-    return {sa.destination, sa.spi, wire::proto_esp, sa.mark};
-}
-
 bool owns(const sa_in& sa, const packet& p) noexcept {
     const std::uint8_t* own = sa.destination.bytes.data();
     const std::uint8_t* there = destination_of(p);
@@ -54,8 +50,20 @@ std::uint32_t low_sequence_of(const inbound_item& c) noexcept {
     return wire::load<wire::esp_header>(c.p->data + c.offset).sequence.host();
 }
 
-drop_reason check_window(const inbound_item& c) noexcept {
-    const auto verdict = c.sa->window.check(c.sequence);
+std::uint64_t full_sequence_of(const inbound_item& c) noexcept {
+    const sa_in& sa = *c.sa;
+    const std::uint32_t low = low_sequence_of(c);
+    if ((sa.flags & ipsec::sa_flag::esn) == 0) return low;
+    return ipsec::infer_esn(low, sa.window.highest(), sa.window.size());
+}
+
+/// What the window does not take a client's state may let in that has not been looked at yet.
+[[gnu::cold, gnu::noinline]] drop_reason reconsider(inbound_item& c,
+                                                    ipsec::replay_verdict verdict) noexcept {
+    if (take_given(*c.sa)) {
+        c.sequence = full_sequence_of(c);
+        verdict = c.sa->window.check(c.sequence);
+    }
     return verdict == ipsec::replay_verdict::fresh ? drop_reason::none : refuse(*c.sa, verdict);
 }
 
@@ -70,11 +78,9 @@ drop_reason check_window(const inbound_item& c) noexcept {
     if (p.length < offset + overhead + 2) return drop_reason::esp_malformed;
     if (((p.length - offset - overhead) & (sa.layout.block_length - 1u)) != 0)
         return drop_reason::esp_malformed;
-    const std::uint32_t low = low_sequence_of(c);
-    c.sequence = (sa.flags & ipsec::sa_flag::esn) != 0
-                     ? ipsec::infer_esn(low, sa.window.highest(), sa.window.size())
-                     : low;
-    return check_window(c);
+    c.sequence = full_sequence_of(c);
+    const auto verdict = sa.window.check(c.sequence);
+    return verdict == ipsec::replay_verdict::fresh ? drop_reason::none : reconsider(c, verdict);
 }
 
 /// Outer DSCP and ECN into the inner header, as the kernel does (ip_ecn: RFC 6040 for what
@@ -218,7 +224,7 @@ void check_mapping(stage& s, const inbound_item& c) noexcept {
 /// here, so that a forgery is no first use and a burst does not pass more than a limit allows.
 [[gnu::always_inline]] inline drop_reason accept(stage& s, inbound_item& c) noexcept {
     sa_in& sa = *c.sa;
-    if (!admit(s, sa.account, sa.limits, [&] { return id_of(sa); })) return drop_reason::sa_expired;
+    if (!admit(s, sa)) return drop_reason::sa_expired;
     if (const auto verdict = sa.window.commit(c.sequence); verdict != ipsec::replay_verdict::fresh)
         return refuse(sa, verdict);
     // Control may have copied the window just before this number was in it.
@@ -235,6 +241,13 @@ void check_mapping(stage& s, const inbound_item& c) noexcept {
     return drop_reason::none;
 }
 
+/// Or no forgery: with a client's state its number means another one (ESN), and the next packet's
+/// is taken for that.
+[[gnu::cold]] void refuse_forgery(sa_in& sa) noexcept {
+    sa.integrity_failed.add(1);
+    (void)take_given(sa);
+}
+
 /// What follows the verdict on an ICV.
 [[gnu::always_inline]] inline void go_on(stage& s, inbound_item& c, bool authentic,
                                          packet_list& clear) noexcept {
@@ -242,7 +255,7 @@ void check_mapping(stage& s, const inbound_item& c) noexcept {
     if (authentic)
         why = accept(s, c);
     else
-        c.sa->integrity_failed.add(1);
+        refuse_forgery(*c.sa);
     if (why != drop_reason::none) {
         s.drop(*c.p, why);
         return;
@@ -351,8 +364,9 @@ void release_inbound(stage& s, const spread_in& all, std::span<packet* const> re
         // The upper half that was authenticated: the window may have moved on meanwhile, and with
         // it what the lower half alone would be taken for.
         c.sequence = std::uint64_t{p->note.serial} << 32 | low_sequence_of(c);
-        if (const drop_reason why = check_window(c); why != drop_reason::none)
-            s.drop(*p, why);
+        if (const auto verdict = sa->window.check(c.sequence);
+            verdict != ipsec::replay_verdict::fresh)
+            s.drop(*p, refuse(*sa, verdict));
         else
             go_on(s, c, authentic, clear);
     }

@@ -67,6 +67,20 @@ std::uint32_t largest_packet(const sa_out& sa, std::uint32_t mtu, std::uint32_t 
     return o.largest_inner(mtu);
 }
 
+/// Makes a packet that is shorter than its SA is to show longer by bytes of nothing: RFC 4303
+/// section 2.7, esp_output().  To `tfc_pad` bytes, or to the largest that fits the path.  False:
+/// there is no room for that.
+[[gnu::cold, gnu::noinline]] bool hide_length(packet& p, const sa_out& sa,
+                                              std::uint32_t path) noexcept {
+    const std::uint32_t to = std::min<std::uint32_t>(sa.tfc_pad, largest_packet(sa, path, 0));
+    if (p.length >= to) return true;
+    const std::uint32_t more = to - p.length;
+    if (p.tailroom < more + trailer_length(sa, to) + sa.layout.icv_length) return false;
+    std::memset(p.data + p.length, 0, more);
+    p.extend(static_cast<int>(more));
+    return true;
+}
+
 /// What becomes of a packet that ESP makes longer than its path: it is cut after ESP where that may
 /// be, or has to be because no IPv6 link takes less; else its source is told.
 [[gnu::cold, gnu::noinline]] drop_reason
@@ -80,6 +94,15 @@ exceed(stage& s, packet& p, const sa_out& sa, std::uint32_t path, std::uint32_t 
     if (!whole) return drop_reason::too_big_fragment;
     report_too_big(s, p, largest_packet(sa, path, in_front));
     return drop_reason::too_big;
+}
+
+/// A new block of nonces for an SA that has used up its own.  False: its key has no more.
+[[gnu::cold, gnu::noinline]] bool refill_nonces(sa_out& sa) noexcept {
+    const auto first = sa.nonces->take();
+    if (!first) return false;
+    sa.nonce = *first;
+    sa.nonce_end = *first + nonce_space::block;
+    return true;
 }
 
 /// Everything that can stop a packet, before anything of it or of its SA has changed.
@@ -96,8 +119,13 @@ check(stage& s, packet& p, sa_out& sa, const adjacency& route, std::uint32_t in_
     if (const std::uint32_t path = path_of(sa, route); front + p.length + back > path) [[unlikely]]
         if (const drop_reason why = exceed(s, p, sa, path, in_front); why != drop_reason::none)
             return why;
-    if (!admit(s, sa.account, sa.limits, [&] { return sa.id; })) return drop_reason::sa_expired;
+    if (!admit(s, sa)) {
+        s.counters.expired_out.add(1);
+        return drop_reason::sa_expired;
+    }
     if (sa.sequence >= sa.last_sequence) return drop_reason::sequence_exhausted;
+    if (sa.counter_mode && sa.nonce == sa.nonce_end && !refill_nonces(sa)) [[unlikely]]
+        return drop_reason::nonces_exhausted;
     return drop_reason::none;
 }
 
@@ -131,10 +159,6 @@ void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
     if (!sa.counter_mode) {
         s.crypto.unpredictable_iv(iv, sa.layout.iv_length);
         return;
-    }
-    if (sa.nonce == sa.nonce_end) {
-        sa.nonce = sa.nonces->take();
-        sa.nonce_end = sa.nonce + nonce_space::block;
     }
     wire::store(iv, wire::be64(sa.nonce++));
 }
@@ -233,7 +257,10 @@ crypto::job insert_esp(stage& s, packet& p, sa_out& sa, const ip_front& front,
 [[gnu::always_inline]] inline drop_reason
 build_tunnel(stage& s, packet& p, sa_out& sa, const adjacency& route, esp_work& w) noexcept {
     if (const drop_reason why = check(s, p, sa, route, 0); why != drop_reason::none) return why;
-    charge(s, sa.account, p.length);
+    const std::uint32_t inner = p.length;
+    if (sa.tfc_pad != 0 && !hide_length(p, sa, path_of(sa, route))) [[unlikely]]
+        return drop_reason::no_room;
+    charge(s, sa.account, inner);
     w.jobs[w.count++] = encapsulate(s, p, sa, w);
     return drop_reason::none;
 }

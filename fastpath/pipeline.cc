@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "fastpath/account.h"
 #include "fastpath/classify.h"
 #include "fastpath/fragment.h"
 #include "fastpath/inbound.h"
@@ -487,6 +488,7 @@ void pipeline::raise_together(stage& s, const packet_list& packets) noexcept {
 
 /// SAs that others wait for are theirs from here on; buffers of lost packets go home.
 void pipeline::finish(stage& s) noexcept {
+    tell_watched(s);
     s.pass_on_owners();
     for (packet* p : s.lost)
         p->owner->release({&p, 1});

@@ -3,7 +3,8 @@
 // An SA as run.  Direction is a type: sa_in and sa_out share keys and nothing else.
 //
 // Laid out by what a packet touches: the first lines are read and written per packet, the rest
-// seldom.  Made and freed by the backend (control).  Threads: the worker that `owner` says writes
+// seldom.  Made and freed by the backend (control), in memory that outlives the process where there
+// is some (lasting.h).  Threads: the worker that `owner` says writes
 // counters, window and sequence; control writes limits and reads everything.
 #pragma once
 
@@ -13,6 +14,7 @@
 #include <memory>
 
 #include "fastpath/counters.h"
+#include "fastpath/lasting.h"
 #include "fastpath/nonces.h"
 #include "fastpath/packet.h"
 #include "fastpath/sa_owner.h"
@@ -39,6 +41,22 @@ struct sa_account {
 /// sa_out::path_mtu of a path of which nothing has been learnt.
 inline constexpr std::uint32_t no_path_limit = ~0u;
 
+/// What a client gave to an SA in use (XFRM_MSG_NEWAE).  Its worker takes it over between two
+/// packets, so that neither is what it would not have been; control keeps it until then.
+struct given_state {
+    bool counters = false; ///< whether the next three were given
+    bool replay = false;   ///< whether the two behind them were
+    std::uint64_t packets = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t use_time = 0;
+    std::uint64_t sent = 0;              ///< of a sa_out
+    ipsec::replay_window window{0};      ///< of a sa_in, as large as that one's
+    std::uint32_t mapping_threshold = 0; ///< of a sa_in
+};
+
+/// sa_limits::goal where control waits for no sequence number.
+inline constexpr std::uint64_t no_goal = ~std::uint64_t{0};
+
 /// Limits and what has been said about them.
 struct sa_limits {
     std::atomic<std::uint64_t> soft_packets{ipsec::no_limit};
@@ -49,7 +67,19 @@ struct sa_limits {
     std::atomic<std::uint32_t> version{0}; ///< control counts its changes
     std::atomic<bool> soft_told{false};
     std::atomic<bool> hard_told{false};
+    /// Control is told when the highest sequence number sent or received has come this far; the
+    /// worker then takes it away.
+    std::atomic<std::uint64_t> goal{no_goal};
+    /// To be taken over; the worker then takes it away.
+    std::atomic<const given_state*> given{nullptr};
 };
+
+/// Control: the worker is to look at what is asked of an SA before its next packet.
+inline void ask_to_look(sa_limits& limits, sa_account& account) noexcept {
+    limits.version.fetch_add(1, std::memory_order_seq_cst);
+    account.look_at_packets.store(0, std::memory_order_seq_cst);
+    account.look_at_bytes.store(0, std::memory_order_seq_cst);
+}
 
 /// What was last said of an SA whose packets come from elsewhere; its worker's.
 struct mapping_report {
@@ -89,7 +119,7 @@ struct alignas(64) sa_in {
     /// Of what comes out of it.  Control may change it.
     std::atomic<std::uint32_t> inner_mark{0};
     ipsec::mark_mask mark;
-    std::uint32_t mapping_threshold = 0; ///< seconds
+    std::uint32_t mapping_threshold = 0; ///< seconds; the worker's once packets flow
     mapping_report mapping_told;
     ipsec::selector selector;
     sa_limits limits;
@@ -97,6 +127,16 @@ struct alignas(64) sa_in {
     counter replay;
     counter replay_too_old;
     std::shared_ptr<const crypto::key> key;
+    /// Control has it in its database: who finds its numbers later may count on them.
+    std::atomic<bool> in_force{false};
+
+    [[nodiscard]] static void* operator new(std::size_t size) {
+        return lasting_memory::of_this_process().take(lasting_kind::inbound, size);
+    }
+    [[nodiscard]] static void* operator new(std::size_t size, lasting_memory& in) {
+        return in.take(lasting_kind::inbound, size);
+    }
+    static void operator delete(void* p) noexcept { lasting_memory::give_back(p); }
 };
 
 struct alignas(64) sa_out {
@@ -121,6 +161,7 @@ struct alignas(64) sa_out {
     bool counter_mode = false;
     ipsec::mode run_mode = ipsec::mode::tunnel; ///< transport: `header` has no IP header
     sa_owner owner;
+    std::uint16_t tfc_pad = 0; ///< bytes that a shorter packet is made to look like; tunnel mode
 
     /// What every packet starts with, at the end of the line: one copy of fixed size puts it
     /// before the IV.
@@ -146,6 +187,16 @@ struct alignas(64) sa_out {
     ipsec::sa_id id;
     std::shared_ptr<nonce_space> nonce_owner;
     std::shared_ptr<const crypto::key> key;
+    /// As sa_in's.
+    std::atomic<bool> in_force{false};
+
+    [[nodiscard]] static void* operator new(std::size_t size) {
+        return lasting_memory::of_this_process().take(lasting_kind::outbound, size);
+    }
+    [[nodiscard]] static void* operator new(std::size_t size, lasting_memory& in) {
+        return in.take(lasting_kind::outbound, size);
+    }
+    static void operator delete(void* p) noexcept { lasting_memory::give_back(p); }
 };
 
 } // namespace esplane::fastpath

@@ -94,6 +94,12 @@ struct inbound_item {
     std::uint32_t offset; ///< of the ESP header from the packet's data
 };
 
+/// An SA, in one of its directions, whose sequence number control waits for.
+struct watched_sa {
+    sa_in* in;
+    sa_out* out;
+};
+
 /// Arrays that one burst needs and the next one overwrites: never cleared.
 struct burst_scratch {
     std::array<protect_item, max_burst> protect;
@@ -103,6 +109,7 @@ struct burst_scratch {
     std::array<protect_item, max_burst> spread;    ///< what falls under SAs that are spread
     std::array<inbound_item, max_burst> spread_in; ///< the same, inbound
     std::array<packet, max_burst> pieces;          ///< fragments beyond the first of their packets
+    std::array<watched_sa, max_burst> watched;     ///< which took a number in this burst
 };
 
 struct stage;
@@ -139,6 +146,7 @@ struct stage {
     unsigned passing = 0;        ///< how many of scratch.passing are set
     unsigned spread = 0;         ///< of scratch.spread
     unsigned pieces = 0;         ///< of scratch.pieces
+    unsigned watched = 0;        ///< of scratch.watched
     packet_list lost{};          ///< released at the end of the burst
     packet_list created{};       ///< ICMP errors, sent at the end of the burst
     packet_list raised{};        ///< the same, about what came down from the machine: up again

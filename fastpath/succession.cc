@@ -23,6 +23,8 @@ void continue_limits(sa_limits& next, const sa_limits& old) noexcept {
     next.use_time.set(old.use_time.get());
     next.soft_told.store(old.soft_told.load(relaxed), relaxed);
     next.hard_told.store(old.hard_told.load(relaxed), relaxed);
+    next.goal.store(old.goal.load(relaxed), relaxed);
+    next.given.store(old.given.load(relaxed), relaxed); // taken over twice, at worst
 }
 
 } // namespace
@@ -55,16 +57,16 @@ sa_counts continue_from(sa_in& next, const sa_in& old) noexcept {
     next.integrity_failed.set(counted.integrity_failed);
     next.replay.set(counted.replay);
     next.replay_too_old.set(counted.replay_too_old);
-    next.window.copy(old.window);
+    if (next.window.size() == old.window.size()) next.window.copy(old.window);
     return counted;
 }
 
-sa_counts continue_from(sa_out& next, const sa_out& old) noexcept {
+sa_counts continue_from(sa_out& next, const sa_out& old, std::uint64_t margin) noexcept {
     const sa_counts counted = counts_of(old);
     continue_account(next.account, old.account, counted);
     continue_limits(next.limits, old.limits);
     const std::uint64_t sent = std::min(old.sequence_sent.get(), next.last_sequence);
-    next.sequence = sent + std::min(sequence_margin, next.last_sequence - sent);
+    next.sequence = sent + std::min(margin, next.last_sequence - sent);
     next.sequence_sent.set(next.sequence);
     next.name = old.name;
     return counted;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/embed/worker.h"
 
+#include "fastpath/account.h"
 #include "fastpath/classify.h"
 #include "fastpath/inbound.h"
 #include "fastpath/outbound.h"
@@ -226,6 +227,7 @@ void worker::protect(stage& s, std::span<fastpath::protect_item> items) noexcept
 
 /// Tells what became of each.  What was dropped stays as the embedder described it.
 void worker::finish(stage& s, packet_array packets) noexcept {
+    fastpath::tell_watched(s);
     s.pass_on_owners();
     unsigned passed = 0, local = 0;
     for (std::size_t i = 0; i < packets.size(); ++i) {

@@ -25,6 +25,12 @@ struct sa_usage {
     ipsec::sa_statistics statistics;
 };
 
+/// Which parts of a description a client has given to an SA in use (XFRM_MSG_NEWAE).
+struct given_parts {
+    bool replay = false;   ///< the replay state
+    bool counters = false; ///< `current`
+};
+
 /// What a backend tells control, at most once per cause and object.
 class backend_listener {
   public:
@@ -41,7 +47,7 @@ class backend_listener {
     /// cpu   for whose traffic one of its own is wanted (RFC 9611); nullopt: for all
     virtual void on_sa_wanted(std::uint32_t index, const ipsec::flow& f,
                               std::optional<std::uint32_t> cpu) = 0;
-    /// Its sequence numbers have moved by its replay_threshold since this was last said.
+    /// Its sequence numbers have come as far as watch_replay() said.
     virtual void on_replay(const ipsec::sa_id& id) = 0;
 };
 
@@ -58,9 +64,19 @@ class backend {
     /// The lifetimes, encapsulation, interface id or limits of an SA changed; keys, id and counters
     /// did not.
     [[nodiscard]] virtual result<void> update_sa(const ipsec::sa& s) = 0;
-    /// The replay state, the counters or the replay threshold were given by a client
-    /// (XFRM_MSG_NEWAE).  Errors: ESRCH.
-    [[nodiscard]] virtual result<void> set_replay(const ipsec::sa& s) = 0;
+    /// A client has given those parts of `s`, or its mapping_threshold; what it has not given goes
+    /// on as it is.  Takes effect between two packets.  Errors: ESRCH.
+    [[nodiscard]] virtual result<void> set_replay(const ipsec::sa& s, given_parts parts) = 0;
+    /// The SA `before` goes on as `s`: with another id, other addresses, other encapsulation; keys,
+    /// what was counted and the replay state stay, and no nonce comes twice.  Atomic for packets
+    /// but for those under way.
+    /// Errors: EEXIST; EPROTONOSUPPORT; ENOBUFS.  Nothing has changed then.
+    [[nodiscard]] virtual result<void> move_sa(const ipsec::sa_id& before, const ipsec::sa& s) = 0;
+    /// Once the SA has sent number `sent` or received number `received`, or a higher one, on_replay()
+    /// comes, within 0.1 s; in place of what was asked before.  ~0: never.  True: it has already,
+    /// and on_replay() may not come.
+    [[nodiscard]] virtual bool watch_replay(const ipsec::sa_id& id, std::uint64_t sent,
+                                            std::uint64_t received) = 0;
     /// Cannot fail; an SA that is not there is ignored.  Counters are final: query first.
     virtual void delete_sa(const ipsec::sa_id& id) = 0;
     /// Writes what the data path counted into `into`.  False where it has no such SA.
@@ -78,8 +94,8 @@ class backend {
     virtual void set_defaults(const ipsec::default_actions& actions) = 0;
 
     /// For how long packets that no SA carries yet may wait for one, which somebody will make; 0:
-    /// nobody will, they are dropped.
-    virtual void await_sas(std::uint32_t seconds) = 0;
+    /// nobody will, they are dropped.  Without `hold` they are dropped, too, but asked for.
+    virtual void await_sas(std::uint32_t seconds, bool hold) = 0;
 
     /// Many deletions follow / have come: they may be made good together.  Calls do not nest.
     virtual void begin_batch() = 0;

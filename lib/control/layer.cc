@@ -5,6 +5,8 @@
 #include <set>
 #include <utility>
 
+#include "lib/control/batch.h"
+#include "lib/control/migrate.h"
 #include "lib/control/policy_keeper.h"
 #include "lib/control/sa_keeper.h"
 
@@ -18,15 +20,20 @@ struct layer::state {
 
     /// Remembers `now` for the backend's events, which come without a time.
     moment note(moment now) { return latest = now; }
-    void tell_wait() { work.await_sas(answering.empty() ? 0 : std::max(acquire_expires_s, 1u)); }
+    void tell_wait() {
+        work.await_sas(answering.empty() ? 0 : std::max(settings.acq_expires, 1u),
+                       settings.larval_drop == 0);
+    }
 
     backend& work;
     announcer out;
     sa_keeper sas;
     policy_keeper policies;
     spd_hash_thresholds thresholds;
+    ipsec::default_actions defaults{};
     std::set<const ipsec::listener*> answering; ///< who makes SAs on ACQUIRE
-    std::uint32_t acquire_expires_s = 30;
+    std::set<const ipsec::listener*> hearing;   ///< who wants sa_moved
+    sysctls settings;
     moment latest;
 };
 
@@ -45,6 +52,7 @@ void layer::subscribe(ipsec::listener* l) {
 
 void layer::unsubscribe(ipsec::listener* l) {
     answer_acquires(l, false);
+    hear_replays(l, false);
     state_->out.unsubscribe(l);
 }
 
@@ -57,10 +65,20 @@ void layer::answer_acquires(const ipsec::listener* l, bool answers) {
     if (before != state_->answering.empty()) state_->tell_wait();
 }
 
-void layer::set_acquire_expires(std::uint32_t seconds) {
-    if (std::exchange(state_->acquire_expires_s, seconds) == seconds) return;
-    state_->sas.set_acquire_expires(seconds);
+void layer::set_sysctls(const sysctls& s) {
+    if (std::exchange(state_->settings, s) == s) return;
+    state_->sas.set_acquire_expires(s.acq_expires);
     if (!state_->answering.empty()) state_->tell_wait();
+}
+
+const sysctls& layer::current_sysctls() const noexcept {
+    return state_->settings;
+}
+
+void layer::set_acquire_expires(std::uint32_t seconds) {
+    sysctls all = state_->settings;
+    all.acq_expires = seconds;
+    set_sysctls(all);
 }
 
 result<void> layer::add_sa(ipsec::sa s, ipsec::originator by, moment now) {
@@ -69,6 +87,23 @@ result<void> layer::add_sa(ipsec::sa s, ipsec::originator by, moment now) {
 
 result<void> layer::update_sa(ipsec::sa s, ipsec::originator by, moment now) {
     return state_->sas.update(std::move(s), by, state_->note(now));
+}
+
+void layer::hear_replays(const ipsec::listener* l, bool hears) {
+    if (hears)
+        state_->hearing.insert(l);
+    else
+        state_->hearing.erase(l);
+    state_->sas.hear_replays(!state_->hearing.empty());
+}
+
+result<void> layer::give_replay(const ipsec::sa_id& id, const replay_gift& g, ipsec::originator by,
+                                moment now) {
+    return state_->sas.give_replay(id, g, by, state_->note(now));
+}
+
+result<void> layer::expire_sa(const ipsec::sa_id& id, bool hard, ipsec::originator by) {
+    return state_->sas.expire_now(id, hard, by);
 }
 
 result<void> layer::delete_sa(const ipsec::sa_id& id, ipsec::originator by) {
@@ -108,8 +143,12 @@ result<void> layer::delete_policy(const ipsec::policy_key& k, ipsec::originator 
     return state_->policies.remove(k, by);
 }
 
-void layer::flush_policies(ipsec::originator by) {
-    state_->policies.flush(by);
+void layer::flush_policies(ipsec::policy_type type, ipsec::originator by) {
+    state_->policies.flush(type, by);
+}
+
+result<void> layer::expire_policy(const ipsec::policy_key& k, bool hard, ipsec::originator by) {
+    return state_->policies.expire(k, hard, by);
 }
 
 const ipsec::policy* layer::get_policy(const ipsec::policy_key& k) {
@@ -126,6 +165,42 @@ spd_counts layer::policy_counts() const noexcept {
 
 spd_hash_thresholds& layer::hash_thresholds() noexcept {
     return state_->thresholds;
+}
+
+void layer::set_defaults(const ipsec::default_actions& actions) {
+    state_->defaults = actions;
+    state_->work.set_defaults(actions);
+    state_->out.announce(ipsec::defaults_changed{state_->defaults});
+}
+
+const ipsec::default_actions& layer::defaults() const noexcept {
+    return state_->defaults;
+}
+
+result<void> layer::migrate(const ipsec::migration& m, ipsec::originator by, moment now) {
+    const auto done = [&] {
+        const batch together(state_->work); // nothing to wait for between an SA and its policy
+        return control::migrate(m, state_->sas, state_->policies, state_->note(now));
+    }();
+    if (!done) return tl::unexpected(done.error());
+    state_->out.announce(ipsec::policies_migrated{m, by, done->selected, done->sas});
+    return {};
+}
+
+void layer::announce_acquire(ipsec::sa wanted, const ipsec::policy& p) {
+    state_->sas.announce_acquire(std::move(wanted), p);
+}
+
+void layer::report_packet(const ipsec::packet_reported& r) {
+    state_->out.announce(r);
+}
+
+result<void> layer::restore_sa(ipsec::sa s, moment now) {
+    return state_->sas.restore(std::move(s), state_->note(now));
+}
+
+result<void> layer::restore_policy(ipsec::policy p, moment now) {
+    return state_->policies.restore(std::move(p), state_->note(now));
 }
 
 void layer::tick(moment now) {
@@ -154,7 +229,7 @@ void layer::on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wir
 }
 
 void layer::on_replay(const ipsec::sa_id& id) {
-    state_->sas.on_replay(id);
+    state_->sas.on_replay(id, state_->latest);
 }
 
 void layer::on_sa_wanted(std::uint32_t index, const ipsec::flow& f,

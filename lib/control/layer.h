@@ -37,6 +37,16 @@ struct spi_request {
     std::uint32_t max = 0;
 };
 
+/// What a client gives to an SA in use: XFRM_MSG_NEWAE.
+struct replay_gift {
+    std::optional<ipsec::replay_state> replay;
+    std::optional<std::uint32_t> replay_window; ///< packets
+    std::optional<ipsec::lifetime_current> current;
+    std::optional<std::uint32_t> replay_threshold;  ///< as in ipsec::sa
+    std::optional<std::uint32_t> replay_timer;      ///< as in ipsec::sa
+    std::optional<std::uint32_t> mapping_threshold; ///< as in ipsec::sa
+};
+
 /// A place in a walk over all SAs or policies, the newest first.  Whatever is there during the
 /// whole walk comes exactly once, whatever comes and goes meanwhile; but a policy that is replaced
 /// becomes the newest, as in the kernel, and where its turn had not come the walk does not meet it.
@@ -46,6 +56,16 @@ struct cursor {
 
 struct spd_hash_thresholds {
     std::uint8_t local_v4 = 32, remote_v4 = 32, local_v6 = 128, remote_v6 = 128;
+};
+
+/// net.core.xfrm_*: what clients read and write of them is what the layer uses.
+struct sysctls {
+    std::uint32_t acq_expires = 30;  ///< seconds a larval SA lives
+    std::uint32_t aevent_etime = 10; ///< replay_timer of an SA that names none
+    std::uint32_t aevent_rseqth = 2; ///< replay_threshold of an SA that names none
+    std::uint32_t larval_drop = 0;   ///< not 0: packets do not wait for the SA of an ACQUIRE
+
+    friend bool operator==(const sysctls&, const sysctls&) = default;
 };
 
 /// GETSPDINFO's counters, as the kernel numbers them.
@@ -67,9 +87,15 @@ class layer final : private backend_listener {
     /// Whether a listener makes SAs that an ACQUIRE asks for, from now on.  While nobody does, none
     /// is announced and what no SA carries is dropped: km_is_alive().
     void answer_acquires(const ipsec::listener* l, bool answers);
+    /// Whether a listener wants to hear of replay states that move, from now on.  While nobody does
+    /// none is looked at: xfrm_aevent_is_on().
+    void hear_replays(const ipsec::listener* l, bool hears);
 
-    /// Seconds a larval SA lives (net.core.xfrm_acq_expires), and packets wait for one that an
-    /// ACQUIRE asks for; 30 as in the kernel.
+    /// For what is made from now on.
+    void set_sysctls(const sysctls& s);
+    [[nodiscard]] const sysctls& current_sysctls() const noexcept;
+    /// acq_expires alone: seconds a larval SA lives, and packets wait for one that an ACQUIRE asks
+    /// for.
     void set_acquire_expires(std::uint32_t seconds);
 
     // SAs.  Every error leaves everything as it was.
@@ -82,6 +108,13 @@ class layer final : private backend_listener {
     /// The event carries `s` as given.  Errors: ESRCH (none, or of another direction); EINVAL
     /// (encapsulation added or taken away); what the backend says.
     [[nodiscard]] result<void> update_sa(ipsec::sa s, ipsec::originator by, moment now);
+    /// XFRM_MSG_NEWAE: takes effect between two packets; announced.
+    /// Errors: ESRCH; EINVAL (larval); what the backend says.
+    [[nodiscard]] result<void> give_replay(const ipsec::sa_id& id, const replay_gift& g,
+                                           ipsec::originator by, moment now);
+    /// XFRM_MSG_EXPIRE from a client: says so to listeners and, where `hard`, deletes the SA.
+    /// Errors: ENOENT; EINVAL (larval).
+    [[nodiscard]] result<void> expire_sa(const ipsec::sa_id& id, bool hard, ipsec::originator by);
     /// Errors: ESRCH.
     [[nodiscard]] result<void> delete_sa(const ipsec::sa_id& id, ipsec::originator by);
     /// protocol 0 or 255: all.  Errors: none; ESRCH is what the kernel says of an empty flush and
@@ -107,12 +140,38 @@ class layer final : private backend_listener {
     [[nodiscard]] result<void> update_policy(ipsec::policy p, ipsec::originator by, moment now);
     /// Errors: ENOENT.
     [[nodiscard]] result<void> delete_policy(const ipsec::policy_key& k, ipsec::originator by);
-    void flush_policies(ipsec::originator by);
+    /// Those of one type.
+    void flush_policies(ipsec::policy_type type, ipsec::originator by);
+    /// XFRM_MSG_POLEXPIRE from a client: says so to listeners and, where `hard`, deletes the policy.
+    /// Errors: ENOENT.
+    [[nodiscard]] result<void> expire_policy(const ipsec::policy_key& k, bool hard,
+                                             ipsec::originator by);
     [[nodiscard]] const ipsec::policy* get_policy(const ipsec::policy_key& k);
     [[nodiscard]] const ipsec::policy* next_policy(cursor& c);
     [[nodiscard]] spd_counts policy_counts() const noexcept;
 
     [[nodiscard]] spd_hash_thresholds& hash_thresholds() noexcept;
+
+    // After a restart, before there are clients: the oldest first.
+
+    /// An SA as an earlier layer had it, with what it counted and its times; announced as added.  A
+    /// limit that passed meanwhile is found by tick(), a second later.
+    /// Errors: EEXIST; what the backend says.
+    [[nodiscard]] result<void> restore_sa(ipsec::sa s, moment now);
+    /// A policy with its index and its times; announced as added.  Errors: EEXIST; what the backend
+    /// says.
+    [[nodiscard]] result<void> restore_policy(ipsec::policy p, moment now);
+
+    /// XFRM_MSG_SETDEFAULT: what becomes of what no policy covers.  Said to listeners in any case.
+    void set_defaults(const ipsec::default_actions& actions);
+    [[nodiscard]] const ipsec::default_actions& defaults() const noexcept;
+
+    /// XFRM_MSG_MIGRATE: see control::migrate() for what it does, and its errors.
+    [[nodiscard]] result<void> migrate(const ipsec::migration& m, ipsec::originator by, moment now);
+    /// XFRM_MSG_ACQUIRE from a client, see sa_keeper::announce_acquire().
+    void announce_acquire(ipsec::sa wanted, const ipsec::policy& p);
+    /// km_report(): a packet that a client should know of.
+    void report_packet(const ipsec::packet_reported& r);
 
     /// Runs all timers that are due.  To be called before the backend is polled, too: the events
     /// that it reports are dated with the latest `now`.

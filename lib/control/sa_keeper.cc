@@ -101,10 +101,15 @@ void merge(ipsec::sa& into, const ipsec::sa& from) {
 
 } // namespace
 
+sa_place place_of(const ipsec::sa& s) {
+    return {s.id, s.source, s.encap, s.dying};
+}
+
 sa_keeper::sa_keeper(backend& b, const announcer& out, random_source random)
     : backend_(b)
     , out_(out)
-    , random_(std::move(random)) {}
+    , random_(std::move(random))
+    , replays_(b, out, sad_, [this](entry& e) { refresh(e); }) {}
 
 result<void> sa_keeper::add(ipsec::sa s, ipsec::originator by, moment now) {
     if (sad_.find(s.id) != nullptr) return fail(EEXIST);
@@ -112,6 +117,17 @@ result<void> sa_keeper::add(ipsec::sa s, ipsec::originator by, moment now) {
     const entry& e = insert(std::move(s), now);
     end_acquire(e.what);
     out_.announce(ipsec::sa_added{e.what, by});
+    return {};
+}
+
+result<void> sa_keeper::restore(ipsec::sa s, moment now) {
+    if (sad_.find_exact(s.id) != nullptr) return fail(EEXIST);
+    const bool dying = s.dying;
+    if (auto r = admit(s, now); !r) return r;
+    entry& e = insert(std::move(s), now);
+    e.what.dying = dying;
+    if (dying) (void)backend_.update_sa(e.what); // a template takes another one, if it can
+    out_.announce(ipsec::sa_added{e.what, {}});
     return {};
 }
 
@@ -126,14 +142,21 @@ result<void> sa_keeper::admit(ipsec::sa& s, moment now) const {
 sa_keeper::entry& sa_keeper::insert(ipsec::sa s, moment now) {
     entry& e = sad_.insert(std::move(s));
     begin_life(e, now);
+    if (e.what.state == sa_state::valid) replays_.begin(e, now);
     return e;
 }
 
 void sa_keeper::begin_life(entry& e, moment now) {
+    redate(e, now);
+    start_timer(e, now);
+}
+
+/// Its limits in time count from the times that a client gave.
+void sa_keeper::redate(entry& e, moment now) {
     e.origin.added_ns = ipsec::monotonic_of(e.what.current.add_time, now);
+    e.origin.used_ns.reset();
     if (e.what.current.use_time != 0)
         e.origin.used_ns = ipsec::monotonic_of(e.what.current.use_time, now);
-    start_timer(e, now);
 }
 
 void sa_keeper::start_timer(const entry& e, moment now) {
@@ -226,6 +249,83 @@ void sa_keeper::acquire(const ipsec::policy& p, const ipsec::flow& f, moment now
     out_.announce(ipsec::acquire{e.what, p, p.templates.front()});
 }
 
+/// xfrm_add_acquire(): km_query() for each template.
+void sa_keeper::announce_acquire(ipsec::sa wanted, const ipsec::policy& p) {
+    for (const ipsec::template_& t : p.templates) {
+        if (++acquire_seq_ == 0) ++acquire_seq_;
+        wanted.seq = acquire_seq_;
+        wanted.id = t.id;
+        wanted.run_mode = t.run_mode;
+        wanted.reqid = t.reqid;
+        out_.announce(ipsec::acquire{wanted, p, t});
+    }
+}
+
+const ipsec::sa* sa_keeper::find_between(const ipsec::sa_move& m, std::uint32_t if_id) {
+    const auto is_about = [&](const ipsec::sa& s) {
+        return s.run_mode == m.run_mode && s.id.protocol == m.protocol &&
+               (m.reqid == 0 || s.reqid == m.reqid) && (if_id == 0 || s.if_id == if_id) &&
+               s.id.destination == m.old_destination && s.source == m.old_source;
+    };
+    entry* e = sad_.newest_from(~std::uint64_t{0});
+    while (e != nullptr && !is_about(e->what))
+        e = sad_.newest_from(e->serial - 1);
+    return e == nullptr ? nullptr : &e->what;
+}
+
+result<void> sa_keeper::relocate(const ipsec::sa_id& id, const sa_place& to, moment now) {
+    entry* e = sad_.find_exact(id);
+    if (e == nullptr || e->what.state == sa_state::larval) return fail(EINVAL);
+    if (to.id != id && sad_.find(to.id) != nullptr) return fail(EEXIST);
+    refresh(*e);
+    ipsec::sa s = e->what.clone();
+    s.id = to.id;
+    s.source = to.source;
+    s.encap = to.encap;
+    s.dying = to.dying;
+    if (auto r = backend_.move_sa(id, s); !r) return r;
+    timers_.disarm(e->serial);
+    replays_.end(*e);
+    (void)sad_.take(*e);
+    const entry& moved = insert(std::move(s), now);
+    if (to.id != id) end_acquire(moved.what);
+    return {};
+}
+
+/// xfrm_update_ae_params(): limits and timers are looked at when their time comes, not now.
+result<void> sa_keeper::give_replay(const ipsec::sa_id& id, const replay_gift& g,
+                                    ipsec::originator by, moment now) {
+    entry* e = sad_.find(id);
+    if (e == nullptr) return fail(ESRCH);
+    if (e->what.state != sa_state::valid) return fail(EINVAL, "SA must be in VALID state");
+    refresh(*e);
+    ipsec::sa& s = e->what;
+    if (g.replay) s.replay = *g.replay;
+    if (g.replay_window) s.replay_window = *g.replay_window;
+    if (g.current) s.current = *g.current;
+    if (g.replay_threshold) s.replay_threshold = *g.replay_threshold;
+    if (g.replay_timer) s.replay_timer = *g.replay_timer;
+    if (g.mapping_threshold) s.mapping_threshold = *g.mapping_threshold;
+    const given_parts parts{g.replay.has_value(), g.current.has_value()};
+    if (parts.replay || parts.counters || g.mapping_threshold)
+        if (auto r = backend_.set_replay(s, parts); !r) return r;
+    if (g.current) redate(*e, now);
+    replays_.change(*e, parts.replay);
+    out_.announce(ipsec::sa_moved{s, ipsec::sa_moved::cause::given, by});
+    return {};
+}
+
+/// xfrm_add_sa_expire(): the SA is not what it says, but listeners are to believe that.
+result<void> sa_keeper::expire_now(const ipsec::sa_id& id, bool hard, ipsec::originator by) {
+    entry* e = sad_.find(id);
+    if (e == nullptr) return fail(ENOENT);
+    if (e->what.state != sa_state::valid) return fail(EINVAL, "SA must be in VALID state");
+    refresh(*e);
+    out_.announce(ipsec::sa_expired{e->what, hard, by});
+    if (hard) take(*e);
+    return {};
+}
+
 /// The larval SA of an ACQUIRE that a request for an SPI is about: xfrm_alloc_userspi().
 sa_keeper::entry* sa_keeper::asked_for(const spi_request& r) {
     entry* larval = sad_.find_acquiring(r.seq);
@@ -301,6 +401,7 @@ ipsec::sa sa_keeper::take(entry& e) {
         backend_.delete_sa(e.what.id);
     }
     timers_.disarm(e.serial);
+    replays_.end(e);
     return sad_.take(e);
 }
 
@@ -317,11 +418,18 @@ void sa_keeper::expire(entry& e, lifetime_verdict verdict) {
 }
 
 void sa_keeper::tick(moment now) {
+    replays_.tick(now);
     const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
     if (const auto first = timers_.next_ns(); !first || *first > now_ns) return;
     const batch together(backend_);
     while (const auto serial = timers_.take_due(now_ns))
         check_time(*sad_.find_serial(*serial), now_ns);
+}
+
+std::optional<std::int64_t> sa_keeper::next_deadline_ns() const {
+    const auto limit = timers_.next_ns();
+    const auto replay = replays_.next_ns();
+    return limit && replay ? std::min(*limit, *replay) : limit ? limit : replay;
 }
 
 void sa_keeper::check_time(entry& e, std::int64_t now_ns) {
@@ -343,11 +451,8 @@ void sa_keeper::on_mapping(const ipsec::sa_id& id, const ipsec::address& source,
     out_.announce(ipsec::sa_mapping{e->what, source, port});
 }
 
-void sa_keeper::on_replay(const ipsec::sa_id& id) {
-    entry* e = sad_.find_exact(id);
-    if (e == nullptr) return;
-    refresh(*e);
-    out_.announce(ipsec::sa_moved{e->what, ipsec::sa_moved::cause::threshold, {}});
+void sa_keeper::on_replay(const ipsec::sa_id& id, moment now) {
+    if (entry* e = sad_.find_exact(id)) replays_.on_reached(*e, now);
 }
 
 void sa_keeper::on_first_use(const ipsec::sa_id& id, moment now) {

@@ -12,10 +12,20 @@
 
 #include "lib/control/announcer.h"
 #include "lib/control/layer.h"
+#include "lib/control/replay_watch.h"
 #include "lib/control/timer_queue.h"
 #include "lib/ipsec/sad.h"
 
 namespace esplane::control {
+
+/// What a move changes of an SA.
+struct sa_place {
+    ipsec::sa_id id;
+    ipsec::address source;
+    std::optional<ipsec::udp_encapsulation> encap;
+    bool dying = false;
+};
+[[nodiscard]] sa_place place_of(const ipsec::sa& s);
 
 class sa_keeper {
   public:
@@ -24,6 +34,7 @@ class sa_keeper {
     void set_acquire_expires(std::uint32_t seconds) { acquire_expires_s_ = seconds; }
 
     [[nodiscard]] result<void> add(ipsec::sa s, ipsec::originator by, moment now);
+    [[nodiscard]] result<void> restore(ipsec::sa s, moment now);
     [[nodiscard]] result<void> update(ipsec::sa s, ipsec::originator by, moment now);
     [[nodiscard]] result<void> remove(const ipsec::sa_id& id, ipsec::originator by);
     void flush(std::uint8_t protocol, ipsec::originator by);
@@ -32,17 +43,30 @@ class sa_keeper {
     /// xfrm_state_find(): tells listeners that the policy's template wants an SA for a flow, unless
     /// that was said and the larval SA which stands for it has not expired.
     void acquire(const ipsec::policy& p, const ipsec::flow& f, moment now);
+    /// XFRM_MSG_ACQUIRE from a client: tells listeners that somebody wants an SA like `wanted` for
+    /// each template of `p`.  Nothing is kept.
+    void announce_acquire(ipsec::sa wanted, const ipsec::policy& p);
+    /// xfrm_migrate_state_find(): the newest SA between the old addresses of a move, a larval one
+    /// too; nullptr where there is none.  Looks at all SAs.
+    [[nodiscard]] const ipsec::sa* find_between(const ipsec::sa_move& m, std::uint32_t if_id);
+    /// xfrm_state_migrate(): the SA of exactly that id goes on in another place, as the newest.
+    /// Errors: EEXIST (the place is taken), EINVAL (it is larval); what the backend says.
+    [[nodiscard]] result<void> relocate(const ipsec::sa_id& id, const sa_place& to, moment now);
+    [[nodiscard]] result<void> give_replay(const ipsec::sa_id& id, const replay_gift& g,
+                                           ipsec::originator by, moment now);
+    [[nodiscard]] result<void> expire_now(const ipsec::sa_id& id, bool hard, ipsec::originator by);
+    void hear_replays(bool somebody) { replays_.listen(somebody); }
     [[nodiscard]] const ipsec::sa* get(const ipsec::sa_id& id);
     [[nodiscard]] const ipsec::sa* next(cursor& c);
     [[nodiscard]] std::size_t count() const noexcept { return sad_.size(); }
 
     void tick(moment now);
-    [[nodiscard]] std::optional<std::int64_t> next_deadline_ns() const { return timers_.next_ns(); }
+    [[nodiscard]] std::optional<std::int64_t> next_deadline_ns() const;
 
     void on_lifetime(const ipsec::sa_id& id, bool hard);
     /// `now` may be a little old: limits since first use then start a little early.
     void on_first_use(const ipsec::sa_id& id, moment now);
-    void on_replay(const ipsec::sa_id& id);
+    void on_replay(const ipsec::sa_id& id, moment now);
     /// km_new_mapping(): listeners hear of it, the client decides.
     void on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port);
 
@@ -54,6 +78,7 @@ class sa_keeper {
     void begin_life(entry& e, moment now);
     void end_acquire(const ipsec::sa& answer);
     [[nodiscard]] entry* asked_for(const spi_request& r);
+    static void redate(entry& e, moment now);
     void start_timer(const entry& e, moment now);
     [[nodiscard]] result<void> fill_larval(entry& larval, ipsec::sa s, ipsec::originator by,
                                            moment now);
@@ -71,6 +96,7 @@ class sa_keeper {
     random_source random_;
     ipsec::sad sad_;
     timer_queue timers_; ///< by serial
+    replay_watch replays_;
     std::uint32_t acquire_expires_s_ = 30;
     std::uint32_t acquire_seq_ = 0;
 };

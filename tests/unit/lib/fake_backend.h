@@ -28,9 +28,29 @@ class fake_backend final : public backend {
         if (refuse) return tl::unexpected(*refuse);
         return {};
     }
-    result<void> set_replay(const ipsec::sa& s) override {
+    result<void> set_replay(const ipsec::sa& s, given_parts parts) override {
         log("set_replay", s.id.spi.host());
+        sa_usage& u = usage[s.id];
+        if (parts.replay) u.replay = s.replay;
+        if (parts.counters) u.current = s.current;
         return {};
+    }
+    result<void> move_sa(const ipsec::sa_id& before, const ipsec::sa& s) override {
+        log("move_sa", s.id.spi.host());
+        if (refuse) return tl::unexpected(*refuse);
+        sas.erase(before);
+        sas.insert(s.id);
+        if (auto counted = usage.extract(before)) {
+            counted.key() = s.id;
+            usage.insert(std::move(counted));
+        }
+        return {};
+    }
+    bool watch_replay(const ipsec::sa_id& id, std::uint64_t sent, std::uint64_t received) override {
+        goals[id] = {sent, received};
+        const auto at = usage.find(id);
+        return at != usage.end() &&
+               (at->second.replay.sent >= sent || at->second.replay.received >= received);
     }
     void delete_sa(const ipsec::sa_id& id) override {
         log("delete_sa", id.spi.host());
@@ -73,7 +93,9 @@ class fake_backend final : public backend {
             blocked = blocked * 10 + (a == ipsec::policy_action::block ? 1 : 0);
         log("set_defaults", blocked);
     }
-    void await_sas(std::uint32_t seconds) override { log("await_sas", seconds); }
+    void await_sas(std::uint32_t seconds, bool hold) override {
+        log(hold ? "await_sas" : "await_sas without packets", seconds);
+    }
 
     void begin_batch() override { calls.emplace_back("begin_batch"); }
     void end_batch() override { calls.emplace_back("end_batch"); }
@@ -85,6 +107,8 @@ class fake_backend final : public backend {
     std::optional<error> refuse; ///< the answer to the next additions and updates
     std::set<ipsec::sa_id> sas;
     std::map<ipsec::sa_id, sa_usage> usage;
+    /// As watch_replay() said: of what is sent, of what is received.
+    std::map<ipsec::sa_id, std::pair<std::uint64_t, std::uint64_t>> goals;
     std::map<std::uint32_t, std::uint64_t> positions; ///< of policies, by index
     std::map<std::uint32_t, ipsec::lifetime_current> policy_usage;
 
