@@ -28,11 +28,12 @@ class client {
         , pid(peer_pid) {}
 
     unique_fd data;
+    std::uint64_t inode = 0; ///< of `data` once the shim passed it: the same from another process
     std::uint32_t pid; ///< of the process that connected: the port id it gets where that is free
     std::vector<side_channel> sides;
-    std::uint32_t next_side = 1;
-    client_state state;       ///< port id 0 until the first request or bind, as in the kernel
-    std::uint32_t groups = 0; ///< bit n - 1: XFRMNLGRP n
+    std::uint32_t next_side = 1; ///< the server begins elsewhere in each of its lives
+    client_state state;          ///< port id 0 until the first request or bind, as in the kernel
+    std::uint32_t groups = 0;    ///< bit n - 1: XFRMNLGRP n
     std::deque<datagram> waiting;
     std::size_t waiting_bytes = 0;
     std::uint32_t interest = 0; ///< epoll events asked for on the data socket

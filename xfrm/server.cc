@@ -68,6 +68,28 @@ result<void> watch(int epoll, int op, int fd, std::uint32_t events, std::uint64_
     return {};
 }
 
+/// As root beyond the system's limit; else as much as that allows.
+void grow_send_buffer(int fd) {
+    if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer_bytes, sizeof(int)) != 0)
+        (void)::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof(int));
+}
+
+bool is_seqpacket(int fd) {
+    const auto option = [fd](int name) {
+        int value = -1;
+        socklen_t length = sizeof value;
+        return ::getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
+    };
+    return option(SO_DOMAIN) == AF_UNIX && option(SO_TYPE) == SOCK_SEQPACKET;
+}
+
+/// Where the numbers of a client's side channels begin.  Those of an earlier life of the server
+/// must not be taken for them: requests that it left unread name those.
+std::uint32_t first_side(moment now) noexcept {
+    const std::uint64_t microseconds = now.monotonic_ns / 1000;
+    return std::uint32_t{1} << 30 | (static_cast<std::uint32_t>(microseconds) & 0x3fff'ffff);
+}
+
 /// A datagram with the descriptor that may come with it.
 struct received {
     ssize_t length = -1;
@@ -141,11 +163,16 @@ struct server::state final : private ipsec::listener {
     void disconnect(std::uint64_t number);
 
     void serve_data(std::uint64_t number, client& c, std::uint32_t events);
-    enum class reading { taken, nothing, broken };
+    /// joined: the connection is another client's now.
+    enum class reading { taken, nothing, joined, broken };
     [[nodiscard]] reading read_data(std::uint64_t number, client& c);
-    [[nodiscard]] bool take(std::uint64_t number, client& c, received&& r);
+    [[nodiscard]] reading take(std::uint64_t number, client& c, received&& r);
+    [[nodiscard]] side_channel* add_side(std::uint64_t number, client& c, unique_fd side);
     [[nodiscard]] bool attach(std::uint64_t number, client& c, unique_fd side);
-    void unwatch(const side_channel& side) const;
+    [[nodiscard]] reading open_data(std::uint64_t number, client& c, unique_fd data, bytes body);
+    void join(std::uint64_t number, client& c, unique_fd connection, const shim_had& had);
+    void restore(client& c, const shim_had& had);
+    void unwatch(const unique_fd& socket) const;
     void drop_side(client& c, std::uint32_t number) const;
     void request(client& c, const shim_header& h, bytes messages);
     void send_dump(client& c);
@@ -239,13 +266,12 @@ void server::state::accept_clients() {
             ++counters_.refused_peers;
             continue;
         }
-        // As root beyond the system's limit; else as much as that allows.
-        if (::setsockopt(s.get(), SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer_bytes, sizeof(int)) != 0)
-            (void)::setsockopt(s.get(), SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof(int));
+        grow_send_buffer(s.get());
         const std::uint64_t number = next_client_++;
         if (!watch(epoll_.get(), EPOLL_CTL_ADD, s.get(), EPOLLIN, key_of(number, 0))) continue;
         auto c = std::make_unique<client>(std::move(s), pid);
         c->interest = EPOLLIN;
+        c->next_side = first_side(clock_());
         clients_.emplace(number, std::move(c));
         counters_.clients = clients_.size();
     }
@@ -254,7 +280,8 @@ void server::state::accept_clients() {
 void server::state::disconnect(std::uint64_t number) {
     const auto found = clients_.find(number);
     for (const side_channel& side : found->second->sides)
-        unwatch(side);
+        unwatch(side.socket);
+    unwatch(found->second->data);
     ports_.erase(found->second->state.port_id);
     clients_.erase(found);
     note_groups();
@@ -283,49 +310,106 @@ server::state::reading server::state::read_data(std::uint64_t number, client& c)
     if (r.length < 0) return errno == EAGAIN || errno == EINTR ? reading::nothing : reading::broken;
     if (r.length == 0) return reading::broken; // it closed its socket
     const auto length = static_cast<std::size_t>(r.length);
-    const bool good = take(number, c, std::move(r));
+    const reading outcome = take(number, c, std::move(r));
     wipe(buffer_.data(), length); // it may have held keys
-    counters_.broken_clients += good ? 0 : 1;
-    return good ? reading::taken : reading::broken;
+    counters_.broken_clients += outcome == reading::broken ? 1 : 0;
+    return outcome;
 }
 
-/// Acts on one datagram.  False: it is not of the shim's protocol.
-bool server::state::take(std::uint64_t number, client& c, received&& r) {
+/// Acts on one datagram.  broken: it is not of the shim's protocol.
+server::state::reading server::state::take(std::uint64_t number, client& c, received&& r) {
     const bytes all(buffer_.data(), static_cast<std::size_t>(r.length));
     const auto header = read_fixed<shim_header>(all);
     if (!header || r.truncated || header->magic != SHIM_MAGIC || header->version != SHIM_VERSION)
-        return false;
-    if (header->kind == shim_attach)
-        return r.passed.valid() && attach(number, c, std::move(r.passed));
-    if (header->kind != shim_request) return false;
-    request(c, *header, all.subspan(sizeof *header));
-    return true;
+        return reading::broken;
+    const bytes body = all.subspan(sizeof *header);
+    if (header->kind == shim_open && r.passed.valid())
+        return open_data(number, c, std::move(r.passed), body);
+    if (header->kind == shim_attach && r.passed.valid())
+        return attach(number, c, std::move(r.passed)) ? reading::taken : reading::broken;
+    if (header->kind != shim_request) return reading::broken;
+    request(c, *header, body);
+    return reading::taken;
+}
+
+/// nullptr where it cannot be watched: it is no socket.
+side_channel* server::state::add_side(std::uint64_t number, client& c, unique_fd side) {
+    const std::uint32_t side_number = c.next_side++;
+    if (!watch(epoll_.get(), EPOLL_CTL_ADD, side.get(), EPOLLIN, key_of(number, side_number)))
+        return nullptr;
+    if (c.sides.size() == max_sides) {
+        tell(c, c.sides.front(), shim_evicted, 0, 0);
+        drop_side(c, c.sides.front().number);
+    }
+    c.sides.push_back({side_number, std::move(side)});
+    return &c.sides.back();
 }
 
 bool server::state::attach(std::uint64_t number, client& c, unique_fd side) {
-    const std::uint32_t side_number = c.next_side++;
-    if (!watch(epoll_.get(), EPOLL_CTL_ADD, side.get(), EPOLLIN, key_of(number, side_number)))
-        return false;
-    if (c.sides.size() == max_sides) drop_side(c, c.sides.front().number);
-    c.sides.push_back({side_number, std::move(side)});
-    tell(c, c.sides.back(), shim_attach, 0, 0);
-    return true;
+    const side_channel* const added = add_side(number, c, std::move(side));
+    if (added != nullptr) tell(c, *added, shim_attach, 0, 0);
+    return added != nullptr;
 }
 
-/// A side channel came from the client, who may hold its description still: epoll would go on
-/// reporting it after our descriptor is closed.
-void server::state::unwatch(const side_channel& side) const {
-    (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, side.socket.get(), nullptr);
+/// The connection that `c` came by becomes its side channel, and `data` takes its place; where
+/// that data socket is a client's already, the connection joins that client.
+server::state::reading server::state::open_data(std::uint64_t number, client& c, unique_fd data,
+                                                bytes body) {
+    const auto had = read_fixed<shim_had>(body);
+    struct stat st {};
+    if (!had || c.inode != 0 || !is_seqpacket(data.get()) || ::fstat(data.get(), &st) != 0)
+        return reading::broken;
+    const auto known = std::ranges::find_if(
+        clients_, [&st](const auto& one) { return one.second->inode == st.st_ino; });
+    unwatch(c.data);
+    if (known != clients_.end()) {
+        join(known->first, *known->second, std::move(c.data), *had);
+        return reading::joined;
+    }
+    grow_send_buffer(data.get());
+    if (!watch(epoll_.get(), EPOLL_CTL_ADD, data.get(), c.interest, key_of(number, 0)))
+        return reading::broken;
+    c.inode = st.st_ino;
+    std::swap(c.data, data);
+    restore(c, *had);
+    const side_channel* const side = add_side(number, c, std::move(data));
+    if (side == nullptr) return reading::broken;
+    tell(c, *side, shim_open, 0, 0);
+    return reading::taken;
+}
+
+/// A process that shares the data socket of `c` came with a connection of its own.
+void server::state::join(std::uint64_t number, client& c, unique_fd connection,
+                         const shim_had& had) {
+    restore(c, had);
+    const side_channel* const side = add_side(number, c, std::move(connection));
+    if (side != nullptr) tell(c, *side, shim_open, 0, EALREADY);
+}
+
+/// What one process knows of the socket adds to what others have told.
+void server::state::restore(client& c, const shim_had& had) {
+    if (c.state.port_id == 0 && had.port_id != 0) c.state.port_id = free_port(had.port_id);
+    c.groups |= had.groups;
+    c.state.capped_acks |= (had.options >> NETLINK_CAP_ACK & 1) != 0;
+    c.state.extended_acks |= (had.options >> NETLINK_EXT_ACK & 1) != 0;
+    note_groups();
+}
+
+/// The client may hold a socket's description still: epoll would go on reporting it after our
+/// descriptor is closed.
+void server::state::unwatch(const unique_fd& socket) const {
+    (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
 }
 
 void server::state::drop_side(client& c, std::uint32_t number) const {
     const auto side = std::ranges::find(c.sides, number, &side_channel::number);
-    unwatch(*side);
+    unwatch(side->socket);
     c.sides.erase(side);
 }
 
 void server::state::request(client& c, const shim_header& h, bytes messages) {
     ++counters_.requests;
+    if (c.find_side(h.channel) == nullptr) return; // asked of a server before, or given up
     answers out(*this, c, h.deadline_ns);
     if (out.expired()) {
         ++counters_.replies_lost;

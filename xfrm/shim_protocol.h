@@ -2,16 +2,23 @@
  *
  * What the shim (tools/preload) and the XFRM server say to each other.
  *
- * Two sockets join them.  The data socket (AF_UNIX, SOCK_SEQPACKET, connected to the server's path)
- * is what the client holds in place of its netlink socket: netlink replies travel on it raw, so
- * that recv, poll, MSG_PEEK and MSG_TRUNC work natively; towards the server every datagram starts
- * with a shim_header.  The side channel is one end of a socketpair that the shim passes over the
- * data socket (SCM_RIGHTS, with a header of kind shim_attach).  On it go the socket options that
- * AF_UNIX lacks, their answers, and a token for every request whose answer is readable, so that the
- * client's send returns only then, as it does with the kernel.
+ * Two sockets join them.  The data socket is what the client holds in place of its netlink socket:
+ * one end of an AF_UNIX SOCK_SEQPACKET socketpair.  Netlink replies travel on it raw, so that recv,
+ * poll, MSG_PEEK and MSG_TRUNC work natively; towards the server every datagram starts with a
+ * shim_header.  The side channel is a connection to the server's path.  On it go the socket options
+ * that AF_UNIX lacks, their answers, and a token for every request whose answer is readable, so
+ * that the client's send returns only then, as it does with the kernel.
  *
- * A process that inherits a data socket attaches a side channel of its own; each request names
- * the one that waits for it.
+ * The first datagram on a side channel is shim_open.  It passes the server's end of the data socket
+ * (SCM_RIGHTS), of which the shim keeps a copy: the client's descriptor does not hang up when the
+ * server ends.  The side channel does; the shim then connects anew and passes the same end, with
+ * what the client had: its port id, its groups, its options.  A process that inherits a data socket
+ * opens a side channel of its own in the same way; the server knows the data socket again.  Each
+ * request names the side channel that waits for it; one that none waits for is not carried out, so
+ * that what a server left unread is not done by the next.
+ *
+ * A process that may not connect to the path (any more) passes one end of a socketpair over the
+ * data socket instead (shim_attach): it becomes its side channel.
  *
  * What clients read and write as small files under /proc (`xfrm_stat`, `xfrm_acq_expires`, ...: the
  * file's name without its folder) goes over a data socket made for that alone: no side channel,
@@ -50,6 +57,9 @@ enum shim_kind {
     shim_option,     /* side channel: argument = NETLINK_CAP_ACK or NETLINK_EXT_ACK, value = 0, 1 */
     shim_read,       /* data socket, followed by the name of a file; see shim_text */
     shim_write,      /* data socket, followed by that name, a 0 byte and what to write */
+    shim_open,    /* side channel, first, with a descriptor, followed by struct shim_had; status of
+                     the answer EALREADY: the data socket was known */
+    shim_evicted, /* side channel, last, from the server: others took this channel's place */
 };
 
 /* In front of every datagram from the client on the data socket. */
@@ -62,6 +72,17 @@ struct shim_header {
     uint64_t deadline_ns; /* CLOCK_MONOTONIC; no answer is sent after it */
 };
 
+/* With shim_open: what the data socket had at a server before; 0: nothing. */
+struct shim_had {
+    uint32_t port_id;
+    uint32_t groups;
+    uint32_t options; /* bit n: netlink option n is on */
+};
+
+/* What the client's end of a data socket receives, alone in a datagram, where events were lost: the
+ * reader is to see ENOBUFS.  Shorter than any netlink message. */
+#define SHIM_OVERRUN 0x4f565231u /* "OVR1" */
+
 /* From the client on the side channel. */
 struct shim_control {
     uint32_t magic;
@@ -72,7 +93,7 @@ struct shim_control {
     uint32_t value;
 };
 
-/* From the server on the side channel: to shim_attach, to shim_control, and as shim_done. */
+/* From the server on the side channel: to shim_open, shim_attach, shim_control; as shim_done. */
 struct shim_answer {
     uint32_t magic;
     uint16_t version;

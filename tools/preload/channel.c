@@ -5,28 +5,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/netlink.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/preload/link.h"
 #include "tools/preload/real.h"
+#include "tools/preload/watch.h"
 #include "xfrm/shim_protocol.h"
-
-/* Side channels live above what clients that use select() can hold. */
-enum { side_minimum = 512 };
 
 static int real_close(int fd) {
     return REAL(int, close, (int))(fd);
-}
-
-static ssize_t real_sendmsg(int fd, const struct msghdr* m, int flags) {
-    return REAL(ssize_t, sendmsg, (int, const struct msghdr*, int))(fd, m, flags);
 }
 
 static int failed(int code) {
@@ -38,11 +31,6 @@ static uint64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-const char* channel_path(void) {
-    const char* const path = getenv(SHIM_SOCKET_VARIABLE);
-    return path != NULL && path[0] != '\0' ? path : NULL;
 }
 
 /* The lock of a socket is held in a stretch where a cancelled thread must not vanish. */
@@ -65,6 +53,28 @@ static void leave(struct shim_socket* s, int cancel) {
     errno = saved;
 }
 
+// Answers
+
+static void learn(struct shim_socket* s, const struct shim_answer* a) {
+    s->port_id = a->port_id;
+    s->groups = a->groups;
+    s->mark = a->mark;
+    atomic_store(&s->listens, a->groups != 0);
+}
+
+/* The next answer, where one is there.  ECONNRESET: the server, or the side channel, is gone. */
+static int read_answer(struct shim_socket* s, struct shim_answer* a) {
+    for (;;) {
+        const ssize_t length =
+            REAL(ssize_t, recv, (int, void*, size_t, int))(s->side, a, sizeof *a, MSG_DONTWAIT);
+        if (length == 0) return failed(ECONNRESET);
+        if (length < 0) return -1;
+        if (length != sizeof *a || a->magic != SHIM_MAGIC || a->version != SHIM_VERSION) continue;
+        if (a->kind == shim_evicted) atomic_store(&s->evicted, true);
+        return 0;
+    }
+}
+
 /* Waits for the answer of that kind and id; those of requests given up earlier are dropped. */
 static int wait_answer(struct shim_socket* s, uint16_t kind, uint32_t id, uint64_t until_ns,
                        struct shim_answer* a) {
@@ -75,146 +85,177 @@ static int wait_answer(struct shim_socket* s, uint16_t kind, uint32_t id, uint64
         const int ready = poll(&p, 1, (int)((until_ns - now) / 1000000u) + 1);
         if (ready < 0 && errno != EINTR) return -1;
         if (ready <= 0) continue;
-        const ssize_t length =
-            REAL(ssize_t, recv, (int, void*, size_t, int))(s->side, a, sizeof *a, MSG_DONTWAIT);
-        if (length == 0) return failed(ECONNREFUSED); /* the server is gone */
-        if (length < 0 && errno != EAGAIN && errno != EINTR) return -1;
-        if (length != sizeof *a || a->magic != SHIM_MAGIC || a->version != SHIM_VERSION) continue;
-        if (a->kind != kind || a->id != id) continue;
-        s->port_id = a->port_id;
-        s->groups = a->groups;
-        s->mark = a->mark;
-        return 0;
+        if (read_answer(s, a) != 0) {
+            if (errno != EAGAIN && errno != EINTR) return -1;
+        } else if (a->kind == kind && a->id == id) {
+            learn(s, a);
+            return 0;
+        }
     }
 }
 
-static int send_with_descriptor(int fd, const struct shim_header* h, int passed) {
-    struct iovec v = {.iov_base = (void*)(uintptr_t)h, .iov_len = sizeof *h};
-    union {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control;
-    memset(&control, 0, sizeof control);
-    struct msghdr m = {.msg_iov = &v,
-                       .msg_iovlen = 1,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof control.bytes};
-    struct cmsghdr* const c = CMSG_FIRSTHDR(&m);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &passed, sizeof passed);
-    return real_sendmsg(fd, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
-}
-
-static bool side_is_ours(const struct shim_socket* s) {
-    struct stat st;
-    return s->side >= 0 && fstat(s->side, &st) == 0 && st.st_ino == s->side_inode;
-}
-
-/* The server drops the side channels of the oldest of many processes. */
-static bool side_is_dropped(const struct shim_socket* s) {
-    struct pollfd p = {.fd = s->side, .events = 0, .revents = 0};
-    return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
-}
+// The side channel: opened when needed, and anew when the server has ended
 
 static void close_side(struct shim_socket* s) {
-    real_close(s->side);
+    if (registry_is_socket(s->side, s->side_inode)) real_close(s->side);
     s->side = -1;
 }
 
-static int adopt_side(struct shim_socket* s, int side) {
-    const int high = REAL(int, fcntl, (int, int, ...))(side, F_DUPFD_CLOEXEC, side_minimum);
-    if (high >= 0) {
-        real_close(side);
-        side = high;
-    }
-    struct stat st;
-    if (fstat(side, &st) != 0) return -1;
-    s->side = side;
-    s->side_inode = st.st_ino;
-    return 0;
+static bool side_serves(const struct shim_socket* s) {
+    struct pollfd p = {.fd = s->side, .events = 0, .revents = 0};
+    return registry_is_socket(s->side, s->side_inode) && poll(&p, 1, 0) == 0;
 }
 
-/* Gives the socket a side channel if it has none: new, inherited, closed by the client, or dropped
- * by the server. */
-static int attach(struct shim_socket* s, int fd) {
-    if (side_is_ours(s)) {
-        if (!side_is_dropped(s)) return 0;
-        close_side(s);
-    }
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return -1;
-    const struct shim_header h = {
-        .magic = SHIM_MAGIC, .version = SHIM_VERSION, .kind = shim_attach};
-    const int sent = send_with_descriptor(fd, &h, pair[1]);
-    real_close(pair[1]);
-    struct shim_answer a;
-    if (sent != 0 || adopt_side(s, pair[0]) != 0) {
-        real_close(pair[0]);
-        return -1;
-    }
+static void adopt_side(struct shim_socket* s, int side) {
+    struct stat st = {.st_ino = 0};
+    s->side = link_move_up(side);
+    fstat(s->side, &st);
+    s->side_inode = st.st_ino;
+    atomic_store(&s->evicted, false);
+}
+
+/* Closes what was not answered. */
+static int greeted(struct shim_socket* s, enum shim_kind kind, struct shim_answer* a) {
     const uint64_t until = now_ns() + SHIM_ANSWER_TIMEOUT_NS + SHIM_ANSWER_GRACE_NS;
-    if (wait_answer(s, shim_attach, 0, until, &a) != 0) {
+    if (wait_answer(s, (uint16_t)kind, 0, until, a) != 0) {
         const int saved = errno;
         close_side(s);
         return failed(saved);
     }
-    s->channel = a.channel;
+    s->channel = a->channel;
     return 0;
 }
 
-static int unreachable(const char* path) {
+/* Lets the reader know, as far as there is room, that it missed events. */
+static void tell_overrun(struct shim_socket* s) {
+    const uint32_t word = SHIM_OVERRUN;
+    if (registry_is_socket(s->kept, s->kept_inode) &&
+        REAL(ssize_t, send, (int, const void*, size_t, int))(s->kept, &word, sizeof word,
+                                                             MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+        errno == EAGAIN)
+        return;
+    atomic_store(&s->overrun, false);
+}
+
+static int open_by_path(struct shim_socket* s) {
+    const struct shim_had had = {.port_id = s->port_id, .groups = s->groups, .options = s->options};
+    const int side = link_connect();
+    if (side < 0) return -1;
+    if (link_pass(side, shim_open, s->kept, &had, sizeof had) != 0) {
+        const int saved = errno;
+        real_close(side);
+        return failed(saved);
+    }
+    adopt_side(s, side);
+    struct shim_answer a;
+    if (greeted(s, shim_open, &a) != 0) return -1;
+    if (s->opened && a.status == 0 && s->groups != 0) atomic_store(&s->overrun, true);
+    s->opened = true;
+    if (atomic_load(&s->overrun)) tell_overrun(s);
+    return 0;
+}
+
+static int attach_over_data(struct shim_socket* s, int fd) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return -1;
+    const int sent = link_pass(fd, shim_attach, pair[1], NULL, 0);
+    real_close(pair[1]);
+    if (sent != 0) {
+        real_close(pair[0]);
+        return -1;
+    }
+    adopt_side(s, pair[0]);
+    struct shim_answer a;
+    return greeted(s, shim_attach, &a);
+}
+
+/* Gives the socket a side channel if it has none: new, inherited, closed by the client, dropped by
+ * the server, or of a server that has ended.  `fd` is the data socket; -1: not at hand. */
+static int attach(struct shim_socket* s, int fd) {
+    if (side_serves(s)) return 0;
+    close_side(s);
+    if (registry_is_socket(s->kept, s->kept_inode)) {
+        if (open_by_path(s) == 0) return 0;
+        if (errno != EACCES && errno != EPERM) return -1;
+    }
+    return fd < 0 ? failed(EACCES) : attach_over_data(s, fd);
+}
+
+/* Says whether a server that is being started again may yet mend it. */
+static bool server_is_away(int code) {
+    return code == ENOENT || code == ECONNREFUSED || code == ECONNRESET || code == EPIPE;
+}
+
+/* Waits for a server to be there. */
+static int attach_until(struct shim_socket* s, int fd, uint64_t until_ns) {
+    const struct timespec moment = {.tv_nsec = 20000000};
+    while (attach(s, fd) != 0) {
+        if (!server_is_away(errno)) return -1;
+        if (now_ns() >= until_ns) return failed(ENOBUFS);
+        nanosleep(&moment, NULL);
+    }
+    return 0;
+}
+
+bool channel_is_watched(struct shim_socket* s) {
+    return (atomic_load(&s->listens) || atomic_load(&s->dumping)) && !atomic_load(&s->evicted);
+}
+
+bool channel_mend(struct shim_socket* s) {
+    if (pthread_mutex_trylock(&s->lock) != 0) { /* a sender mends it */
+        poll(NULL, 0, 100);
+        return true;
+    }
+    struct shim_answer a;
+    while (s->side >= 0 && !side_serves(s) && read_answer(s, &a) == 0) {
+    }
+    if (channel_is_watched(s) && !side_serves(s)) {
+        if (atomic_exchange(&s->dumping, false)) atomic_store(&s->overrun, true);
+        if (atomic_load(&s->listens)) attach(s, -1);
+    }
+    if (atomic_load(&s->overrun)) tell_overrun(s);
+    const bool on = channel_is_watched(s) || atomic_load(&s->overrun);
+    pthread_mutex_unlock(&s->lock);
+    return on;
+}
+
+// What clients ask for
+
+static int unreachable(void) {
     static atomic_flag said = ATOMIC_FLAG_INIT;
     if (!atomic_flag_test_and_set(&said))
         fprintf(stderr,
                 "esplane: no XFRM server at %s: %s. Is esplaned running, as this user or root?\n",
-                path, strerror(errno));
+                link_path(), strerror(errno));
     return failed(EPROTONOSUPPORT);
 }
 
-static int connect_to(const char* path, int flags) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof a.sun_path) return failed(ENAMETOOLONG);
-    strcpy(a.sun_path, path);
-    const int fd = REAL(int, socket, (int, int, int))(AF_UNIX, SOCK_SEQPACKET | flags, 0);
-    if (fd < 0) return -1;
-    /* For connect() and every send: a server that hangs is waited for no longer than an answer. */
-    const struct timeval longest = {.tv_sec = (time_t)(SHIM_ANSWER_TIMEOUT_NS / 1000000000u)};
-    REAL(int, setsockopt, (int, int, int, const void*, socklen_t))
-    (fd, SOL_SOCKET, SO_SNDTIMEO, &longest, sizeof longest);
-    if (REAL(int, connect, (int, const struct sockaddr*, socklen_t))(fd, (const struct sockaddr*)&a,
-                                                                     sizeof a) == 0)
-        return fd;
-    const int saved = errno;
-    real_close(fd);
-    return failed(saved);
-}
-
 int channel_open(int type) {
-    const char* const path = channel_path();
-    const int fd = connect_to(path, type & SOCK_CLOEXEC);
-    if (fd < 0) return unreachable(path);
-    struct shim_socket* const s = registry_add(fd, type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK));
+    int ends[2];
+    if (link_data_socket(type & SOCK_CLOEXEC, ends) != 0) return -1;
+    struct shim_socket* const s =
+        registry_add(ends[0], ends[1], type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (s == NULL) {
-        real_close(fd);
+        real_close(ends[0]);
+        real_close(ends[1]);
         return failed(EMFILE);
     }
-    if (channel_ready(s, fd) != 0) {
-        unreachable(path);
-        registry_forget(fd);
-        real_close(fd);
+    if (channel_ready(s, ends[0]) != 0) {
+        unreachable();
+        registry_forget(ends[0]);
+        real_close(ends[0]);
         return failed(EPROTONOSUPPORT);
     }
     if ((type & SOCK_NONBLOCK) != 0)
-        REAL(int, fcntl, (int, int, ...))(fd, F_SETFL, O_RDWR | O_NONBLOCK);
-    return fd;
+        REAL(int, fcntl, (int, int, ...))(ends[0], F_SETFL, O_RDWR | O_NONBLOCK);
+    return ends[0];
 }
 
 int channel_ready(struct shim_socket* s, int fd) {
     int cancel;
     if (!enter(s, &cancel)) return -1;
-    const int result = attach(s, fd);
+    const uint64_t until = s->opened ? now_ns() + SHIM_ANSWER_TIMEOUT_NS : 0;
+    const int result = until == 0 ? attach(s, fd) : attach_until(s, fd, until);
     leave(s, cancel);
     return result;
 }
@@ -231,22 +272,25 @@ int channel_exempt_mark(uint32_t* mark) {
     return 0;
 }
 
+/* Asked again of the next server, where one ended: to ask twice does no harm. */
 static int control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argument,
                    uint32_t value) {
-    if (attach(s, fd) != 0) return -1;
-    const struct shim_control c = {.magic = SHIM_MAGIC,
-                                   .version = SHIM_VERSION,
-                                   .kind = kind,
-                                   .id = s->next_id++,
-                                   .argument = argument,
-                                   .value = value};
-    if (REAL(ssize_t, send, (int, const void*, size_t, int))(s->side, &c, sizeof c, MSG_NOSIGNAL) <
-        0)
-        return -1;
-    struct shim_answer a;
     const uint64_t until = now_ns() + SHIM_ANSWER_TIMEOUT_NS + SHIM_ANSWER_GRACE_NS;
-    if (wait_answer(s, kind, c.id, until, &a) != 0) return -1;
-    return a.status == 0 ? 0 : failed((int)a.status);
+    for (;;) {
+        if (attach_until(s, fd, until) != 0) return -1;
+        const struct shim_control c = {.magic = SHIM_MAGIC,
+                                       .version = SHIM_VERSION,
+                                       .kind = kind,
+                                       .id = s->next_id++,
+                                       .argument = argument,
+                                       .value = value};
+        struct shim_answer a;
+        if (REAL(ssize_t, send, (int, const void*, size_t, int))(s->side, &c, sizeof c,
+                                                                 MSG_NOSIGNAL) >= 0 &&
+            wait_answer(s, kind, c.id, until, &a) == 0)
+            return a.status == 0 ? 0 : failed((int)a.status);
+        if (!server_is_away(errno)) return -1;
+    }
 }
 
 int channel_control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argument,
@@ -254,26 +298,38 @@ int channel_control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argum
     int cancel;
     if (!enter(s, &cancel)) return -1;
     const int result = control(s, fd, kind, argument, value);
+    if (channel_is_watched(s)) watch_begin(s);
     leave(s, cancel);
     return result;
 }
 
+static bool asks_for_dump(const struct msghdr* m) {
+    struct nlmsghdr h;
+    if (m->msg_iovlen == 0 || m->msg_iov[0].iov_len < sizeof h) return false;
+    memcpy(&h, m->msg_iov[0].iov_base, sizeof h);
+    return (h.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+}
+
+/* A request that was under way when the server ended may have been carried out, or not. */
 static ssize_t send_request(struct shim_socket* s, int fd, const struct msghdr* m, int flags) {
-    if (attach(s, fd) != 0) return -1;
+    const uint64_t until = now_ns() + SHIM_ANSWER_TIMEOUT_NS;
+    if (attach_until(s, fd, until) != 0) return -1;
     struct shim_header h = {.magic = SHIM_MAGIC,
                             .version = SHIM_VERSION,
                             .kind = shim_request,
                             .channel = s->channel,
                             .id = s->next_id++,
-                            .deadline_ns = now_ns() + SHIM_ANSWER_TIMEOUT_NS};
+                            .deadline_ns = until};
     struct iovec pieces[IOV_MAX];
     pieces[0] = (struct iovec){.iov_base = &h, .iov_len = sizeof h};
     memcpy(pieces + 1, m->msg_iov, m->msg_iovlen * sizeof *pieces);
     const struct msghdr out = {.msg_iov = pieces, .msg_iovlen = m->msg_iovlen + 1};
-    const ssize_t sent = real_sendmsg(fd, &out, flags | MSG_NOSIGNAL);
+    const ssize_t sent =
+        REAL(ssize_t, sendmsg, (int, const struct msghdr*, int))(fd, &out, flags | MSG_NOSIGNAL);
     if (sent < 0) return errno == EAGAIN ? failed(ENOBUFS) : -1; /* no netlink send says EAGAIN */
     struct shim_answer a;
-    if (wait_answer(s, shim_done, h.id, h.deadline_ns + SHIM_ANSWER_GRACE_NS, &a) != 0) return -1;
+    if (wait_answer(s, shim_done, h.id, h.deadline_ns + SHIM_ANSWER_GRACE_NS, &a) != 0)
+        return server_is_away(errno) ? failed(ENOBUFS) : -1;
     if (a.status != 0) return failed((int)a.status);
     return sent - (ssize_t)sizeof h;
 }
@@ -286,7 +342,42 @@ ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int 
     if (length > SHIM_REQUEST_MAX) return failed(EMSGSIZE);
     int cancel;
     if (!enter(s, &cancel)) return -1;
+    atomic_store(&s->dumping, asks_for_dump(m));
     const ssize_t result = send_request(s, fd, m, flags);
+    if (result < 0) atomic_store(&s->dumping, false);
+    if (channel_is_watched(s)) watch_begin(s);
     leave(s, cancel);
     return result;
+}
+
+// What clients receive
+
+static bool has_end_of_dump(const char* data, size_t length) {
+    struct nlmsghdr h;
+    while (length >= sizeof h) {
+        memcpy(&h, data, sizeof h);
+        if (h.nlmsg_type == NLMSG_DONE || h.nlmsg_type == NLMSG_ERROR) return true;
+        const size_t step = NLMSG_ALIGN(h.nlmsg_len);
+        if (step < sizeof h || step >= length) return false;
+        data += step;
+        length -= step;
+    }
+    return false;
+}
+
+ssize_t channel_received(struct shim_socket* s, int fd, const struct iovec* into, ssize_t length,
+                         int flags) {
+    const uint32_t word = SHIM_OVERRUN;
+    if (length == sizeof word && into->iov_len >= sizeof word &&
+        memcmp(into->iov_base, &word, sizeof word) == 0) {
+        if ((flags & MSG_PEEK) != 0)
+            REAL(ssize_t, recv, (int, void*, size_t, int))(fd, NULL, 0, MSG_DONTWAIT);
+        return failed(ENOBUFS);
+    }
+    if (length > 0 && (flags & MSG_PEEK) == 0 &&
+        atomic_load_explicit(&s->dumping, memory_order_relaxed) &&
+        has_end_of_dump(into->iov_base,
+                        (size_t)length < into->iov_len ? (size_t)length : into->iov_len))
+        atomic_store(&s->dumping, false);
+    return length;
 }

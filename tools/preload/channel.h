@@ -8,11 +8,9 @@
 
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "tools/preload/registry.h"
-
-/* The path of the server's socket; NULL: the shim was not asked for. */
-const char* channel_path(void);
 
 /* A socket connected to the server in place of socket(AF_NETLINK, type, NETLINK_XFRM).
  * EPROTONOSUPPORT where the server is not reachable; a line on stderr says so, once. */
@@ -29,5 +27,21 @@ int channel_control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argum
  */
 int channel_exempt_mark(uint32_t* mark);
 
-/* sendmsg(): returns when the answer is readable.  ENOBUFS where there is none in time. */
+/* sendmsg(): returns when the answer is readable.  Waits for a server that has ended to come back.
+ * ENOBUFS where there is no answer in time, and where the server ended instead of answering: it may
+ * have done what was asked. */
 ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int flags);
+
+/* To be called with what a receive with `flags` brought: `length` bytes, the first of them `into`.
+ * Returns that length; ENOBUFS where it was the word that events, or the rest of a dump, are lost.
+ */
+ssize_t channel_received(struct shim_socket* s, int fd, const struct iovec* into, ssize_t length,
+                         int flags);
+
+/* Says whether the socket's reader waits without having asked. */
+bool channel_is_watched(struct shim_socket* s);
+
+/* Opens the side channel anew where its server has ended, if there is one again, and lets the
+ * reader know what it missed.  Returns channel_is_watched(), or whether there is more to be told.
+ */
+bool channel_mend(struct shim_socket* s);

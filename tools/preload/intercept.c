@@ -23,8 +23,10 @@
 #include <unistd.h>
 
 #include "tools/preload/channel.h"
+#include "tools/preload/link.h"
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
+#include "tools/preload/watch.h"
 #include "xfrm/shim_protocol.h"
 #include "xfrm/socket_policy.h"
 
@@ -60,16 +62,25 @@ static int real_setsockopt(int fd, int level, int option, const void* value, soc
 }
 
 __attribute__((constructor)) static void start(void) {
-    registry_start();
-    if (channel_path() != NULL) registry_adopt(channel_path());
+    registry_start(watch_forked);
+    if (link_path() == NULL) return;
+    registry_adopt();
+    watch_forked(); /* exec leaves threads behind, too */
+}
+
+/* Where a client is about to read, write or ask. */
+static struct shim_socket* find(int fd) {
+    watch_again();
+    return registry_find(fd);
 }
 
 // Descriptors
 
 EXPORT int socket(int domain, int type, int protocol) {
     const int kind = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
+    watch_again();
     if (domain == AF_NETLINK && protocol == NETLINK_XFRM &&
-        (kind == SOCK_RAW || kind == SOCK_DGRAM) && channel_path() != NULL)
+        (kind == SOCK_RAW || kind == SOCK_DGRAM) && link_path() != NULL)
         return channel_open(type);
     return REAL(int, socket, (int, int, int))(domain, type, protocol);
 }
@@ -108,8 +119,10 @@ EXPORT int dup3(int fd, int wanted, int flags) {
 }
 
 // Every command's argument fits a pointer and is passed on as one.
-static int fcntl_copied(int fd, int command, int result) {
+static int fcntl_done(int fd, int command, const void* argument, int result) {
     if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) registry_copied(fd, result);
+    struct shim_socket* const s = command == F_SETFD && result == 0 ? registry_find(fd) : NULL;
+    if (s != NULL) registry_closes_on_exec(s, ((uintptr_t)argument & FD_CLOEXEC) != 0);
     return result;
 }
 
@@ -118,7 +131,8 @@ EXPORT int fcntl(int fd, int command, ...) {
     va_start(list, command);
     void* const argument = va_arg(list, void*);
     va_end(list);
-    return fcntl_copied(fd, command, REAL(int, fcntl, (int, int, ...))(fd, command, argument));
+    return fcntl_done(fd, command, argument,
+                      REAL(int, fcntl, (int, int, ...))(fd, command, argument));
 }
 
 EXPORT int fcntl64(int fd, int command, ...) {
@@ -126,7 +140,8 @@ EXPORT int fcntl64(int fd, int command, ...) {
     va_start(list, command);
     void* const argument = va_arg(list, void*);
     va_end(list);
-    return fcntl_copied(fd, command, REAL(int, fcntl64, (int, int, ...))(fd, command, argument));
+    return fcntl_done(fd, command, argument,
+                      REAL(int, fcntl64, (int, int, ...))(fd, command, argument));
 }
 
 // Addresses
@@ -176,7 +191,7 @@ static void let_others_bind(int fd) {
 
 EXPORT int bind(int fd, const struct sockaddr* address, socklen_t length) {
     struct shim_socket* const s = registry_find(fd);
-    if (s == NULL && channel_path() != NULL && is_shared_port(address, length)) let_others_bind(fd);
+    if (s == NULL && link_path() != NULL && is_shared_port(address, length)) let_others_bind(fd);
     if (s == NULL)
         return REAL(int, bind, (int, const struct sockaddr*, socklen_t))(fd, address, length);
     struct sockaddr_nl a;
@@ -277,7 +292,7 @@ static bool is_one_of(const struct socket_option* options, size_t count, int lev
 }
 
 EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
-    if (channel_path() != NULL) {
+    if (link_path() != NULL) {
         if (is_one_of(ike_options, LENGTH(ike_options), level, option)) return 0;
         if (is_one_of(policy_options, LENGTH(policy_options), level, option))
             return set_socket_policy(fd, value, length);
@@ -330,14 +345,14 @@ static ssize_t send_bytes(struct shim_socket* s, int fd, const void* data, size_
 }
 
 EXPORT ssize_t send(int fd, const void* data, size_t length, int flags) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = find(fd);
     if (s != NULL) return send_bytes(s, fd, data, length, flags);
     return REAL(ssize_t, send, (int, const void*, size_t, int))(fd, data, length, flags);
 }
 
 EXPORT ssize_t sendto(int fd, const void* data, size_t length, int flags, const struct sockaddr* to,
                       socklen_t to_length) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = find(fd);
     if (s == NULL)
         return REAL(ssize_t, sendto,
                     (int, const void*, size_t, int, const struct sockaddr*, socklen_t))(
@@ -347,13 +362,13 @@ EXPORT ssize_t sendto(int fd, const void* data, size_t length, int flags, const 
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr* m, int flags) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = find(fd);
     if (s != NULL) return send_to_server(s, fd, m, flags);
     return REAL(ssize_t, sendmsg, (int, const struct msghdr*, int))(fd, m, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr* list, unsigned count, int flags) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = find(fd);
     if (s == NULL)
         return REAL(int, sendmmsg, (int, struct mmsghdr*, unsigned, int))(fd, list, count, flags);
     for (unsigned i = 0; i < count; i++) {
@@ -365,13 +380,13 @@ EXPORT int sendmmsg(int fd, struct mmsghdr* list, unsigned count, int flags) {
 }
 
 EXPORT ssize_t write(int fd, const void* data, size_t length) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = find(fd);
     if (s != NULL) return send_bytes(s, fd, data, length, 0);
     return REAL(ssize_t, write, (int, const void*, size_t))(fd, data, length);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec* pieces, int count) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = find(fd);
     if (s == NULL) return REAL(ssize_t, writev, (int, const struct iovec*, int))(fd, pieces, count);
     if (count < 0) return failed(EINVAL);
     const struct msghdr m = {.msg_iov = (struct iovec*)(uintptr_t)pieces,
@@ -379,29 +394,34 @@ EXPORT ssize_t writev(int fd, const struct iovec* pieces, int count) {
     return channel_send(s, fd, &m, 0);
 }
 
-// Receiving: natively, but a server that is gone is an error, since a netlink socket has no end.
+// Receiving: natively, but a server that is gone is an error, since a netlink socket has no end,
+// and the server's word that something was lost is one, too.
 
-static ssize_t no_end(ssize_t received, size_t room, int flags) {
-    if (received == 0 && (room > 0 || (flags & MSG_TRUNC) != 0)) return failed(ECONNRESET);
-    return received;
+static ssize_t received(struct shim_socket* s, int fd, const struct iovec* into, ssize_t length,
+                        size_t room, int flags) {
+    if (length == 0 && (room > 0 || (flags & MSG_TRUNC) != 0)) return failed(ECONNRESET);
+    return length > 0 ? channel_received(s, fd, into, length, flags) : length;
 }
 
-static ssize_t receive(int fd, void* into, size_t room, int flags) {
-    return no_end(REAL(ssize_t, recv, (int, void*, size_t, int))(fd, into, room, flags), room,
-                  flags);
+static ssize_t receive(struct shim_socket* s, int fd, void* into, size_t room, int flags) {
+    const struct iovec v = {.iov_base = into, .iov_len = room};
+    const ssize_t length = REAL(ssize_t, recv, (int, void*, size_t, int))(fd, into, room, flags);
+    return received(s, fd, &v, length, room, flags);
 }
 
 EXPORT ssize_t recv(int fd, void* into, size_t room, int flags) {
-    if (registry_find(fd) != NULL) return receive(fd, into, room, flags);
+    struct shim_socket* const s = find(fd);
+    if (s != NULL) return receive(s, fd, into, room, flags);
     return REAL(ssize_t, recv, (int, void*, size_t, int))(fd, into, room, flags);
 }
 
 EXPORT ssize_t recvfrom(int fd, void* restrict into, size_t room, int flags,
                         struct sockaddr* restrict from, socklen_t* restrict from_length) {
-    if (registry_find(fd) == NULL)
+    struct shim_socket* const s = find(fd);
+    if (s == NULL)
         return REAL(ssize_t, recvfrom, (int, void*, size_t, int, struct sockaddr*, socklen_t*))(
             fd, into, room, flags, from, from_length);
-    const ssize_t length = receive(fd, into, room, flags);
+    const ssize_t length = receive(s, fd, into, room, flags);
     if (length >= 0) give_address(from, from_length, 0, 0);
     return length;
 }
@@ -409,12 +429,13 @@ EXPORT ssize_t recvfrom(int fd, void* restrict into, size_t room, int flags,
 EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
     ssize_t (*const real)(int, struct msghdr*, int) =
         REAL(ssize_t, recvmsg, (int, struct msghdr*, int));
-    if (registry_find(fd) == NULL) return real(fd, m, flags);
+    struct shim_socket* const s = find(fd);
+    if (s == NULL) return real(fd, m, flags);
     size_t room = 0;
     for (size_t i = 0; i < m->msg_iovlen; i++)
         room += m->msg_iov[i].iov_len;
     const socklen_t name_length = m->msg_namelen;
-    const ssize_t length = no_end(real(fd, m, flags), room, flags);
+    const ssize_t length = received(s, fd, m->msg_iov, real(fd, m, flags), room, flags);
     if (length < 0) return -1;
     m->msg_namelen = name_length;
     give_address(m->msg_name, &m->msg_namelen, 0, 0);
@@ -423,7 +444,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
 
 EXPORT int recvmmsg(int fd, struct mmsghdr* list, unsigned count, int flags,
                     struct timespec* timeout) {
-    if (registry_find(fd) == NULL)
+    if (find(fd) == NULL)
         return REAL(int, recvmmsg, (int, struct mmsghdr*, unsigned, int, struct timespec*))(
             fd, list, count, flags, timeout);
     for (unsigned i = 0; i < count; i++) {
@@ -436,12 +457,13 @@ EXPORT int recvmmsg(int fd, struct mmsghdr* list, unsigned count, int flags,
 }
 
 EXPORT ssize_t read(int fd, void* into, size_t room) {
-    if (registry_find(fd) != NULL) return receive(fd, into, room, 0);
+    struct shim_socket* const s = find(fd);
+    if (s != NULL) return receive(s, fd, into, room, 0);
     return REAL(ssize_t, read, (int, void*, size_t))(fd, into, room);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec* pieces, int count) {
-    if (registry_find(fd) == NULL)
+    if (find(fd) == NULL)
         return REAL(ssize_t, readv, (int, const struct iovec*, int))(fd, pieces, count);
     if (count < 0) return failed(EINVAL);
     struct msghdr m = {.msg_iov = (struct iovec*)(uintptr_t)pieces, .msg_iovlen = (size_t)count};
@@ -452,21 +474,22 @@ EXPORT ssize_t readv(int fd, const struct iovec* pieces, int count) {
 // own functions below, which are called with the buffer's size where it does not do.
 
 EXPORT ssize_t __recv_chk(int fd, void* into, size_t room, size_t size, int flags) {
-    if (registry_find(fd) != NULL && room <= size) return receive(fd, into, room, flags);
+    struct shim_socket* const s = find(fd);
+    if (s != NULL && room <= size) return receive(s, fd, into, room, flags);
     return REAL(ssize_t, __recv_chk, (int, void*, size_t, size_t, int))(fd, into, room, size,
                                                                         flags);
 }
 
 EXPORT ssize_t __recvfrom_chk(int fd, void* restrict into, size_t room, size_t size, int flags,
                               struct sockaddr* restrict from, socklen_t* restrict from_length) {
-    if (registry_find(fd) != NULL && room <= size)
-        return recvfrom(fd, into, room, flags, from, from_length);
+    if (find(fd) != NULL && room <= size) return recvfrom(fd, into, room, flags, from, from_length);
     return REAL(ssize_t, __recvfrom_chk,
                 (int, void*, size_t, size_t, int, struct sockaddr*, socklen_t*))(
         fd, into, room, size, flags, from, from_length);
 }
 
 EXPORT ssize_t __read_chk(int fd, void* into, size_t room, size_t size) {
-    if (registry_find(fd) != NULL && room <= size) return receive(fd, into, room, 0);
+    struct shim_socket* const s = find(fd);
+    if (s != NULL && room <= size) return receive(s, fd, into, room, 0);
     return REAL(ssize_t, __read_chk, (int, void*, size_t, size_t))(fd, into, room, size);
 }

@@ -22,8 +22,11 @@ struct shim_socket {
     dev_t device;          /* of the data socket */
     ino_t inode;
     pthread_mutex_t lock; /* all below; held while a request is under way */
-    int side;             /* -1: to be attached */
+    int side;             /* -1: to be opened */
     ino_t side_inode;
+    int kept; /* the server's end of the data socket, so that it outlives the server; -1: none */
+    ino_t kept_inode;
+    bool opened; /* a server knew it */
     uint32_t channel;
     uint32_t next_id;
     uint32_t port_id;
@@ -31,13 +34,29 @@ struct shim_socket {
     uint32_t mark;    /* of sockets that bypass IPsec, as last told */
     int type;         /* SOCK_RAW or SOCK_DGRAM, as the client asked */
     uint32_t options; /* bit n: netlink option n is on */
+    /* Without the lock: */
+    atomic_bool listens; /* in groups, or in the middle of a dump: waits without having asked */
+    atomic_bool dumping; /* the end of a dump was not received yet */
+    atomic_bool overrun; /* the reader is to be told that events were lost */
+    atomic_bool evicted; /* the server gave its side channel to another process */
+    atomic_bool watched; /* has its thread (watch.h) */
 };
+
+/* What the socket's two ends are named, with 16 digits behind it, for those who inherit them. */
+#define DATA_NAME "esplane-xfrm-"
 
 /* The socket behind `fd`; NULL for any other descriptor. */
 struct shim_socket* registry_find(int fd);
 
-/* Makes `fd`, a connected data socket, known.  NULL where the pool or the table is full. */
-struct shim_socket* registry_add(int fd, int type);
+/* Makes `fd`, a data socket, and its server's end `kept` (-1: none) known; the latter is closed
+ * with the last descriptor.  NULL where the pool or the table is full. */
+struct shim_socket* registry_add(int fd, int kept, int type);
+
+/* Calls `visit` for each socket, kept meanwhile. */
+void registry_each(void (*visit)(struct shim_socket*, void*), void* context);
+
+/* Says whether `fd` is the socket with that inode, not another that took its number. */
+bool registry_is_socket(int fd, ino_t inode);
 
 /* Keeps the socket while a thread works on it, though another closes its last descriptor.  False:
  * it is gone already. */
@@ -47,12 +66,18 @@ void registry_let_go(struct shim_socket* s);
 /* `copy` was made a duplicate of `original`, or took its place. */
 void registry_copied(int original, int copy);
 
+/* A descriptor of the socket is, or is no more, closed by exec: what is kept follows. */
+void registry_closes_on_exec(struct shim_socket* s, bool closes);
+
 /* `fd` is about to be closed. */
 void registry_forget(int fd);
 void registry_forget_range(unsigned first, unsigned last);
 
-/* Finds the sockets that this process was started with: those connected to `path`. */
-void registry_adopt(const char* path);
+/* Finds the sockets that this process was started with. */
+void registry_adopt(void);
 
-/* Sets the handlers that keep a forked child's copy sound. */
-void registry_start(void);
+/* Sets the handlers that keep a forked child's copy sound.  `forked` is called in the child. */
+void registry_start(void (*forked)(void));
+
+/* False in a child of vfork(), whose memory is its parent's. */
+bool registry_is_own(void);
