@@ -3,17 +3,23 @@
 // The netlink codec, from bytes to descriptions and back.
 //
 // Input: one datagram.  What decodes must encode, and decode again to the same message.
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
 #include "tests/fuzz/require.h"
+#include "xfrm/codec.h"
 #include "xfrm/policy_codec.h"
+#include "xfrm/print.h"
 #include "xfrm/sa_codec.h"
 
 namespace {
 
 using namespace esplane;
 using namespace esplane::xfrm;
+
+/// More than any client sends.
+constexpr std::size_t longest = 1 << 17;
 
 datagram encoded(const ipsec::sa& s) {
     datagram d;
@@ -77,6 +83,15 @@ void policy_round_trip(const message& m) {
     REQUIRE(encoded(*again) == once);
 }
 
+/// Whatever it is, it comes back; and it can be shown.
+void description_round_trip(bytes whole) {
+    const descriptions once = decode(whole);
+    const datagram again = encode(once);
+    REQUIRE(std::ranges::equal(again, whole));
+    for (const description& d : once.messages)
+        (void)print(d);
+}
+
 void decode_short_forms(const message& m) {
     const auto a = attributes::parse(m, sizeof(xfrm_usersa_id));
     if (const auto id = read_fixed<xfrm_usersa_id>(m.payload()))
@@ -94,7 +109,8 @@ void decode_short_forms(const message& m) {
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    bytes rest(data, size);
+    bytes rest(data, std::min(size, longest));
+    description_round_trip(rest);
     while (const auto m = next_message(rest)) {
         sa_round_trip(*m);
         policy_round_trip(*m);

@@ -14,6 +14,7 @@ HEADER = 16
 SA_INFO, POLICY_INFO = 224, 168
 REPLAY_VAL, REPLAY_ESN_VAL, EXTRA_FLAGS, SA_DIR = 10, 23, 24, 33
 TEMPLATES, POLICY_TYPE, ADDRESS_FILTER = 5, 16, 26
+NOOP, ERROR, DONE, OVERRUN, FLUSHPOLICY = 1, 2, 3, 4, 0x1d  # FLUSHPOLICY: no fixed part
 DIR_IN, DIR_OUT = 1, 2
 # Offsets of fields behind the header.
 SA_FAMILY, SA_WINDOW, SA_FLAGS, SA_SELECTOR_FAMILY, SA_SELECTOR_PREFIX = 212, 215, 216, 40, 42
@@ -81,6 +82,8 @@ def directed(direction):
 
 def seeds():
     yield from recorded_once()
+    yield from recorded_answers()
+    yield from odd_attributes()
     yield 'esn-bitmap', esn(2, 64, received=100)
     yield 'esn-bitmap-not-esn', esn(4, 100, sent=7, received=1000, flags=0)
     yield 'esn-many-words', esn(200, 64, bitmap=[])
@@ -129,6 +132,52 @@ def recorded_once():
         if body not in seen:
             seen.add(body)
             yield os.path.basename(path)[:-len('.bin')], content
+
+
+def recorded_answers():
+    """Of recorded replies and events those that hold something that no earlier one holds."""
+    seen = set()
+    for path in sorted(glob.glob(os.path.join(RECORDED, '*.bin'))):
+        name = os.path.basename(path)[:-len('.bin')]
+        if '-req-' in name or '-xfrmi-' in name:
+            continue
+        with open(path, 'rb') as file:
+            content = file.read()
+        shape = {(content[4:8], *kinds) for kinds in lengths(content)}
+        if len(content) < 1000 and not shape <= seen:
+            seen |= shape
+            yield name, content
+
+
+def lengths(content):
+    """What could be headers of attributes in a message."""
+    for at in range(HEADER, len(content) - 4, 4):
+        length, kind = struct.unpack_from('<HH', content, at)
+        if 4 <= length <= len(content) - at and 0 < kind < 42:
+            yield length, kind
+
+
+def odd_attributes():
+    """Every attribute there is, and more, in several lengths; answers with every attribute."""
+    for length in (0, 1, 4, 8, 40, 80, 228):
+        yield f'attributes-{length}', message(FLUSHPOLICY, 1, b''.join(
+            attribute(kind, bytes(range(length))) for kind in range(44)))
+    error = struct.pack('<lLHHLL', -22, 20, 0x1c, 5, 7, 0)
+    texts = b''.join(attribute(kind, b'a\x1b\x90text\0') for kind in range(8))
+    yield 'error-capped', message(ERROR, 0x300, error + texts)
+    yield 'error-whole', message(ERROR, 0x200, error + bytes(4) + texts)
+    yield 'done', message(DONE, 0x202, error[:4] + texts)
+    yield 'error-of-error', message(ERROR, 0, error[:4] + message(ERROR, 0, error))
+    yield 'noop-overrun', message(NOOP, 0, b'') + message(OVERRUN, 0, b'')
+    yield 'unknown-type', message(0x99, 0xffff, bytes(8))
+
+
+def message(kind, flags, payload):
+    return struct.pack('<LHHLL', HEADER + len(payload), kind, flags, 1, 2) + payload
+
+
+def attribute(kind, value):
+    return struct.pack('<HH', 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def main():
