@@ -434,10 +434,13 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
     size_t room = 0;
     for (size_t i = 0; i < m->msg_iovlen; i++)
         room += m->msg_iov[i].iov_len;
-    const socklen_t name_length = m->msg_namelen;
-    const ssize_t length = received(s, fd, m->msg_iov, real(fd, m, flags), room, flags);
+    struct msghdr nameless = *m; /* the kernel would give the name of the other end */
+    nameless.msg_name = NULL;
+    nameless.msg_namelen = 0;
+    const ssize_t length = received(s, fd, m->msg_iov, real(fd, &nameless, flags), room, flags);
     if (length < 0) return -1;
-    m->msg_namelen = name_length;
+    m->msg_flags = nameless.msg_flags;
+    m->msg_controllen = nameless.msg_controllen;
     give_address(m->msg_name, &m->msg_namelen, 0, 0);
     return length;
 }

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A client of NETLINK_XFRM whose server is killed and started again, to run under the shim.
+//
+//   shim_restart XFRM_SERVER SOCKET      "ok NAME" or "FAILED NAME" for each case
+//   shim_restart FD                      asks on the inherited socket FD; 0 if it is answered
+//
+//   this program, ip --shim--> xfrm_server, which dies by SIGKILL
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/xfrm.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+
+namespace {
+
+using namespace std::chrono_literals;
+
+std::string server_program, server_path;
+pid_t server = -1;
+
+void start_server() {
+    int out[2];
+    if (::pipe2(out, O_CLOEXEC) != 0) std::abort();
+    server = ::fork();
+    if (server == 0) {
+        ::unsetenv("LD_PRELOAD");
+        ::dup2(out[1], STDOUT_FILENO);
+        ::execl(server_program.c_str(), "xfrm_server", server_path.c_str(), "0", nullptr);
+        ::_exit(127);
+    }
+    ::close(out[1]);
+    char ready = 0;
+    if (::read(out[0], &ready, 1) != 1) std::abort();
+    ::close(out[0]);
+}
+
+/// The server may be another process's child.
+void kill_server() {
+    pollfd end{static_cast<int>(::syscall(SYS_pidfd_open, server, 0)), POLLIN, 0};
+    ::kill(server, SIGKILL);
+    ::poll(&end, 1, -1);
+    ::close(end.fd);
+    ::waitpid(server, nullptr, 0);
+}
+
+void restart_server() {
+    kill_server();
+    start_server();
+}
+
+/// Runs ip(8), under the shim as this program is.
+int ip(const std::string& words) {
+    return std::system(("ip " + words + " 2>/dev/null").c_str());
+}
+
+const std::string some_policy = "xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out";
+
+int xfrm_socket(std::uint32_t groups = 0, int flags = 0) {
+    const int fd = ::socket(AF_NETLINK, SOCK_RAW | flags, NETLINK_XFRM);
+    sockaddr_nl a{};
+    a.nl_family = AF_NETLINK;
+    a.nl_groups = groups;
+    if (groups != 0) (void)::bind(fd, reinterpret_cast<sockaddr*>(&a), sizeof a);
+    return fd;
+}
+
+std::uint32_t port_of(int fd) {
+    sockaddr_nl a{};
+    socklen_t length = sizeof a;
+    return ::getsockname(fd, reinterpret_cast<sockaddr*>(&a), &length) == 0 ? a.nl_pid : 0;
+}
+
+bool send_ask(int fd, std::uint16_t type = XFRM_MSG_GETSADINFO, std::uint16_t flags = 0) {
+    struct {
+        nlmsghdr header;
+        std::uint32_t body[16];
+    } r{};
+    r.header.nlmsg_len = type == XFRM_MSG_GETSADINFO ? 20 : sizeof r;
+    r.header.nlmsg_type = type;
+    r.header.nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags);
+    r.body[0] = type == XFRM_MSG_GETSADINFO ? ~0u : 0;
+    return ::send(fd, &r, r.header.nlmsg_len, 0) == static_cast<ssize_t>(r.header.nlmsg_len);
+}
+
+/// The type of the next message; minus errno where there is none.
+int receive(int fd, int flags = MSG_DONTWAIT) {
+    char reply[8192];
+    const ssize_t length = ::recv(fd, reply, sizeof reply, flags);
+    if (length < 0) return -errno;
+    nlmsghdr h{};
+    if (length < static_cast<ssize_t>(sizeof h)) return 0;
+    std::memcpy(&h, reply, sizeof h);
+    return h.nlmsg_type;
+}
+
+bool asks_and_is_answered(int fd) {
+    return send_ask(fd) && receive(fd) == XFRM_MSG_NEWSADINFO;
+}
+
+bool is_readable(int fd, int milliseconds) {
+    pollfd p{fd, POLLIN, 0};
+    return ::poll(&p, 1, milliseconds) != 0;
+}
+
+bool is_known_to_the_next_server() {
+    const int fd = xfrm_socket();
+    bool good = asks_and_is_answered(fd);
+    const std::uint32_t port = port_of(fd);
+    restart_server();
+    good = good && asks_and_is_answered(fd) && port_of(fd) == port && port != 0;
+    ::close(fd);
+    return good;
+}
+
+bool waits_for_the_server() {
+    const int fd = xfrm_socket(0, SOCK_NONBLOCK);
+    bool good = asks_and_is_answered(fd);
+    kill_server();
+    const auto from = std::chrono::steady_clock::now();
+    std::thread starter([] {
+        std::this_thread::sleep_for(500ms);
+        start_server();
+    });
+    good = good && asks_and_is_answered(fd) && std::chrono::steady_clock::now() - from > 400ms;
+    starter.join();
+    ::close(fd);
+    return good;
+}
+
+bool waits_no_longer_than_for_an_answer() {
+    const int fd = xfrm_socket();
+    kill_server();
+    const auto from = std::chrono::steady_clock::now();
+    const bool good = !send_ask(fd) && errno == ENOBUFS;
+    const auto waited = std::chrono::steady_clock::now() - from;
+    start_server();
+    const bool again = asks_and_is_answered(fd);
+    ::close(fd);
+    return good && again && waited > 9s && waited < 12s;
+}
+
+bool sleeps_meanwhile() {
+    const int fd = xfrm_socket(XFRMGRP_POLICY, SOCK_NONBLOCK);
+    const int loop = ::epoll_create1(EPOLL_CLOEXEC);
+    epoll_event e{};
+    e.events = EPOLLIN;
+    bool good = ::epoll_ctl(loop, EPOLL_CTL_ADD, fd, &e) == 0;
+    kill_server();
+    good = good && ::epoll_wait(loop, &e, 1, 300) == 0 && !is_readable(fd, 0) &&
+           receive(fd) == -EAGAIN;
+    start_server();
+    good = good && ::epoll_wait(loop, &e, 1, 3000) == 1 && receive(fd) == -ENOBUFS;
+    good = good && ::epoll_wait(loop, &e, 1, 0) == 0; // once
+    good = good && ip(some_policy) == 0 && ::epoll_wait(loop, &e, 1, 1000) == 1 &&
+           receive(fd) == XFRM_MSG_NEWPOLICY;
+    ::close(loop);
+    ::close(fd);
+    return good;
+}
+
+bool is_woken_from_a_blocking_read() {
+    const int fd = xfrm_socket(XFRMGRP_POLICY);
+    int got[2] = {0, 0};
+    std::thread reader([&] {
+        got[0] = receive(fd, 0);
+        got[1] = receive(fd, 0);
+    });
+    std::this_thread::sleep_for(100ms);
+    restart_server();
+    std::this_thread::sleep_for(500ms);
+    const bool added = ip(some_policy) == 0;
+    reader.join();
+    ::close(fd);
+    return added && got[0] == -ENOBUFS && got[1] == XFRM_MSG_NEWPOLICY;
+}
+
+bool learns_of_a_lost_dump() {
+    const std::string batch = server_path + ".batch";
+    {
+        std::ofstream file(batch);
+        for (int i = 0; i < 8000; ++i)
+            file << "xfrm policy add src 10." << i / 250 << '.' << i % 250
+                 << ".0/24 dst 11.0.0.0/8 dir out\n";
+    }
+    const int fd = xfrm_socket();
+    bool good = ip("-batch " + batch) == 0 && send_ask(fd, XFRM_MSG_GETPOLICY, NLM_F_DUMP) &&
+                receive(fd) == XFRM_MSG_NEWPOLICY;
+    kill_server();
+    int last = 0;
+    while (good && (last = receive(fd, 0)) == XFRM_MSG_NEWPOLICY) {
+    }
+    start_server();
+    good = good && last == -ENOBUFS && asks_and_is_answered(fd);
+    // A dump that was read to its end is not lost.
+    good = good && send_ask(fd, XFRM_MSG_GETPOLICY, NLM_F_DUMP) && receive(fd) == NLMSG_DONE;
+    restart_server();
+    good = good && !is_readable(fd, 300);
+    ::close(fd);
+    return good;
+}
+
+/// The server stands still when the request comes, and dies.
+bool is_not_answered_by_the_next() {
+    ::kill(server, SIGSTOP);
+    int status = 0;
+    std::thread adder([&] { status = ip(some_policy); });
+    std::this_thread::sleep_for(300ms);
+    restart_server();
+    adder.join();
+    return status != 0 && ip("xfrm policy get src 10.1.0.0/16 dst 10.2.0.0/16 dir out") != 0;
+}
+
+bool shares_with_a_child() {
+    const int fd = xfrm_socket(XFRMGRP_POLICY);
+    bool good = asks_and_is_answered(fd);
+    int told[2], done[2];
+    if (::pipe(told) != 0 || ::pipe(done) != 0) return false;
+    const pid_t child = ::fork();
+    if (child == 0) {
+        char byte = 0;
+        (void)!::read(told[0], &byte, 1);
+        const bool answered = asks_and_is_answered(fd);
+        (void)!::write(done[1], "", 1);
+        (void)!::read(told[0], &byte, 1);
+        ::_exit(answered && asks_and_is_answered(fd) ? 0 : 1);
+    }
+    const auto child_asks = [&] {
+        char byte = 0;
+        return ::write(told[1], "", 1) == 1 && ::read(done[0], &byte, 1) == 1;
+    };
+    good = good && child_asks();
+    restart_server();
+    good = good && is_readable(fd, 3000);
+    std::this_thread::sleep_for(300ms); // for the child's thread, too
+    good = good && receive(fd) == -ENOBUFS && receive(fd) == -EAGAIN && asks_and_is_answered(fd);
+    good = good && ip(some_policy) == 0 && is_readable(fd, 1000) &&
+           receive(fd) == XFRM_MSG_NEWPOLICY && receive(fd) == -EAGAIN; // not twice
+    (void)!::write(told[1], "", 1);
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    for (const int end : {told[0], told[1], done[0], done[1], fd})
+        ::close(end);
+    return good && status == 0;
+}
+
+/// As a daemon that forks into the background.
+bool goes_on_in_a_child_alone() {
+    int fd = xfrm_socket(XFRMGRP_POLICY);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const int other = xfrm_socket(); // whatever it does next
+        std::this_thread::sleep_for(300ms);
+        restart_server();
+        const bool good = is_readable(fd, 3000) && receive(fd) == -ENOBUFS;
+        ::close(other);
+        kill_server();
+        ::_exit(good ? 0 : 1);
+    }
+    ::close(fd);
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    ::waitpid(server, nullptr, 0);
+    start_server();
+    return status == 0;
+}
+
+bool is_inherited_while_the_server_is_away() {
+    const int fd = xfrm_socket();
+    bool good = asks_and_is_answered(fd);
+    kill_server();
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::execl("/proc/self/exe", "shim_restart", std::to_string(fd).c_str(), nullptr);
+        ::_exit(127);
+    }
+    std::this_thread::sleep_for(200ms);
+    start_server();
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    good = good && status == 0 && asks_and_is_answered(fd);
+    ::close(fd);
+    return good;
+}
+
+bool leaves_ip_monitor_at_work() {
+    const std::string output = server_path + ".monitor";
+    const pid_t monitor = ::fork();
+    if (monitor == 0) {
+        const int file = ::open(output.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+        ::dup2(file, STDOUT_FILENO);
+        ::dup2(file, STDERR_FILENO);
+        ::execlp("ip", "ip", "xfrm", "monitor", "policy", nullptr);
+        ::_exit(127);
+    }
+    std::this_thread::sleep_for(500ms);
+    restart_server();
+    std::this_thread::sleep_for(500ms);
+    const bool added = ip(some_policy) == 0;
+    std::this_thread::sleep_for(200ms);
+    ::kill(monitor, SIGTERM);
+    ::waitpid(monitor, nullptr, 0);
+    std::ifstream file(output);
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    return added && text.find("src 10.1.0.0/16 dst 10.2.0.0/16") != std::string::npos;
+}
+
+struct test_case {
+    const char* name;
+    bool (*run)();
+};
+
+constexpr test_case cases[] = {
+    {"a socket is answered by the next server, under its old number", is_known_to_the_next_server},
+    {"a send waits for the server", waits_for_the_server},
+    {"an event loop sleeps while the server is away, and hears what follows", sleeps_meanwhile},
+    {"a blocking reader learns that it missed events", is_woken_from_a_blocking_read},
+    {"the reader of a dump learns that the rest is lost", learns_of_a_lost_dump},
+    {"a request that one server left is not carried out by the next", is_not_answered_by_the_next},
+    {"two processes go on with one socket, and events come once", shares_with_a_child},
+    {"a child goes on without its parent", goes_on_in_a_child_alone},
+    {"a socket is inherited while the server is away", is_inherited_while_the_server_is_away},
+    {"ip xfrm monitor goes on", leaves_ip_monitor_at_work},
+    {"a send waits no longer than for an answer", waits_no_longer_than_for_an_answer},
+};
+
+} // namespace
+
+int main(int argc, char** argv) {
+    if (argc == 2) return asks_and_is_answered(std::atoi(argv[1])) ? 0 : 1;
+    if (argc != 3) {
+        std::fprintf(stderr, "usage: shim_restart XFRM_SERVER SOCKET\n");
+        return 2;
+    }
+    server_program = argv[1];
+    server_path = argv[2];
+    int failures = 0;
+    for (const test_case& c : cases) {
+        start_server();
+        const bool good = c.run();
+        kill_server();
+        std::printf("%s %s\n", good ? "ok" : "FAILED", c.name);
+        std::fflush(stdout);
+        failures += good ? 0 : 1;
+    }
+    return failures == 0 ? 0 : 1;
+}
