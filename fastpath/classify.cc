@@ -95,16 +95,55 @@ std::uint32_t mark_of(const stage& s, const packet& p) noexcept {
 
 /// The best of the policies for packets with this one's mark, and of `best`.
 template <std::size_t Words>
-[[gnu::noinline]] const policy_entry*
-find_marked(const stage& s, const packet& p, policy_direction d, std::uint32_t if_id,
-            const flow_key<Words>& key, const policy_entry* best) noexcept {
+const policy_entry* find_marked(const stage& s, const packet& p, policy_direction d,
+                                std::uint32_t if_id, ipsec::policy_type type,
+                                const flow_key<Words>& key, const policy_entry* best) noexcept {
     const std::uint32_t mark = mark_of(s, p);
     for (const std::uint32_t mask : s.shared.mark_masks()) {
-        const tables::spd* const spd = s.shared.policies(d, {if_id, {mark & mask, mask}});
+        const tables::spd* const spd = s.shared.policies(d, {if_id, {mark & mask, mask}, type});
         const policy_entry* const found = spd == nullptr ? nullptr : find_in(*spd, key);
         if (found != nullptr && (best == nullptr || found->rank < best->rank)) best = found;
     }
     return best;
+}
+
+/// The best of one type, marks and all.
+template <std::size_t Words>
+const policy_entry* find_typed(const stage& s, const packet& p, policy_direction d,
+                               std::uint32_t if_id, ipsec::policy_type type,
+                               const flow_key<Words>& key) noexcept {
+    const policy_scope scope{if_id, {}, type};
+    const tables::spd* const spd =
+        scope.all() ? &s.shared.policies(d) : s.shared.policies(d, scope);
+    const policy_entry* const found = spd == nullptr ? nullptr : find_in(*spd, key);
+    return find_marked(s, p, d, if_id, type, key, found);
+}
+
+void note_use(const stage& s, const policy_entry* found) noexcept {
+    if (found != nullptr && found->use_time.get() != s.now.realtime_s)
+        const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
+}
+
+/// With policies that have a mark, and sub-policies: a sub-policy that allows a packet leaves the
+/// rest to the main one beside it, if there is one (xfrm_expand_policies, __xfrm_policy_check; for
+/// what passes through the kernel takes the main one of `in`).  Where both protect control has
+/// refused one of them.
+template <std::size_t Words>
+[[gnu::noinline]] const policy_entry* find_among_all(const stage& s, const packet& p,
+                                                     policy_direction d, std::uint32_t if_id,
+                                                     const flow_key<Words>& key) noexcept {
+    using ipsec::policy_type;
+    const policy_entry* const sub =
+        s.shared.has_subs() ? find_typed(s, p, d, if_id, policy_type::sub, key) : nullptr;
+    if (sub == nullptr) return find_typed(s, p, d, if_id, policy_type::main, key);
+    if (sub->action == ipsec::policy_action::block) return sub;
+    const policy_direction beside =
+        d == policy_direction::out ? policy_direction::out : policy_direction::in;
+    const policy_entry* const main = find_typed(s, p, beside, if_id, policy_type::main, key);
+    if (main == nullptr) return sub;
+    note_use(s, sub);
+    note_use(s, main);
+    return main->action == ipsec::policy_action::block || !sub->protects ? main : sub;
 }
 
 /// The policy for a packet among those for the traffic of an interface or, 0, of none; noted as
@@ -115,10 +154,9 @@ const policy_entry* look_up(const stage& s, const packet& p, policy_direction d,
     const tables::spd* const spd =
         if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, {if_id, {}});
     const policy_entry* found = spd == nullptr ? nullptr : find_in(*spd, key);
-    if (!s.shared.mark_masks().empty()) [[unlikely]]
-        found = find_marked(s, p, d, if_id, key, found);
-    if (found != nullptr && found->use_time.get() != s.now.realtime_s)
-        const_cast<policy_entry*>(found)->use_time.set(s.now.realtime_s);
+    if (s.shared.has_more_policies()) [[unlikely]]
+        found = find_among_all(s, p, d, if_id, key);
+    note_use(s, found);
     return found;
 }
 
@@ -128,10 +166,13 @@ const policy_entry* look_up(const stage& s, const packet& p, policy_direction d,
 }
 
 /// `in` and `fwd`: xfrm_policy_check.
-[[gnu::always_inline]] inline drop_reason admit_inbound(const packet& p,
+[[gnu::always_inline]] inline drop_reason admit_inbound(const stage& s, const packet& p,
+                                                        policy_direction d,
                                                         const policy_entry* policy) noexcept {
-    if (policy == nullptr)
-        return came_by_no_tunnel(p) ? drop_reason::none : drop_reason::policy_missing;
+    if (policy == nullptr) {
+        if (!came_by_no_tunnel(p)) return drop_reason::policy_missing;
+        return s.shared.blocks_by_default(d) ? drop_reason::policy_default : drop_reason::none;
+    }
     if (policy->action == ipsec::policy_action::block) return drop_reason::policy_block;
     if (!policy->protects) // a bypass admits nothing that came out of a tunnel
         return came_by_no_tunnel(p) ? drop_reason::none : drop_reason::policy_template;
@@ -214,7 +255,7 @@ inline bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept 
     const policy_entry* const policy = names_interface(p.inbound_sa)
                                            ? look_up_inside(s, p, way_in, key)
                                            : look_up(s, p, way_in, 0, key);
-    const drop_reason why = admit_inbound(p, policy);
+    const drop_reason why = admit_inbound(s, p, way_in, policy);
     if (why == drop_reason::none) return true;
     s.drop(p, why);
     return false;
@@ -240,9 +281,12 @@ bool reads_ports(const tables::spd* spd) noexcept {
 template <std::size_t Words>
 [[gnu::cold, gnu::noinline]] void let_out_fragment(stage& s, packet& p, verdicts& to) noexcept {
     bool hides = reads_ports<Words>(&s.shared.policies(policy_direction::out));
-    for (const std::uint32_t mask : s.shared.mark_masks())
-        hides |= reads_ports<Words>(
-            s.shared.policies(policy_direction::out, {0, {mark_of(s, p) & mask, mask}}));
+    for (const auto type : {ipsec::policy_type::main, ipsec::policy_type::sub}) {
+        hides |= reads_ports<Words>(s.shared.policies(policy_direction::out, {0, {}, type}));
+        for (const std::uint32_t mask : s.shared.mark_masks())
+            hides |= reads_ports<Words>(
+                s.shared.policies(policy_direction::out, {0, {mark_of(s, p) & mask, mask}, type}));
+    }
     if (hides)
         s.drop(p, drop_reason::fragment);
     else
@@ -264,6 +308,10 @@ template <std::size_t Words>
 [[gnu::always_inline]] inline void direct_key(stage& s, packet& p, const flow_key<Words>& key,
                                               verdicts& to) noexcept {
     const policy_entry* out = look_up(s, p, policy_direction::out, 0, key);
+    if (out == nullptr && s.shared.blocks_by_default(policy_direction::out)) [[unlikely]] {
+        s.drop(p, drop_reason::policy_default);
+        return;
+    }
     if (is_clear(out)) {
         if (p.next->kind != adjacency_kind::tunnel) [[likely]] {
             let_out<Words>(s, p, to);
@@ -273,6 +321,7 @@ template <std::size_t Words>
         if (out == nullptr) return;
     }
     if (out->action == ipsec::policy_action::block) {
+        s.counters.blocked_out.add(1);
         s.drop(p, drop_reason::policy_block);
         return;
     }
@@ -419,6 +468,11 @@ key_of<v6_words>(const ipsec::selector&) noexcept;
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
     return p.family == family::ipv4 ? look_up(s, p, d, 0, key_of_v4(p))
                                     : look_up(s, p, d, 0, key_of_v6(p));
+}
+
+bool may_leave_in_clear(const stage& s, const packet& p) noexcept {
+    const policy_entry* const out = find_policy(s, p, policy_direction::out);
+    return out == nullptr ? !s.shared.blocks_by_default(policy_direction::out) : is_clear(out);
 }
 
 bool admit(stage& s, packet& p) noexcept {

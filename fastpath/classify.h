@@ -176,4 +176,7 @@ void direct(stage& s, packet& p, verdicts& to) noexcept;
 [[nodiscard]] const policy_entry* find_policy(const stage& s, const packet& p,
                                               ipsec::policy_direction d) noexcept;
 
+/// Whether `out` lets a parsed packet leave as it is, by no interface of tunnels.
+[[nodiscard]] bool may_leave_in_clear(const stage& s, const packet& p) noexcept;
+
 } // namespace esplane::fastpath

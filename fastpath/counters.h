@@ -48,6 +48,8 @@ struct worker_counters {
     counter encrypted;
     counter decrypted;
     counter bypassed;
+    counter blocked_out; ///< of those dropped for policy_block: by an `out` policy
+    counter expired_out; ///< of those dropped for sa_expired: outbound
     counter busy_loops;
     counter idle_loops;
     std::array<counter, drop_reason_count> dropped;
@@ -60,7 +62,8 @@ struct worker_counters {
               &worker_counters::handed_out, &worker_counters::handed_in, &worker_counters::absorbed,
               &worker_counters::fragmented, &worker_counters::reassembled,
               &worker_counters::clamped, &worker_counters::encrypted, &worker_counters::decrypted,
-              &worker_counters::bypassed, &worker_counters::busy_loops,
+              &worker_counters::bypassed, &worker_counters::blocked_out,
+              &worker_counters::expired_out, &worker_counters::busy_loops,
               &worker_counters::idle_loops})
             (this->*one).add((other.*one).get());
         for (std::size_t i = 0; i < dropped.size(); ++i)

@@ -39,14 +39,17 @@ enum class drop_reason : std::uint8_t {
     sa_selector,
     // classify
     policy_missing,
+    policy_default,
     policy_block,
     policy_template,
     interface_unprotected,
     // outbound
     sa_missing,
+    sa_larval,
     sa_wait_full,
     sa_wait_timeout,
     sequence_exhausted,
+    nonces_exhausted,
     no_room,
     too_big,
     too_big_fragment,

@@ -63,10 +63,8 @@ const adjacency& hold_queue::route_of(const stage& s, const held& h) noexcept {
 namespace {
 
 /// Policies may have come while a packet waited: what is in clear is held against them again.
-bool may_leave_in_clear(const stage& s, const packet& p) noexcept {
-    if ((p.flags & packet_flag::encrypted) != 0) return true;
-    const policy_entry* out = find_policy(s, p, ipsec::policy_direction::out);
-    return out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects);
+bool may_leave(const stage& s, const packet& p) noexcept {
+    return (p.flags & packet_flag::encrypted) != 0 || may_leave_in_clear(s, p);
 }
 
 } // namespace
@@ -90,9 +88,10 @@ void hold_queue::retry(stage& s, packet_list& ready) noexcept {
         packet& out = leaving_[left++] = p;
         if (waits)
             s.drop(out, drop_reason::neighbour_timeout);
-        else if (!may_leave_in_clear(s, out))
+        else if (!may_leave(s, out)) {
+            s.counters.blocked_out.add(1);
             s.drop(out, drop_reason::policy_block);
-        else if (!check_route(s, out))
+        } else if (!check_route(s, out))
             continue;
         else if ((out.flags & packet_flag::split) != 0)
             s.drop(out, drop_reason::too_big_fragment);

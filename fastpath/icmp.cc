@@ -123,12 +123,9 @@ void report(stage& s, const packet& about, const icmp_header& icmp) noexcept {
         s.drop(*e, drop_reason::route_missing);
         return;
     }
-    const policy_entry* out = find_policy(s, *e, ipsec::policy_direction::out);
-    const bool covered =
-        out != nullptr && (out->action == ipsec::policy_action::block || out->protects);
     // An error quotes clear text: it goes back only where that came from.
     const bool returns = e->next->interface == about.interface && about.inbound_sa == nullptr;
-    if (covered || !returns)
+    if (!returns || !may_leave_in_clear(s, *e))
         s.drop(*e, drop_reason::icmp_protected);
     else
         s.created.push(*e);

@@ -142,7 +142,9 @@ bool is_group(const packet& ip) noexcept {
     return (to & 0xf0000000) == 0xe0000000 || to == 0xffffffff;
 }
 
+/// Whether a packet may fall under one, or under the default.
 bool has_policies(const stage& s, policy_direction d, family f) noexcept {
+    if (s.shared.has_more_policies() || s.shared.blocks_by_default(d)) return true;
     const tables::spd& spd = s.shared.policies(d);
     return f == family::ipv4 ? !spd.v4.empty() : !spd.v6.empty();
 }
@@ -246,11 +248,6 @@ bool is_own(const stage& s, const packet& ip) noexcept {
     return source.is_any() || is_local(s, source);
 }
 
-bool policies_allow(const stage& s, const packet& ip) noexcept {
-    const policy_entry* out = find_policy(s, ip, policy_direction::out);
-    return out == nullptr || (out->action == ipsec::policy_action::allow && !out->protects);
-}
-
 } // namespace
 
 arrival sort_arrival(const stage& s, packet& frame) noexcept {
@@ -296,7 +293,7 @@ bool machine_rules::may_leave(const packet& frame) noexcept {
     if (!r.readable) return false;
     const fragment_memory::key which{source_of(ip), destination_of(ip), r.fragment_id};
     if (r.later_fragment) return fragments_.allowed(which);
-    const bool allowed = policies_allow(stage_, ip);
+    const bool allowed = may_leave_in_clear(stage_, ip);
     if (r.fragment) fragments_.remember(which, allowed);
     return allowed;
 }

@@ -76,8 +76,10 @@ class sa_owner {
         if (!state_.compare_exchange_strong(before, settled(spread), std::memory_order_acq_rel))
             wish(spread);
     }
-    /// Control: this object is dead.
-    void abandon() noexcept { state_.store(settled(moved), std::memory_order_seq_cst); }
+    /// Control: this object is dead.  Returns who owned it: nobody, where no packet has changed it.
+    unsigned abandon() noexcept {
+        return state_.exchange(settled(moved), std::memory_order_seq_cst) & 0xff;
+    }
     /// Anybody: a worker, nobody, moved or spread.
     [[nodiscard]] unsigned who() const noexcept {
         return state_.load(std::memory_order_relaxed) & 0xff;

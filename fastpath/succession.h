@@ -35,6 +35,8 @@ inline constexpr std::uint64_t sequence_margin = max_burst + 1;
 
 /// Returns what `next` begins to count from.  `old` was abandoned, and a barrier passed, before.
 sa_counts continue_from(sa_in& next, const sa_in& old) noexcept;
-sa_counts continue_from(sa_out& next, const sa_out& old) noexcept;
+/// margin   0 where no worker owned the old one
+sa_counts continue_from(sa_out& next, const sa_out& old,
+                        std::uint64_t margin = sequence_margin) noexcept;
 
 } // namespace esplane::fastpath

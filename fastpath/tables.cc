@@ -77,6 +77,13 @@ policy_table<Words>& table_of(tables::spd& policies) {
 
 } // namespace
 
+void tables::set_defaults(const ipsec::default_actions& actions) noexcept {
+    unsigned blocked = 0;
+    for (std::size_t d = 0; d < actions.size(); ++d)
+        blocked |= (actions[d] == ipsec::policy_action::block ? 1u : 0u) << d;
+    blocked_.store(static_cast<std::uint8_t>(blocked), std::memory_order_relaxed);
+}
+
 /// A mask is published after its policies and taken back before they go: a reader that knows of it
 /// finds them.
 template <std::size_t Words>
@@ -92,6 +99,7 @@ void tables::insert(keyed_policy<Words>* e, ipsec::policy_direction d, const pol
     if (first) of = new scoped_policies(scope, graveyard_);
     ++of->count;
     table_of<Words>(of->by_direction[way]).insert(e, s);
+    if (scope.type == ipsec::policy_type::sub) subs_.fetch_add(1, std::memory_order_release);
     if (!first) return;
     scopes_.insert(of);
     count_mask(scope.mark, 1);
@@ -107,6 +115,7 @@ void tables::erase(keyed_policy<Words>* e, ipsec::policy_direction d, const poli
     }
     scoped_policies* of = find(scope);
     table_of<Words>(of->by_direction[way]).erase(e, s);
+    if (scope.type == ipsec::policy_type::sub) subs_.fetch_sub(1, std::memory_order_release);
     if (--of->count != 0) return;
     count_mask(scope.mark, -1);
     scopes_.erase(of);

@@ -34,12 +34,17 @@ namespace esplane::fastpath {
     return static_cast<std::uint32_t>(wide);
 }
 
-/// Which traffic a policy is for, beside its selector.
+/// Which traffic a policy is for, beside its selector; and whether it is a sub-policy, which are
+/// looked up by themselves.
 struct policy_scope {
     std::uint32_t if_id = 0; ///< of its interface; 0 = of none
-    ipsec::mark_mask mark;
+    ipsec::mark_mask mark = {};
+    ipsec::policy_type type = ipsec::policy_type::main;
 
-    [[nodiscard]] bool all() const noexcept { return if_id == 0 && !mark.given(); }
+    /// Of a main policy for all traffic that enters no interface.
+    [[nodiscard]] bool all() const noexcept {
+        return if_id == 0 && !mark.given() && type == ipsec::policy_type::main;
+    }
     friend bool operator==(const policy_scope&, const policy_scope&) = default;
 };
 
@@ -75,6 +80,17 @@ class tables {
     [[nodiscard]] std::span<const std::uint32_t> mark_masks() const noexcept {
         return *mark_masks_.load(std::memory_order_acquire);
     }
+    /// Whether there are policies with a mark, or sub-policies: seldom.
+    [[nodiscard]] bool has_more_policies() const noexcept {
+        return has_subs() || !mark_masks().empty();
+    }
+    [[nodiscard]] bool has_subs() const noexcept {
+        return subs_.load(std::memory_order_acquire) != 0;
+    }
+    /// What becomes of a packet that no policy of that direction covers.
+    [[nodiscard]] bool blocks_by_default(ipsec::policy_direction d) const noexcept {
+        return ((blocked_.load(std::memory_order_relaxed) >> static_cast<unsigned>(d)) & 1) != 0;
+    }
     /// SAs that packets under way between workers name.
     [[nodiscard]] const sa_directory& outbound() const noexcept { return outbound_; }
     /// SAs that all workers carry together.
@@ -94,6 +110,8 @@ class tables {
     [[nodiscard]] std::uint64_t await_ns() const noexcept {
         return await_ns_.load(std::memory_order_acquire);
     }
+    /// Whether they wait here; else they are lost, and asked for.
+    [[nodiscard]] bool holds() const noexcept { return holds_.load(std::memory_order_relaxed); }
     /// Another one once what waits for an SA may have found one.
     [[nodiscard]] std::uint32_t sa_changes() const noexcept {
         return sa_changes_.load(std::memory_order_acquire);
@@ -116,7 +134,11 @@ class tables {
     /// Puts a filter in the place of the one before, which goes once no worker asks it any more;
     /// nullptr: none.
     void set_filter(std::unique_ptr<packet_filter> f);
-    void await_sas(std::uint64_t ns) noexcept { await_ns_.store(ns, std::memory_order_release); }
+    void await_sas(std::uint64_t ns, bool hold) noexcept {
+        holds_.store(hold, std::memory_order_relaxed);
+        await_ns_.store(ns, std::memory_order_release);
+    }
+    void set_defaults(const ipsec::default_actions& actions) noexcept;
     void note_sa_change() noexcept { sa_changes_.fetch_add(1, std::memory_order_release); }
     void close(bool closed) noexcept { closed_.store(closed, std::memory_order_release); }
     void set_mss_clamp(std::uint32_t mtu) noexcept {
@@ -153,7 +175,8 @@ class tables {
         spd_set by_direction;
     };
     [[nodiscard]] static std::uint32_t hash_of(const policy_scope& s) noexcept {
-        return _mm_crc32_u32(_mm_crc32_u32(_mm_crc32_u32(0, s.if_id), s.mark.mask), s.mark.value);
+        const std::uint32_t h = _mm_crc32_u32(static_cast<std::uint32_t>(s.type), s.if_id);
+        return _mm_crc32_u32(_mm_crc32_u32(h, s.mark.mask), s.mark.value);
     }
     [[nodiscard]] scoped_policies* find(const policy_scope& scope) const noexcept;
     void count_mask(const ipsec::mark_mask& mark, int by);
@@ -168,9 +191,12 @@ class tables {
     lookup_table<scoped_policies> scopes_;
     std::map<std::uint32_t, int> mask_users_; ///< scopes with a mark of that mask
     std::atomic<const std::vector<std::uint32_t>*> mark_masks_;
+    std::atomic<std::uint32_t> subs_{0};   ///< sub-policies there are
+    std::atomic<std::uint8_t> blocked_{0}; ///< a bit for each direction
     std::atomic<bool> closed_{false};
     std::atomic<std::uint32_t> mss_clamp_{0};
     std::atomic<std::uint64_t> await_ns_{0};
+    std::atomic<bool> holds_{true};
     std::atomic<std::uint32_t> sa_changes_{0};
     std::atomic<packet_filter*> filter_{nullptr};
     std::array<std::atomic<std::uint64_t>, 1024> encap_ports_{};

@@ -2,6 +2,7 @@
 #include "xfrm/dispatch.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <string>
 
@@ -68,6 +69,9 @@ answer put_sa(const exchange& x) {
     auto s = decode_sa(x.fixed<xfrm_usersa_info>(), x.a);
     if (!s) return tl::unexpected(std::move(s.error()));
     if (auto ok = resolve_algorithms(s->algs); !ok) return ok;
+    const control::sysctls& defaults = x.layer.current_sysctls();
+    if (!x.a.has(XFRMA_REPLAY_THRESH)) s->replay_threshold = defaults.aevent_rseqth;
+    if (!x.a.has(XFRMA_ETIMER_THRESH)) s->replay_timer = defaults.aevent_etime;
     return x.m.header.nlmsg_type == XFRM_MSG_NEWSA
                ? x.layer.add_sa(std::move(*s), x.by(), x.now)
                : x.layer.update_sa(std::move(*s), x.by(), x.now);
@@ -117,6 +121,30 @@ answer get_sa_event(const exchange& x) {
     return {};
 }
 
+answer change_sa(const exchange& x) {
+    const auto is_given = [&x](std::uint16_t type) { return x.a.has(type); };
+    if (std::ranges::none_of(std::array{XFRMA_LTIME_VAL, XFRMA_REPLAY_VAL, XFRMA_REPLAY_ESN_VAL,
+                                        XFRMA_ETIMER_THRESH, XFRMA_REPLAY_THRESH},
+                             is_given))
+        return fail(EINVAL, "Missing required attribute for AE");
+    if ((x.m.header.nlmsg_flags & NLM_F_REPLACE) == 0)
+        return fail(EINVAL, "NLM_F_REPLACE flag is required");
+    const auto id = decode_sa_id(x.fixed<xfrm_aevent_id>().sa_id, x.a);
+    const ipsec::sa* s = x.layer.get_sa(id);
+    if (s == nullptr) return fail(ESRCH);
+    if (s->state != ipsec::sa_state::valid) return fail(EINVAL, "SA must be in VALID state");
+    const auto gift = decode_gift(*s, x.a);
+    if (!gift) return tl::unexpected(gift.error());
+    return x.layer.give_replay(id, *gift, x.by(), x.now);
+}
+
+answer expire_sa(const exchange& x) {
+    const auto body = x.fixed<xfrm_user_expire>();
+    const xfrm_usersa_id id{body.state.id.daddr, body.state.id.spi, body.state.family,
+                            body.state.id.proto};
+    return x.layer.expire_sa(decode_sa_id(id, x.a), body.hard != 0, x.by());
+}
+
 // Policies
 
 answer put_policy(const exchange& x) {
@@ -143,9 +171,47 @@ answer get_policy(const exchange& x) {
 }
 
 answer flush_policies(const exchange& x) {
-    if (auto ok = check_policy_type(x.a); !ok) return ok;
-    x.layer.flush_policies(x.by());
+    const auto type = decode_policy_type(x.a);
+    if (!type) return tl::unexpected(type.error());
+    x.layer.flush_policies(*type, x.by());
     return {};
+}
+
+answer expire_policy(const exchange& x) {
+    const auto body = x.fixed<xfrm_user_polexpire>();
+    const auto key = decode_policy_key({body.pol.sel, body.pol.index, body.pol.dir}, x.a);
+    if (!key) return tl::unexpected(key.error());
+    return x.layer.expire_policy(*key, body.hard != 0, x.by());
+}
+
+answer announce_acquire(const exchange& x) {
+    auto request = decode_acquire(x.fixed<xfrm_user_acquire>(), x.a);
+    if (!request) return tl::unexpected(std::move(request.error()));
+    x.layer.announce_acquire(std::move(request->wanted), request->what);
+    return {};
+}
+
+answer migrate(const exchange& x) {
+    const auto m = decode_migration(x.fixed<xfrm_userpolicy_id>(), x.a);
+    if (!m) return tl::unexpected(m.error());
+    return x.layer.migrate(*m, x.by(), x.now);
+}
+
+answer set_default(const exchange& x) {
+    const auto wanted = x.fixed<xfrm_userpolicy_default>();
+    x.layer.set_defaults(decode_defaults(wanted, x.layer.defaults()));
+    return {};
+}
+
+answer get_default(const exchange& x) {
+    send(x, XFRM_MSG_GETDEFAULT,
+         [&x](message_writer& w) { w.fixed(defaults_to(x.layer.defaults())); });
+    return {};
+}
+
+/// What clients only ever hear; the kernel has no more to say of it.
+answer refuse(const exchange& /*x*/) {
+    return fail(EINVAL);
 }
 
 // Counts and thresholds
@@ -224,24 +290,24 @@ constexpr message_type types[] = {
     {XFRM_MSG_DELPOLICY, "XFRM_MSG_DELPOLICY", sizeof(xfrm_userpolicy_id), delete_policy},
     {XFRM_MSG_GETPOLICY, "XFRM_MSG_GETPOLICY", sizeof(xfrm_userpolicy_id), get_policy},
     {XFRM_MSG_ALLOCSPI, "XFRM_MSG_ALLOCSPI", sizeof(xfrm_userspi_info), allocate_spi},
-    {XFRM_MSG_ACQUIRE, "XFRM_MSG_ACQUIRE", sizeof(xfrm_user_acquire), nullptr},
-    {XFRM_MSG_EXPIRE, "XFRM_MSG_EXPIRE", sizeof(xfrm_user_expire), nullptr},
+    {XFRM_MSG_ACQUIRE, "XFRM_MSG_ACQUIRE", sizeof(xfrm_user_acquire), announce_acquire},
+    {XFRM_MSG_EXPIRE, "XFRM_MSG_EXPIRE", sizeof(xfrm_user_expire), expire_sa},
     {XFRM_MSG_UPDPOLICY, "XFRM_MSG_UPDPOLICY", sizeof(xfrm_userpolicy_info), put_policy},
     {XFRM_MSG_UPDSA, "XFRM_MSG_UPDSA", sizeof(xfrm_usersa_info), put_sa},
-    {XFRM_MSG_POLEXPIRE, "XFRM_MSG_POLEXPIRE", sizeof(xfrm_user_polexpire), nullptr},
+    {XFRM_MSG_POLEXPIRE, "XFRM_MSG_POLEXPIRE", sizeof(xfrm_user_polexpire), expire_policy},
     {XFRM_MSG_FLUSHSA, "XFRM_MSG_FLUSHSA", sizeof(xfrm_usersa_flush), flush_sas},
     {XFRM_MSG_FLUSHPOLICY, "XFRM_MSG_FLUSHPOLICY", 0, flush_policies},
-    {XFRM_MSG_NEWAE, "XFRM_MSG_NEWAE", sizeof(xfrm_aevent_id), nullptr},
+    {XFRM_MSG_NEWAE, "XFRM_MSG_NEWAE", sizeof(xfrm_aevent_id), change_sa},
     {XFRM_MSG_GETAE, "XFRM_MSG_GETAE", sizeof(xfrm_aevent_id), get_sa_event},
-    {XFRM_MSG_REPORT, "XFRM_MSG_REPORT", sizeof(xfrm_user_report), nullptr},
-    {XFRM_MSG_MIGRATE, "XFRM_MSG_MIGRATE", sizeof(xfrm_userpolicy_id), nullptr},
-    {XFRM_MSG_NEWSADINFO, "XFRM_MSG_NEWSADINFO", sizeof(std::uint32_t), nullptr},
+    {XFRM_MSG_REPORT, "XFRM_MSG_REPORT", sizeof(xfrm_user_report), refuse},
+    {XFRM_MSG_MIGRATE, "XFRM_MSG_MIGRATE", sizeof(xfrm_userpolicy_id), migrate},
+    {XFRM_MSG_NEWSADINFO, "XFRM_MSG_NEWSADINFO", sizeof(std::uint32_t), refuse},
     {XFRM_MSG_GETSADINFO, "XFRM_MSG_GETSADINFO", sizeof(std::uint32_t), get_sad_info},
     {XFRM_MSG_NEWSPDINFO, "XFRM_MSG_NEWSPDINFO", sizeof(std::uint32_t), set_spd_info, true},
     {XFRM_MSG_GETSPDINFO, "XFRM_MSG_GETSPDINFO", sizeof(std::uint32_t), get_spd_info},
-    {XFRM_MSG_MAPPING, "XFRM_MSG_MAPPING", sizeof(xfrm_user_mapping), nullptr},
-    {XFRM_MSG_SETDEFAULT, "XFRM_MSG_SETDEFAULT", sizeof(xfrm_userpolicy_default), nullptr},
-    {XFRM_MSG_GETDEFAULT, "XFRM_MSG_GETDEFAULT", sizeof(xfrm_userpolicy_default), nullptr},
+    {XFRM_MSG_MAPPING, "XFRM_MSG_MAPPING", sizeof(xfrm_user_mapping), refuse},
+    {XFRM_MSG_SETDEFAULT, "XFRM_MSG_SETDEFAULT", sizeof(xfrm_userpolicy_default), set_default},
+    {XFRM_MSG_GETDEFAULT, "XFRM_MSG_GETDEFAULT", sizeof(xfrm_userpolicy_default), get_default},
 };
 
 const message_type* find_type(std::uint16_t type) {

@@ -101,6 +101,13 @@ class event_writer {
         return XFRMNLGRP_REPORT;
     }
 
+    std::uint32_t operator()(const ipsec::defaults_changed& e) {
+        message_writer w = begin(XFRM_MSG_GETDEFAULT, {});
+        w.fixed(defaults_to(e.what));
+        w.finish();
+        return XFRMNLGRP_POLICY;
+    }
+
     std::uint32_t operator()(const ipsec::policy_added& e) {
         return policy(XFRM_MSG_NEWPOLICY, e.what, e.by);
     }

@@ -6,16 +6,12 @@
 
 #include "xfrm/mark_codec.h"
 #include "xfrm/sa_codec.h"
+#include "xfrm/security_codec.h"
 
 namespace esplane::xfrm {
 namespace {
 
 constexpr std::size_t max_templates = 6; // XFRM_MAX_DEPTH
-
-result<void> check_direction(std::uint8_t dir) {
-    if (dir > XFRM_POLICY_FWD) return fail(EINVAL, "Invalid policy direction");
-    return {};
-}
 
 /// verify_newpolicy_info.
 result<void> check_policy(const xfrm_userpolicy_info& info) {
@@ -25,9 +21,7 @@ result<void> check_policy(const xfrm_userpolicy_info& info) {
     if (family == ipsec::family::unspecified) return fail(EINVAL, "Invalid selector family");
     if (auto ok = check_prefixes(info.sel, family); !ok) return ok;
     if (auto ok = check_carried(info.sel); !ok) return ok;
-    if ((info.flags & XFRM_POLICY_LOCALOK) != 0)
-        return fail(EOPNOTSUPP, "policy flag localok is not carried", "flags");
-    if (auto ok = check_direction(info.dir); !ok) return ok;
+    if (auto ok = check_policy_direction(info.dir); !ok) return ok;
     if (info.index != 0 && (info.index & 7) != info.dir)
         return fail(EINVAL, "Policy index doesn't match direction");
     return {};
@@ -114,18 +108,27 @@ result<void> decode_templates(const xfrm_userpolicy_info& info, bytes value, ips
 
 } // namespace
 
-result<void> check_policy_type(const attributes& a) {
+result<void> check_policy_direction(std::uint8_t dir) {
+    if (dir > XFRM_POLICY_FWD) return fail(EINVAL, "Invalid policy direction");
+    return {};
+}
+
+result<ipsec::policy_type> decode_policy_type(const attributes& a) {
     const auto type = a.load<xfrm_userpolicy_type>(XFRMA_POLICY_TYPE);
-    if (!type || type->type == XFRM_POLICY_TYPE_MAIN) return {};
-    if (type->type == XFRM_POLICY_TYPE_SUB)
-        return fail(EOPNOTSUPP, "XFRMA_POLICY_TYPE sub is not carried", "XFRMA_POLICY_TYPE");
-    return fail(EINVAL, "Invalid policy type");
+    if (!type) return ipsec::policy_type::main;
+    if (type->type > XFRM_POLICY_TYPE_SUB) return fail(EINVAL, "Invalid policy type");
+    return static_cast<ipsec::policy_type>(type->type);
 }
 
 result<ipsec::policy> decode_policy(const xfrm_userpolicy_info& info, const attributes& a) {
     if (auto ok = check_policy(info); !ok) return tl::unexpected(std::move(ok.error()));
-    if (auto ok = check_policy_type(a); !ok) return tl::unexpected(std::move(ok.error()));
+    auto security = decode_security(a);
+    if (!security) return tl::unexpected(std::move(security.error()));
+    const auto type = decode_policy_type(a);
+    if (!type) return tl::unexpected(type.error());
     ipsec::policy p;
+    p.type = *type;
+    p.security = std::move(*security);
     p.dir = static_cast<ipsec::policy_direction>(info.dir);
     p.sel = selector_from(info.sel);
     p.priority = info.priority;
@@ -172,16 +175,68 @@ void encode_policy_attributes(message_writer& w, const ipsec::policy& p) {
         }
         w.attribute_bytes(XFRMA_TMPL, value);
     }
+    encode_security(w, p.security);
     encode_policy_type(w, p.type);
     encode_mark(w, p.mark);
     encode_if_id(w, p.if_id);
 }
 
 result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id, const attributes& a) {
-    if (auto ok = check_policy_type(a); !ok) return tl::unexpected(std::move(ok.error()));
-    if (auto ok = check_direction(id.dir); !ok) return tl::unexpected(std::move(ok.error()));
-    return ipsec::policy_key{static_cast<ipsec::policy_direction>(id.dir), selector_from(id.sel),
-                             id.index, decode_if_id(a), decode_mark(a)};
+    const auto type = decode_policy_type(a);
+    if (!type) return tl::unexpected(type.error());
+    if (auto ok = check_policy_direction(id.dir); !ok) return tl::unexpected(std::move(ok.error()));
+    ipsec::policy_key key{static_cast<ipsec::policy_direction>(id.dir),
+                          selector_from(id.sel),
+                          id.index,
+                          decode_if_id(a),
+                          decode_mark(a),
+                          *type};
+    if (id.index != 0) return key; // the kernel looks at no context then
+    auto security = decode_security(a);
+    if (!security) return tl::unexpected(std::move(security.error()));
+    key.security = std::move(*security);
+    return key;
+}
+
+/// xfrm_add_acquire: the SA's own id gives way to that of each template.
+result<acquire_request> decode_acquire(const xfrm_user_acquire& body, const attributes& a) {
+    auto p = decode_policy(body.policy, a);
+    if (!p) return tl::unexpected(std::move(p.error()));
+    for (ipsec::template_& t : p->templates) {
+        t.auth_algs = body.aalgos;
+        t.cipher_algs = body.ealgos;
+        t.comp_algs = body.calgos;
+    }
+    ipsec::sa wanted;
+    wanted.source = address_from(body.saddr, p->sel.fam);
+    wanted.sel = selector_from(body.sel);
+    wanted.state = ipsec::sa_state::larval;
+    wanted.dir = ipsec::direction::out;
+    p->dir = ipsec::policy_direction::out; // so it is announced
+    return acquire_request{std::move(wanted), std::move(*p)};
+}
+
+ipsec::default_actions decode_defaults(const xfrm_userpolicy_default& d,
+                                       ipsec::default_actions now) noexcept {
+    const auto take = [&now](std::uint8_t value, ipsec::policy_direction dir) {
+        if (value != XFRM_USERPOLICY_BLOCK && value != XFRM_USERPOLICY_ACCEPT) return;
+        now[static_cast<std::size_t>(dir)] = value == XFRM_USERPOLICY_BLOCK
+                                                 ? ipsec::policy_action::block
+                                                 : ipsec::policy_action::allow;
+    };
+    take(d.in, ipsec::policy_direction::in);
+    take(d.fwd, ipsec::policy_direction::fwd);
+    take(d.out, ipsec::policy_direction::out);
+    return now;
+}
+
+xfrm_userpolicy_default defaults_to(const ipsec::default_actions& d) noexcept {
+    const auto value = [&d](ipsec::policy_direction dir) -> std::uint8_t {
+        return ipsec::action_of(d, dir) == ipsec::policy_action::block ? XFRM_USERPOLICY_BLOCK
+                                                                       : XFRM_USERPOLICY_ACCEPT;
+    };
+    return {value(ipsec::policy_direction::in), value(ipsec::policy_direction::fwd),
+            value(ipsec::policy_direction::out)};
 }
 
 xfrm_userpolicy_id policy_id_to(const ipsec::policy& p, bool by_index) noexcept {

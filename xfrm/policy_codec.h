@@ -18,17 +18,33 @@ namespace esplane::xfrm {
                                                   const attributes& a);
 /// The fixed part of NEWPOLICY, UPDPOLICY and POLEXPIRE.
 [[nodiscard]] xfrm_userpolicy_info policy_info(const ipsec::policy& p) noexcept;
-/// What follows it: XFRMA_TMPL, XFRMA_POLICY_TYPE and XFRMA_IF_ID.
+/// What follows it: XFRMA_TMPL, SEC_CTX, POLICY_TYPE, MARK and IF_ID.
 void encode_policy_attributes(message_writer& w, const ipsec::policy& p);
 /// XFRMA_POLICY_TYPE.
 void encode_policy_type(message_writer& w, ipsec::policy_type type);
 
-/// From GETPOLICY and DELPOLICY.  Errors: EINVAL (direction), EOPNOTSUPP (policy type).
+/// From GETPOLICY, DELPOLICY and POLEXPIRE.  Errors: EINVAL (policy type, direction, security
+/// context).
 [[nodiscard]] result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id,
                                                           const attributes& a);
 [[nodiscard]] xfrm_userpolicy_id policy_id_to(const ipsec::policy& p, bool by_index) noexcept;
 
-/// Errors: EINVAL for a type that is none, EOPNOTSUPP for sub policies.
-[[nodiscard]] result<void> check_policy_type(const attributes& a);
+/// main where the message does not say.  Errors: EINVAL for a type that is none.
+[[nodiscard]] result<ipsec::policy_type> decode_policy_type(const attributes& a);
+/// Errors: EINVAL for a direction that is none.
+[[nodiscard]] result<void> check_policy_direction(std::uint8_t dir);
+
+/// From ACQUIRE: a policy, and what is wanted for its templates.  Errors: as decode_policy.
+struct acquire_request {
+    ipsec::sa wanted;
+    ipsec::policy what;
+};
+[[nodiscard]] result<acquire_request> decode_acquire(const xfrm_user_acquire& body,
+                                                     const attributes& a);
+
+/// From SETDEFAULT: `now` where a value is neither XFRM_USERPOLICY_BLOCK nor ACCEPT.
+[[nodiscard]] ipsec::default_actions decode_defaults(const xfrm_userpolicy_default& d,
+                                                     ipsec::default_actions now) noexcept;
+[[nodiscard]] xfrm_userpolicy_default defaults_to(const ipsec::default_actions& d) noexcept;
 
 } // namespace esplane::xfrm

@@ -5,6 +5,7 @@
 
 #include "xfrm/mark_codec.h"
 #include "xfrm/replay_codec.h"
+#include "xfrm/security_codec.h"
 
 namespace esplane::xfrm {
 namespace {
@@ -94,17 +95,6 @@ result<void> decode_algorithms(const attributes& a, ipsec::algorithms& into) {
     return {};
 }
 
-result<void> decode_encap(const attributes& a, ipsec::sa& s) {
-    const auto encap = a.load<xfrm_encap_tmpl>(XFRMA_ENCAP);
-    if (!encap) return {};
-    if (encap->encap_type != encap_espinudp)
-        return fail(EINVAL, "Unsupported encapsulation type for ESP");
-    s.encap = ipsec::udp_encapsulation{wire::be16::from_network(encap->encap_sport),
-                                       wire::be16::from_network(encap->encap_dport),
-                                       address_from(encap->encap_oa, s.id.destination.fam)};
-    return {};
-}
-
 /// What only an SA of that direction may have.
 result<void> check_direction(const xfrm_usersa_info& info, const attributes& a,
                              ipsec::direction dir) {
@@ -188,6 +178,8 @@ result<void> check_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = check_families(info); !ok) return ok;
     if (auto ok = check_protocol(info.id.proto, "Unsupported protocol", "id.proto"); !ok) return ok;
     if (auto ok = check_algorithm_attributes(a); !ok) return ok;
+    if (a.has(XFRMA_TFCPAD) && info.mode != XFRM_MODE_TUNNEL)
+        return fail(EINVAL, "TFC padding can only be used in tunnel mode");
     return check_mode(info.mode, "Unsupported mode", "mode");
 }
 
@@ -218,14 +210,24 @@ result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     ipsec::sa s = sa_from(info);
     s.dir = direction_from(a);
     if (auto ok = decode_algorithms(a, s.algs); !ok) return tl::unexpected(std::move(ok.error()));
+    auto security = decode_security(a);
+    if (!security) return tl::unexpected(std::move(security.error()));
+    s.security = std::move(*security);
     if (auto ok = decode_replay(info, a, s); !ok) return tl::unexpected(std::move(ok.error()));
     if (auto ok = check_direction(info, a, s.dir); !ok)
         return tl::unexpected(std::move(ok.error()));
-    if (auto ok = decode_encap(a, s); !ok) return tl::unexpected(std::move(ok.error()));
+    auto encap = decode_encap(a, s.id.destination.fam);
+    if (!encap) return tl::unexpected(std::move(encap.error()));
+    s.encap = *encap;
     s.extra_flags = a.load<std::uint32_t>(XFRMA_SA_EXTRA_FLAGS).value_or(0);
     s.if_id = decode_if_id(a);
     s.id.mark = decode_mark(a);
     s.output_mark = decode_output_mark(a);
+    s.tfc_pad = a.load<std::uint32_t>(XFRMA_TFCPAD).value_or(0);
+    if (const auto care_of = a.load<xfrm_address_t>(XFRMA_COADDR))
+        s.care_of = address_from(*care_of, ipsec::family::unspecified);
+    s.replay_threshold = a.load<std::uint32_t>(XFRMA_REPLAY_THRESH).value_or(0);
+    s.replay_timer = a.load<std::uint32_t>(XFRMA_ETIMER_THRESH).value_or(0);
     s.mapping_threshold = a.load<std::uint32_t>(XFRMA_MTIMER_THRESH).value_or(0);
     s.nat_keepalive = a.load<std::uint32_t>(xfrma_nat_keepalive_interval).value_or(0);
     if (auto ok = check_nat(s); !ok) return tl::unexpected(std::move(ok.error()));
@@ -266,6 +268,17 @@ void encode_direction(message_writer& w, const ipsec::sa& s) {
     w.attribute(xfrma_sa_dir, s.dir == ipsec::direction::in ? xfrm_sa_dir_in : xfrm_sa_dir_out);
 }
 
+result<std::optional<ipsec::udp_encapsulation>> decode_encap(const attributes& a,
+                                                             ipsec::family f) {
+    const auto encap = a.load<xfrm_encap_tmpl>(XFRMA_ENCAP);
+    if (!encap) return std::nullopt;
+    if (encap->encap_type != encap_espinudp)
+        return fail(EINVAL, "Unsupported encapsulation type for ESP");
+    return ipsec::udp_encapsulation{wire::be16::from_network(encap->encap_sport),
+                                    wire::be16::from_network(encap->encap_dport),
+                                    address_from(encap->encap_oa, f)};
+}
+
 void encode_encap(message_writer& w, const ipsec::udp_encapsulation& e) {
     xfrm_encap_tmpl out{}; // with its padding: it goes to a client
     out.encap_type = encap_espinudp;
@@ -286,10 +299,12 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s) {
     }
     if (s.algs.cipher.present()) encode_algorithm(w, cipher_kind, s.algs.cipher);
     if (s.encap) encode_encap(w, *s.encap);
+    if (s.tfc_pad != 0) w.attribute(XFRMA_TFCPAD, s.tfc_pad);
     encode_mark(w, s.id.mark);
     encode_output_mark(w, s.output_mark);
     encode_replay(w, s);
     encode_if_id(w, s.if_id);
+    encode_security(w, s.security);
     if (s.mapping_threshold != 0) w.attribute(XFRMA_MTIMER_THRESH, s.mapping_threshold);
     encode_direction(w, s);
     if (s.nat_keepalive != 0) w.attribute(xfrma_nat_keepalive_interval, s.nat_keepalive);

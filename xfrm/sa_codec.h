@@ -40,7 +40,10 @@ void encode_if_id(message_writer& w, std::uint32_t if_id);
 /// 0 where the message has none.
 [[nodiscard]] std::uint32_t decode_if_id(const attributes& a) noexcept;
 
-/// XFRMA_ENCAP.
+/// XFRMA_ENCAP, of an SA whose outer header is of that family; nullopt where the message has none.
+/// Errors: EINVAL for another encapsulation than in UDP.
+[[nodiscard]] result<std::optional<ipsec::udp_encapsulation>> decode_encap(const attributes& a,
+                                                                           ipsec::family f);
 void encode_encap(message_writer& w, const ipsec::udp_encapsulation& e);
 /// Writes XFRMA_SA_DIR where the SA has a direction.
 void encode_direction(message_writer& w, const ipsec::sa& s);

@@ -318,7 +318,7 @@ int esplane_policy_delete(esplane_engine* engine, const esplane_policy_key* key)
 
 int esplane_policy_flush(esplane_engine* engine) {
     return with_engine(engine, intent::change, [&](embed::engine& e) -> result<void> {
-        e.layer().flush_policies({});
+        e.layer().flush_policies(ipsec::policy_type::main, {});
         return {};
     });
 }

@@ -236,6 +236,7 @@ void engine::on_event(const ipsec::event& e) {
         void operator()(const ipsec::sa_moved&) {}
         void operator()(const ipsec::policies_migrated&) {}
         void operator()(const ipsec::packet_reported&) {}
+        void operator()(const ipsec::defaults_changed&) {}
         void operator()(const ipsec::acquire& x) {
             to.tell(ESPLANE_ACQUIRE, false, &x.larval, &x.what);
         }

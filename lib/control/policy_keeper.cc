@@ -31,7 +31,29 @@ result<void> check_index(const ipsec::policy& p) {
 }
 
 ipsec::policy_key key_of(const ipsec::policy& p) {
-    return {p.dir, p.sel, 0, p.if_id, p.mark};
+    return {p.dir, p.sel, 0, p.if_id, p.mark, p.type, p.security};
+}
+
+/// Where the main policy beside a sub-policy is looked up: __xfrm_policy_check() takes `in` for
+/// what passes through, too.
+ipsec::policy_direction main_beside(const ipsec::policy& sub) noexcept {
+    return sub.dir == ipsec::policy_direction::out ? ipsec::policy_direction::out
+                                                   : ipsec::policy_direction::in;
+}
+
+/// Whether there may be packets that both ask to protect.
+bool both_protect(const ipsec::policy& sub, const ipsec::policy& main) noexcept {
+    return sub.protects() && main.protects() && main.dir == main_beside(sub) &&
+           sub.if_id == main.if_id && sub.mark.overlaps(main.mark) && sub.sel.overlaps(main.sel);
+}
+
+/// The packet of a selector's own addresses; ports are looked at where the protocol is named.
+ipsec::flow flow_of(const ipsec::selector& s) noexcept {
+    ipsec::flow f{s.source, s.destination, {}, {}, s.protocol};
+    if (s.protocol == 0) return f;
+    f.source_port = s.source_port;
+    f.destination_port = s.destination_port;
+    return f;
 }
 
 void start_life(ipsec::policy& p, moment now) {
@@ -49,6 +71,7 @@ policy_keeper::policy_keeper(backend& b, const announcer& out)
 result<void> policy_keeper::add(ipsec::policy p, ipsec::originator by, moment now) {
     if (auto r = check_index(p); !r) return r;
     if (spd_.find(key_of(p)) != nullptr) return fail(EEXIST);
+    if (auto r = check_beside(p); !r) return r;
     const auto e = put_new(std::move(p), now);
     if (!e) return tl::unexpected(e.error());
     out_.announce(ipsec::policy_added{(*e)->what, by});
@@ -57,11 +80,39 @@ result<void> policy_keeper::add(ipsec::policy p, ipsec::originator by, moment no
 
 result<void> policy_keeper::update(ipsec::policy p, ipsec::originator by, moment now) {
     if (auto r = check_index(p); !r) return r;
+    if (auto r = check_beside(p); !r) return r;
     entry* old = spd_.find(key_of(p));
     const auto e = old == nullptr ? put_new(std::move(p), now) : put_over(*old, std::move(p), now);
     if (!e) return tl::unexpected(e.error());
     out_.announce(ipsec::policy_updated{(*e)->what, by});
     return {};
+}
+
+/// A packet under a sub-policy and a main one must satisfy both (xfrm_expand_policies()); the data
+/// path applies one template to a packet.
+result<void> policy_keeper::check_beside(const ipsec::policy& p) {
+    const auto refuse = [] {
+        return fail(EOPNOTSUPP,
+                    "XFRMA_TMPL of a sub-policy beside that of a main policy is not carried",
+                    "XFRMA_TMPL");
+    };
+    if (!p.protects()) return {};
+    if (p.type == ipsec::policy_type::main) {
+        for (const std::uint32_t sub : protecting_subs_)
+            if (both_protect(spd_.find_index(sub)->what, p)) return refuse();
+        return {};
+    }
+    entry* e = spd_.newest_from(~std::uint64_t{0});
+    for (; e != nullptr; e = spd_.newest_from(e->serial() - 1))
+        if (e->what.type == ipsec::policy_type::main && both_protect(p, e->what)) return refuse();
+    return {};
+}
+
+void policy_keeper::note(const ipsec::policy& p) {
+    if (p.type == ipsec::policy_type::sub && p.protects())
+        protecting_subs_.insert(p.index);
+    else
+        protecting_subs_.erase(p.index);
 }
 
 result<policy_keeper::entry*> policy_keeper::put_new(ipsec::policy p, moment now) {
@@ -70,6 +121,7 @@ result<policy_keeper::entry*> policy_keeper::put_new(ipsec::policy p, moment now
     start_life(p, now);
     if (auto r = backend_.add_policy(p); !r) return tl::unexpected(r.error());
     entry& e = spd_.insert(std::move(p));
+    note(e.what);
     start_timer(e, now);
     return &e;
 }
@@ -82,14 +134,34 @@ result<policy_keeper::entry*> policy_keeper::put_over(entry& e, ipsec::policy p,
     if (auto r = backend_.update_policy(p); !r) return tl::unexpected(r.error());
     timers_.disarm(e.serial());
     spd_.replace(e, std::move(p));
+    note(e.what);
     start_timer(e, now);
     return &e;
 }
 
-/// As in the kernel the first look at a limit comes a second after it was set.
+/// As an earlier daemon had it, but for its position: they come in order.
+result<void> policy_keeper::restore(ipsec::policy p, moment now) {
+    if (spd_.find(key_of(p)) != nullptr || spd_.find_index(p.index) != nullptr) return fail(EEXIST);
+    p.position = spd_.next_position();
+    if (auto r = backend_.add_policy(p); !r) return r;
+    entry& e = spd_.insert(std::move(p));
+    note(e.what);
+    e.origin.added_ns = ipsec::monotonic_of(e.what.current.add_time, now);
+    e.origin.used_ns = used_ns(e, now);
+    arm(e, now);
+    out_.announce(ipsec::policy_added{e.what, {}});
+    return {};
+}
+
 void policy_keeper::start_timer(entry& e, moment now) {
     const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
     e.origin = {now_ns, now_ns};
+    arm(e, now);
+}
+
+/// As in the kernel the first look at a limit comes a second after it was set.
+void policy_keeper::arm(const entry& e, moment now) {
+    const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
     if (const auto due_ns = ipsec::first_time_limit(e.what.limits, e.origin))
         timers_.arm(e.serial(), std::max(*due_ns, now_ns + ns_per_s));
 }
@@ -102,14 +174,21 @@ result<void> policy_keeper::remove(const ipsec::policy_key& k, ipsec::originator
     return {};
 }
 
-void policy_keeper::flush(ipsec::originator by) {
-    if (spd_.size() == 0) return;
+void policy_keeper::flush(ipsec::policy_type type, ipsec::originator by) {
+    bool any = false;
     {
         const batch together(backend_);
-        while (entry* e = spd_.newest_from(~std::uint64_t{0}))
-            take(*e);
+        entry* e = spd_.newest_from(~std::uint64_t{0});
+        while (e != nullptr) {
+            const std::uint64_t serial = e->serial();
+            if (e->what.type == type) {
+                take(*e);
+                any = true;
+            }
+            e = spd_.newest_from(serial - 1);
+        }
     }
-    out_.announce(ipsec::policy_flushed{ipsec::policy_type::main, by});
+    if (any) out_.announce(ipsec::policy_flushed{type, by});
 }
 
 const ipsec::policy* policy_keeper::get(const ipsec::policy_key& k) {
@@ -134,6 +213,31 @@ const ipsec::policy* policy_keeper::find_index(std::uint32_t index) {
     return &e->what;
 }
 
+const ipsec::policy* policy_keeper::find_covering(const ipsec::policy_key& k) {
+    const ipsec::flow f = flow_of(k.sel);
+    const auto covers = [&](const ipsec::policy& p) {
+        return p.dir == k.dir && p.type == k.type && p.if_id == k.if_id && p.mark.matches(0) &&
+               p.sel.fam == k.sel.fam && p.sel.matches(f);
+    };
+    const ipsec::policy* best = nullptr;
+    entry* e = spd_.newest_from(~std::uint64_t{0});
+    for (; e != nullptr; e = spd_.newest_from(e->serial() - 1))
+        if (covers(e->what) && (best == nullptr || e->what.priority <= best->priority))
+            best = &e->what; // from the newest down: among equal priorities the earlier wins
+    return best;
+}
+
+result<void> policy_keeper::set_templates(std::uint32_t index,
+                                          std::vector<ipsec::template_> templates) {
+    entry& e = *spd_.find_index(index);
+    refresh(e);
+    ipsec::policy changed = e.what;
+    changed.templates = std::move(templates);
+    if (auto r = backend_.update_policy(changed); !r) return r;
+    e.what = std::move(changed);
+    return {};
+}
+
 spd_counts policy_keeper::counts() const noexcept {
     using ipsec::policy_direction;
     return {spd_.count(policy_direction::in), spd_.count(policy_direction::out),
@@ -151,17 +255,26 @@ ipsec::policy policy_keeper::take(entry& e) {
     refresh(e);
     backend_.delete_policy(e.what);
     timers_.disarm(e.serial());
+    protecting_subs_.erase(e.what.index);
     return spd_.take(e);
 }
 
-void policy_keeper::expire(entry& e, lifetime_verdict verdict) {
-    if (verdict == lifetime_verdict::hard) {
+void policy_keeper::expire(entry& e, bool hard, ipsec::originator by) {
+    if (hard) {
         const ipsec::policy gone = take(e);
-        out_.announce(ipsec::policy_expired{gone, true, {}});
-    } else if (verdict == lifetime_verdict::soft) {
+        out_.announce(ipsec::policy_expired{gone, true, by});
+    } else {
         e.what.dying = true;
-        out_.announce(ipsec::policy_expired{e.what, false, {}});
+        out_.announce(ipsec::policy_expired{e.what, false, by});
     }
+}
+
+result<void> policy_keeper::expire(const ipsec::policy_key& k, bool hard, ipsec::originator by) {
+    entry* e = spd_.find(k);
+    if (e == nullptr) return fail(ENOENT);
+    refresh(*e);
+    expire(*e, hard, by);
+    return {};
 }
 
 void policy_keeper::tick(moment now) {
@@ -183,7 +296,8 @@ void policy_keeper::check_time(entry& e, moment now) {
         check.next_ns = std::min(check.next_ns.value_or(repeat_ns), repeat_ns);
     }
     if (check.next_ns) timers_.arm(e.serial(), *check.next_ns);
-    expire(e, check.verdict);
+    if (check.verdict != lifetime_verdict::running)
+        expire(e, check.verdict == lifetime_verdict::hard, {});
 }
 
 } // namespace esplane::control

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <optional>
+#include <set>
+#include <vector>
 
 #include "lib/control/announcer.h"
 #include "lib/control/layer.h"
@@ -20,14 +22,24 @@ class policy_keeper {
     policy_keeper(backend& b, const announcer& out);
 
     [[nodiscard]] result<void> add(ipsec::policy p, ipsec::originator by, moment now);
+    [[nodiscard]] result<void> restore(ipsec::policy p, moment now);
     [[nodiscard]] result<void> update(ipsec::policy p, ipsec::originator by, moment now);
     [[nodiscard]] result<void> remove(const ipsec::policy_key& k, ipsec::originator by);
-    void flush(ipsec::originator by);
+    void flush(ipsec::policy_type type, ipsec::originator by);
     [[nodiscard]] const ipsec::policy* get(const ipsec::policy_key& k);
     [[nodiscard]] const ipsec::policy* next(cursor& c);
     /// Of any interface id; nullptr where there is none.
     [[nodiscard]] const ipsec::policy* find_index(std::uint32_t index);
     [[nodiscard]] spd_counts counts() const noexcept;
+    [[nodiscard]] result<void> expire(const ipsec::policy_key& k, bool hard, ipsec::originator by);
+    /// xfrm_migrate_policy_find(): the policy of that direction, type and interface id that a packet
+    /// from the selector's source to its destination falls under; nullptr where there is none.
+    /// Looks at all policies.
+    [[nodiscard]] const ipsec::policy* find_covering(const ipsec::policy_key& k);
+    /// Puts other templates into the policy of that index; it keeps its place among the others.
+    /// Errors: what the backend says.
+    [[nodiscard]] result<void> set_templates(std::uint32_t index,
+                                             std::vector<ipsec::template_> templates);
 
     void tick(moment now);
     [[nodiscard]] std::optional<std::int64_t> next_deadline_ns() const { return timers_.next_ns(); }
@@ -35,18 +47,22 @@ class policy_keeper {
   private:
     using entry = ipsec::spd::entry;
 
+    [[nodiscard]] result<void> check_beside(const ipsec::policy& p);
+    void note(const ipsec::policy& p);
     [[nodiscard]] result<entry*> put_new(ipsec::policy p, moment now);
     [[nodiscard]] result<entry*> put_over(entry& e, ipsec::policy p, moment now);
     void start_timer(entry& e, moment now);
+    void arm(const entry& e, moment now);
     void refresh(entry& e) const;
     /// Out of the backend and the database; what it was, with final counters.
     ipsec::policy take(entry& e);
-    void expire(entry& e, ipsec::lifetime_verdict verdict);
+    void expire(entry& e, bool hard, ipsec::originator by);
     void check_time(entry& e, moment now);
 
     backend& backend_;
     const announcer& out_;
     ipsec::spd spd_;
+    std::set<std::uint32_t> protecting_subs_; ///< indices of sub-policies with templates
     timer_queue timers_; ///< by serial
 };
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <variant>
 #include <vector>
 
@@ -83,10 +84,17 @@ struct migration {
     std::optional<manager> km;
 };
 
+/// An SA that goes by another name, or between other addresses, from now on.
+struct relocated_sa {
+    sa_id before;
+    const sa& now;
+};
 /// XFRM_MSG_MIGRATE: what a policy protects goes between other addresses from now on.
 struct policies_migrated {
     const migration& what;
     originator by;
+    const policy* selected = nullptr; ///< as it is now
+    std::span<const relocated_sa> sas = {};
 };
 /// XFRM_MSG_REPORT: a packet that a client should know of.
 struct packet_reported {
@@ -117,9 +125,15 @@ struct policy_expired {
     originator by;
 };
 
+/// XFRM_MSG_SETDEFAULT: as they are now.
+struct defaults_changed {
+    const default_actions& what;
+};
+
 using event = std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, acquire,
                            sa_mapping, sa_moved, policies_migrated, packet_reported, policy_added,
-                           policy_updated, policy_deleted, policy_flushed, policy_expired>;
+                           policy_updated, policy_deleted, policy_flushed, policy_expired,
+                           defaults_changed>;
 
 /// Receives events on the control thread.
 class listener {

@@ -18,6 +18,10 @@ struct mark_mask {
     [[nodiscard]] constexpr bool matches(std::uint32_t mark) const noexcept {
         return (mark & mask) == value;
     }
+    /// Whether there are marks that both match.
+    [[nodiscard]] constexpr bool overlaps(const mark_mask& other) const noexcept {
+        return ((value ^ other.value) & mask & other.mask) == 0;
+    }
     /// The mark of a packet that this one is put on: xfrm_smark_get().
     [[nodiscard]] constexpr std::uint32_t put_on(std::uint32_t mark) const noexcept {
         return (value & mask) | (mark & ~mask);

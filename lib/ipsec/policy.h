@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -72,6 +73,10 @@ struct policy {
 
 /// What becomes of what no policy covers (XFRM_MSG_SETDEFAULT), by policy_direction.
 using default_actions = std::array<policy_action, 3>;
+[[nodiscard]] constexpr policy_action action_of(const default_actions& d,
+                                                policy_direction dir) noexcept {
+    return d[static_cast<std::size_t>(dir)];
+}
 
 /// What names a policy in requests: direction, type, interface id, mark, security context and
 /// selector; or, for the selector, the index.  (Of one index there is one policy; with another

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/ipsec/selector.h"
 
+#include <algorithm>
+
 namespace esplane::ipsec {
 
 namespace {
@@ -18,6 +20,23 @@ bool selector::matches(const flow& f) const noexcept {
            (protocol == 0 || protocol == f.protocol) &&
            port_matches(f.source_port, source_port, source_port_mask) &&
            port_matches(f.destination_port, destination_port, destination_port_mask);
+}
+
+bool selector::overlaps(const selector& other) const noexcept {
+    const auto ports_overlap = [](wire::be16 a, wire::be16 a_mask, wire::be16 b,
+                                  wire::be16 b_mask) {
+        return ((a.network() ^ b.network()) & a_mask.network() & b_mask.network()) == 0;
+    };
+    return fam == other.fam && (ifindex == 0 || other.ifindex == 0 || ifindex == other.ifindex) &&
+           prefix_equal(source.bytes.data(), other.source.bytes.data(),
+                        std::min(source_prefix, other.source_prefix)) &&
+           prefix_equal(destination.bytes.data(), other.destination.bytes.data(),
+                        std::min(destination_prefix, other.destination_prefix)) &&
+           (protocol == 0 || other.protocol == 0 || protocol == other.protocol) &&
+           ports_overlap(source_port, source_port_mask, other.source_port,
+                         other.source_port_mask) &&
+           ports_overlap(destination_port, destination_port_mask, other.destination_port,
+                         other.destination_port_mask);
 }
 
 std::string selector::to_string() const {

@@ -42,6 +42,8 @@ struct selector {
 
     /// Says whether the flow is covered.  An unspecified family covers both.
     [[nodiscard]] bool matches(const flow& f) const noexcept;
+    /// Says whether there are flows that both cover.  Neither has an unspecified family.
+    [[nodiscard]] bool overlaps(const selector& other) const noexcept;
     /// "10.1.0.0/24 10.2.0.0/24 proto 17 sport 500": for people.
     [[nodiscard]] std::string to_string() const;
 

@@ -24,7 +24,8 @@ std::size_t spd::name_hash::operator()(const name& n) const noexcept {
     const selector& s = n.sel;
     const auto head = std::hash<std::string_view>()({reinterpret_cast<const char*>(&s), packed});
     const std::uint64_t tail =
-        (std::uint64_t{s.user} << 32) | static_cast<std::uint32_t>(s.ifindex << 2) | bits_of(n.dir);
+        (std::uint64_t{s.user} << 32) | static_cast<std::uint32_t>(s.ifindex << 3) |
+        static_cast<std::uint32_t>(n.type) << 2 | bits_of(n.dir);
     const std::uint64_t mark = (std::uint64_t{n.mark.mask} << 32) | n.mark.value;
     return head ^ (tail * 0x9e3779b97f4a7c15u) ^ (n.if_id * 0xc2b2ae3d27d4eb4fu) ^
            (mark * 0xd6e8feb86659fd93u);
@@ -34,11 +35,11 @@ spd::entry* spd::find(const policy_key& k) {
     if (k.index != 0) {
         entry* e = find_index(k.index);
         return e != nullptr && e->what.dir == k.dir && e->what.if_id == k.if_id &&
-                       e->what.mark == k.mark
+                       e->what.mark == k.mark && e->what.type == k.type
                    ? e
                    : nullptr;
     }
-    const auto at = by_name_.find({k.dir, k.if_id, k.mark, k.sel});
+    const auto at = by_name_.find({k.dir, k.type, k.if_id, k.mark, k.sel, k.security});
     return at == by_name_.end() ? nullptr : &at->second;
 }
 
@@ -62,6 +63,10 @@ std::uint32_t spd::choose_index(policy_direction dir, std::uint32_t wanted) cons
     return generate_index(dir).index;
 }
 
+spd::name spd::name_of(const policy& p) {
+    return {p.dir, p.type, p.if_id, p.mark, p.sel, p.security};
+}
+
 spd::index_choice spd::generate_index(policy_direction dir) const {
     for (std::uint32_t generator = index_generator_;; generator += index_step) {
         std::uint32_t index = generator | bits_of(dir);
@@ -73,7 +78,7 @@ spd::index_choice spd::generate_index(policy_direction dir) const {
 spd::entry& spd::insert(policy p) {
     const index_choice generated = generate_index(p.dir);
     if (p.index == generated.index) index_generator_ = generated.generator;
-    entry& e = by_name_[{p.dir, p.if_id, p.mark, p.sel}];
+    entry& e = by_name_[name_of(p)];
     e.what = std::move(p);
     by_index_.emplace(e.what.index, &e);
     ++counts_[bits_of(e.what.dir)];
@@ -97,7 +102,7 @@ policy spd::take(entry& e) {
     by_serial_.erase(what.position);
     by_index_.erase(what.index);
     --counts_[bits_of(what.dir)];
-    by_name_.erase({what.dir, what.if_id, what.mark, what.sel});
+    by_name_.erase(name_of(what));
     return what;
 }
 

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <unordered_map>
 
 #include "lib/ipsec/lifetime.h"
@@ -58,9 +59,11 @@ class spd {
     /// What no two policies share.
     struct name {
         policy_direction dir;
+        policy_type type;
         std::uint32_t if_id;
         mark_mask mark;
         selector sel;
+        std::optional<security_context> security;
 
         friend bool operator==(const name&, const name&) = default;
     };
@@ -72,6 +75,7 @@ class spd {
         std::uint32_t generator; ///< where the next choice starts
     };
 
+    [[nodiscard]] static name name_of(const policy& p);
     [[nodiscard]] index_choice generate_index(policy_direction dir) const;
     void link(entry& e);
 

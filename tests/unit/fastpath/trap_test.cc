@@ -214,7 +214,7 @@ TEST_F(Trap, AFloodLeavesOtherPoliciesTheirShare) {
 TEST_F(Trap, NothingThatWaitedLeavesInClearWhenItsPolicyGoes) {
     one.add_policies({});
     one.push(plain, packets(0, 4));
-    one.control.flush_policies({});
+    one.control.flush_policies(ipsec::policy_type::main, {});
     one.run();
     EXPECT_TRUE(one.sent(secure).empty());
     EXPECT_EQ(one.drops(drop_reason::sa_wait_timeout), 4u);

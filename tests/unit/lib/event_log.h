@@ -63,6 +63,12 @@ class event_log final : public ipsec::listener {
     static std::string line(const ipsec::packet_reported& e) {
         return "reported " + e.sel.to_string();
     }
+    static std::string line(const ipsec::defaults_changed& e) {
+        std::string text = "defaults";
+        for (const ipsec::policy_action a : e.what)
+            text += a == ipsec::policy_action::block ? " block" : " allow";
+        return text;
+    }
     static std::string line(const ipsec::policy_added& e) {
         return "policy added" + name(e.what) + who(e.by);
     }
@@ -73,7 +79,8 @@ class event_log final : public ipsec::listener {
         return "policy deleted" + name(e.what) + (e.by_index ? " by index" : "");
     }
     static std::string line(const ipsec::policy_flushed& e) {
-        return "policies flushed" + who(e.by);
+        return std::string(e.type == ipsec::policy_type::sub ? "sub-" : "") + "policies flushed" +
+               who(e.by);
     }
     static std::string line(const ipsec::policy_expired& e) {
         return "policy expired" + name(e.what) + strength(e.hard);

@@ -153,7 +153,7 @@ TEST_F(PolicyRules, AFlushTakesAllInOneBatch) {
     add(from("192.168.1.0"));
     add(from("192.168.2.0"));
     forget();
-    layer_.flush_policies(client);
+    layer_.flush_policies(ipsec::policy_type::main, client);
     EXPECT_EQ(backend_.taken_calls(),
               (lines{"begin_batch", "delete_policy 9", "delete_policy 1", "end_batch"}));
     EXPECT_EQ(events_.taken(), (lines{"policies flushed by 42"}));
@@ -161,7 +161,7 @@ TEST_F(PolicyRules, AFlushTakesAllInOneBatch) {
 }
 
 TEST_F(PolicyRules, AnEmptyFlushSaysNothing) {
-    layer_.flush_policies(client);
+    layer_.flush_policies(ipsec::policy_type::main, client);
     EXPECT_TRUE(events_.taken().empty());
 }
 
