@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "xfrm/fields.h"
+
 namespace esplane::xfrm {
 namespace {
 
@@ -51,6 +53,11 @@ std::vector<std::uint32_t> to_ring(const std::vector<std::uint32_t>& bitmap, std
     return out;
 }
 
+/// Of the bitmap that XFRMA_REPLAY_ESN_VAL shows of an SA.
+std::size_t bitmap_words(const ipsec::sa& s) {
+    return std::max<std::size_t>(s.replay.bitmap.size(), (s.replay_window + 31) / 32);
+}
+
 constexpr std::uint64_t join(std::uint32_t high, std::uint32_t low) noexcept {
     return std::uint64_t{high} << 32 | low;
 }
@@ -84,6 +91,16 @@ result<void> check_esn_state(const xfrm_usersa_info& info, const esn_head& state
     return {};
 }
 
+/// iproute2 sends the head alone: the bitmap is empty then.
+ipsec::replay_state esn_state_from(const esn_head& state, bytes value) {
+    std::vector<std::uint32_t> ring(state.bitmap_words);
+    const bytes bitmap = value.subspan(sizeof state);
+    const std::size_t length = ring.size() * sizeof(std::uint32_t);
+    if (length > 0 && bitmap.size() >= length) std::memcpy(ring.data(), bitmap.data(), length);
+    return {join(state.sent_high, state.sent), join(state.received_high, state.received),
+            from_ring(ring, state.received, state.window)};
+}
+
 result<void> decode_esn_state(const xfrm_usersa_info& info, bytes value, ipsec::sa& s) {
     const auto state = read_fixed<esn_head>(value);
     if (!state) {
@@ -94,24 +111,31 @@ result<void> decode_esn_state(const xfrm_usersa_info& info, bytes value, ipsec::
     if (auto ok = check_esn_state(info, *state, value.size(), s.dir); !ok) return ok;
     s.replay_esn_form = true;
     s.replay_window = state->window;
-    s.replay.sent = join(state->sent_high, state->sent);
-    s.replay.received = join(state->received_high, state->received);
-    // iproute2 sends the head alone: the bitmap is empty then.
-    std::vector<std::uint32_t> ring(state->bitmap_words);
-    const bytes bitmap = value.subspan(sizeof *state);
-    const std::size_t length = ring.size() * sizeof(std::uint32_t);
-    if (length > 0 && bitmap.size() >= length) std::memcpy(ring.data(), bitmap.data(), length);
-    s.replay.bitmap = from_ring(ring, state->received, state->window);
+    s.replay = esn_state_from(*state, value);
     return {};
+}
+
+/// xfrm_replay_verify_len()
+result<void> check_new_esn_state(const ipsec::sa& s, const esn_head& state, std::size_t length) {
+    const std::uint64_t needed =
+        sizeof state + std::uint64_t{state.bitmap_words} * sizeof(std::uint32_t);
+    if (length < needed) return fail(EINVAL, "ESN attribute is too short");
+    if (state.bitmap_words != bitmap_words(s))
+        return fail(EINVAL, "New ESN size doesn't match the existing SA's ESN size");
+    if (state.window > std::uint64_t{state.bitmap_words} * 32)
+        return fail(EINVAL, "ESN replay window is longer than the bitmap");
+    return {};
+}
+
+std::optional<ipsec::replay_state> legacy_state_from(const attributes& a) {
+    const auto state = a.load<xfrm_replay_state>(XFRMA_REPLAY_VAL);
+    if (!state) return std::nullopt;
+    return ipsec::replay_state{state->oseq, state->seq, {state->bitmap}};
 }
 
 void decode_legacy_state(const xfrm_usersa_info& info, const attributes& a, ipsec::sa& s) {
     s.replay_window = std::min<std::uint32_t>(info.replay_window, 32);
-    if (const auto state = a.load<xfrm_replay_state>(XFRMA_REPLAY_VAL)) {
-        s.replay.sent = state->oseq;
-        s.replay.received = state->seq;
-        s.replay.bitmap = {state->bitmap};
-    }
+    if (auto state = legacy_state_from(a)) s.replay = std::move(*state);
 }
 
 } // namespace
@@ -120,6 +144,25 @@ result<void> decode_replay(const xfrm_usersa_info& info, const attributes& a, ip
     if (auto ok = decode_esn_state(info, a.get(XFRMA_REPLAY_ESN_VAL), s); !ok) return ok;
     if (!s.replay_esn_form) decode_legacy_state(info, a, s);
     return {};
+}
+
+// A state of the other form than the SA's is nothing to the kernel.
+result<control::replay_gift> decode_gift(const ipsec::sa& s, const attributes& a) {
+    control::replay_gift g;
+    const bytes value = a.get(XFRMA_REPLAY_ESN_VAL);
+    if (const auto state = read_fixed<esn_head>(value); state && s.replay_esn_form) {
+        if (auto ok = check_new_esn_state(s, *state, value.size()); !ok)
+            return tl::unexpected(std::move(ok.error()));
+        g.replay = esn_state_from(*state, value);
+        g.replay_window = state->window;
+    }
+    if (!s.replay_esn_form) g.replay = legacy_state_from(a);
+    if (const auto current = a.load<xfrm_lifetime_cur>(XFRMA_LTIME_VAL))
+        g.current = current_from(*current);
+    g.replay_threshold = a.load<std::uint32_t>(XFRMA_REPLAY_THRESH);
+    g.replay_timer = a.load<std::uint32_t>(XFRMA_ETIMER_THRESH);
+    g.mapping_threshold = a.load<std::uint32_t>(XFRMA_MTIMER_THRESH);
+    return g;
 }
 
 void encode_replay(message_writer& w, const ipsec::sa& s) {

@@ -119,6 +119,10 @@ received receive(int fd, std::span<std::uint8_t> into) {
     return r;
 }
 
+std::string_view text_of(bytes b) {
+    return {reinterpret_cast<const char*>(b.data()), b.size()};
+}
+
 } // namespace
 
 struct server::state final : private ipsec::listener {
@@ -150,12 +154,17 @@ struct server::state final : private ipsec::listener {
     unique_fd epoll_;
     server_counters counters_;
     std::uint32_t exempt_mark_ = 0;
+    tap tap_;
+    proc_files* files_ = nullptr;
 
   private:
     class answers;
 
     void on_event(const ipsec::event& e) override;
     void note_groups();
+    void show(traced::direction way, bytes whole, const client& c) const {
+        if (tap_) tap_({way, whole, c.pid, c.state.port_id});
+    }
 
     void accept_clients();
     [[nodiscard]] bool may_connect(int fd, std::uint32_t& pid) const;
@@ -175,6 +184,7 @@ struct server::state final : private ipsec::listener {
     void unwatch(const unique_fd& socket) const;
     void drop_side(client& c, std::uint32_t number) const;
     void request(client& c, const shim_header& h, bytes messages);
+    [[nodiscard]] bool file(client& c, const shim_header& h, std::string_view what);
     void send_dump(client& c);
     void update_interest(std::uint64_t number, client& c);
 
@@ -206,6 +216,7 @@ class server::state::answers final : public reply_sink {
     /// Something was not sent, for that or for lack of room.
     [[nodiscard]] bool lost() const noexcept { return lost_; }
     void reply(datagram&& d) override {
+        state_.show(traced::direction::reply, d, client_);
         late_ = late_ || expired();
         if (!late_ && client_.send_or_keep(std::move(d))) return;
         lost_ = true;
@@ -327,6 +338,8 @@ server::state::reading server::state::take(std::uint64_t number, client& c, rece
         return open_data(number, c, std::move(r.passed), body);
     if (header->kind == shim_attach && r.passed.valid())
         return attach(number, c, std::move(r.passed)) ? reading::taken : reading::broken;
+    if (header->kind == shim_read || header->kind == shim_write)
+        return file(c, *header, text_of(body)) ? reading::taken : reading::broken;
     if (header->kind != shim_request) return reading::broken;
     request(c, *header, body);
     return reading::taken;
@@ -416,6 +429,7 @@ void server::state::request(client& c, const shim_header& h, bytes messages) {
         return;
     }
     if (c.state.port_id == 0) c.state.port_id = free_port(c.pid);
+    show(traced::direction::request, messages, c);
     dispatcher_.request(messages, c.state, clock_(), out);
     if (out.lost()) c.state.dump.reset(); // its first part may be what was lost
     if (out.late()) return;               // the client's send fails by itself
@@ -423,9 +437,32 @@ void server::state::request(client& c, const shim_header& h, bytes messages) {
         tell(c, *side, shim_done, h.id, out.lost() ? ENOBUFS : 0);
 }
 
+/// A read or a write of a file.  False: it is not of the shim's protocol.
+bool server::state::file(client& c, const shim_header& h, std::string_view what) {
+    const bool writes = h.kind == shim_write;
+    const std::size_t end = writes ? what.find('\0') : what.size();
+    if (end == std::string_view::npos || what.size() > SHIM_TEXT_MAX) return false;
+    const std::string_view name = what.substr(0, end);
+    result<std::string> text = fail(ENOENT);
+    if (files_ != nullptr && writes)
+        text = files_->write(name, what.substr(end + 1)).map([] { return std::string(); });
+    else if (files_ != nullptr)
+        text = files_->read(name);
+    const shim_text head{SHIM_MAGIC, SHIM_VERSION, h.kind, h.id,
+                         text ? 0 : static_cast<std::uint32_t>(text.error().code)};
+    datagram d(sizeof head);
+    std::memcpy(d.data(), &head, sizeof head);
+    if (text) d.insert(d.end(), text->begin(), text->end());
+    if (!c.send_or_keep(std::move(d))) ++counters_.replies_lost;
+    return true;
+}
+
 void server::state::send_dump(client& c) {
-    for (int i = 0; i < turn && c.state.dump && c.waiting.empty(); ++i)
-        c.send_or_keep(dispatcher_.continue_dump(c.state));
+    for (int i = 0; i < turn && c.state.dump && c.waiting.empty(); ++i) {
+        datagram d = dispatcher_.continue_dump(c.state);
+        show(traced::direction::reply, d, c);
+        c.send_or_keep(std::move(d));
+    }
 }
 
 void server::state::update_interest(std::uint64_t number, client& c) {
@@ -504,14 +541,21 @@ void server::state::tell(const client& c, const side_channel& side, std::uint16_
 
 /// Whoever hears of ACQUIREs is taken to answer them, as in the kernel.
 void server::state::note_groups() {
-    const bool heard = std::ranges::any_of(
-        clients_, [](const auto& one) { return one.second->in_group(XFRMNLGRP_ACQUIRE); });
-    layer_.answer_acquires(this, heard);
+    const auto heard = [this](std::uint32_t group) {
+        return std::ranges::any_of(
+            clients_, [group](const auto& one) { return one.second->in_group(group); });
+    };
+    layer_.answer_acquires(this, heard(XFRMNLGRP_ACQUIRE));
+    layer_.hear_replays(this, heard(XFRMNLGRP_AEVENTS));
 }
 
 void server::state::on_event(const ipsec::event& e) {
     datagram d;
     std::uint32_t group = 0;
+    if (tap_) {
+        group = encode_event(e, d);
+        tap_({traced::direction::event, d});
+    }
     for (auto& [number, c] : clients_) {
         if (c->groups == 0) continue;
         if (d.empty()) group = encode_event(e, d);
@@ -538,6 +582,12 @@ server::server(std::unique_ptr<state> s)
 server::~server() = default;
 void server::set_exempt_mark(std::uint32_t mark) noexcept {
     state_->exempt_mark_ = mark;
+}
+void server::set_files(proc_files& files) noexcept {
+    state_->files_ = &files;
+}
+void server::set_tap(tap t) noexcept {
+    state_->tap_ = std::move(t);
 }
 int server::descriptor() const noexcept {
     return state_->epoll_.get();

@@ -391,7 +391,9 @@ void sa_keeper::refresh(entry& e) const {
     usage.current.add_time = e.what.current.add_time;
     e.what.current = usage.current;
     e.what.last_used = usage.last_used;
+    const std::size_t words = e.what.replay.bitmap.size(); // a client's may be longer than needed
     e.what.replay = std::move(usage.replay);
+    if (e.what.replay.bitmap.size() < words) e.what.replay.bitmap.resize(words);
     e.what.statistics = usage.statistics;
 }
 
