@@ -4,6 +4,9 @@
 #include <stdexcept>
 #include <sys/random.h>
 
+#include "tools/process.h"
+#include "tools/xfrm_stat.h"
+
 namespace esplane::tools {
 
 void kernel_random(std::span<std::uint8_t> into) {
@@ -18,6 +21,12 @@ engine::engine(std::vector<fastpath::port*> ports, unsigned workers)
     : ports_(std::move(ports))
     , backend_(tables_, kernel_random)
     , layer_(backend_, kernel_random)
+    , files_(layer_, read_sysctl,
+             [this] {
+                 fastpath::worker_counters counted;
+                 count(counted);
+                 return xfrm_stat_of(counted);
+             })
     , mesh_(workers) {}
 
 result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
@@ -62,6 +71,7 @@ result<void> engine::open_xfrm(const std::string& path) {
     auto server = xfrm::server::open(layer_, path, fastpath::now);
     if (!server) return tl::unexpected(server.error());
     server_ = std::move(*server);
+    server_->set_files(files_);
     return {};
 }
 

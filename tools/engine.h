@@ -18,6 +18,7 @@
 #include "fastpath/worker.h"
 #include "lib/control/layer.h"
 #include "lib/control/network.h"
+#include "xfrm/proc.h"
 #include "xfrm/server.h"
 
 namespace esplane::tools {
@@ -42,6 +43,8 @@ class engine {
     [[nodiscard]] result<void> open_xfrm(const std::string& path);
     [[nodiscard]] xfrm::server* xfrm() noexcept { return server_.get(); }
 
+    /// What XFRM clients read and write as files.
+    [[nodiscard]] xfrm::proc_files& files() noexcept { return files_; }
     [[nodiscard]] control::layer& control() noexcept { return layer_; }
     [[nodiscard]] fastpath::user_backend& backend() noexcept { return backend_; }
     [[nodiscard]] fastpath::tables& tables() noexcept { return tables_; }
@@ -88,6 +91,7 @@ class engine {
     const fastpath::rule_filter* filter_ = nullptr; ///< of tables_
     fastpath::user_backend backend_;
     control::layer layer_;
+    xfrm::proc_files files_;
     std::unique_ptr<xfrm::server> server_;
     std::function<void(const fastpath::worker_event&)> hear_path_limit_;
     fastpath::handover_mesh mesh_;

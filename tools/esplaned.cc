@@ -434,7 +434,7 @@ void daemon::send_keepalive(const ipsec::sa& s) {
 /// An IKE daemon sets the sysctl when it starts, that is at any time; and connects when it has
 /// bound a UDP port that a port of ours may share.
 void daemon::client_spoke() {
-    engine_->control().set_acquire_expires(read_acquire_expires());
+    engine_->files().follow_kernel(fastpath::now());
     const std::uint64_t before = engine_->xfrm()->counters().clients;
     engine_->xfrm()->serve();
     if (engine_->xfrm()->counters().clients > before) tend_ports(true);

@@ -19,11 +19,11 @@ void raise_descriptor_limit() {
     (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-std::uint32_t read_acquire_expires(const std::string& path) {
-    constexpr std::uint32_t kernel_default = 30;
-    std::ifstream file(path);
-    std::uint32_t seconds = 0;
-    return file >> seconds ? seconds : kernel_default;
+std::optional<std::string> read_sysctl(std::string_view name, const std::string& folder) {
+    std::ifstream file(folder + std::string(name));
+    std::string text;
+    if (!std::getline(file, text)) return std::nullopt;
+    return text;
 }
 
 } // namespace esplane::tools

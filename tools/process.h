@@ -3,8 +3,9 @@
 // What a process that holds keys and serves many asks of its system.
 #pragma once
 
-#include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace esplane::tools {
 
@@ -16,10 +17,10 @@ namespace esplane::tools {
 /// processes.
 void raise_descriptor_limit();
 
-inline constexpr const char* acquire_expires_path = "/proc/sys/net/core/xfrm_acq_expires";
+inline constexpr const char* sysctl_folder = "/proc/sys/net/core/";
 
-/// Seconds that an SPI without an SA is held: IKE daemons set this sysctl.  The kernel's default
-/// where there is no such number.
-[[nodiscard]] std::uint32_t read_acquire_expires(const std::string& path = acquire_expires_path);
+/// The text of a sysctl's file; nullopt where this kernel has none of that name.
+[[nodiscard]] std::optional<std::string> read_sysctl(std::string_view name,
+                                                     const std::string& folder = sysctl_folder);
 
 } // namespace esplane::tools

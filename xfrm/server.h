@@ -21,6 +21,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/result.h"
 #include "lib/control/layer.h"
+#include "xfrm/proc.h"
 
 namespace esplane::xfrm {
 
@@ -51,6 +52,9 @@ class server {
     /// What clients are to mark (SO_MARK) the packets of a socket with that is to bypass IPsec; 0,
     /// at first: nothing.
     void set_exempt_mark(std::uint32_t mark) noexcept;
+
+    /// What clients read and write as files; outlives the server.  Without it there are none.
+    void set_files(proc_files& files) noexcept;
 
     /// Readable when serve() has something to do.
     [[nodiscard]] int descriptor() const noexcept;

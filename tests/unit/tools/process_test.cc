@@ -12,11 +12,11 @@
 namespace esplane::tools {
 namespace {
 
-TEST(AcquireExpires, IsTheSysctlsNumberAndTheKernelsDefaultWithoutOne) {
+TEST(ReadSysctl, GivesWhatTheFileSaysWhereThereIsOne) {
     const temporary_directory directory;
-    EXPECT_EQ(read_acquire_expires(directory.write("charon", "165\n")), 165u);
-    EXPECT_EQ(read_acquire_expires(directory.write("broken", "many\n")), 30u);
-    EXPECT_EQ(read_acquire_expires(directory.path() + "/absent"), 30u);
+    (void)directory.write("xfrm_acq_expires", "165\n");
+    EXPECT_EQ(read_sysctl("xfrm_acq_expires", directory.path() + "/"), "165");
+    EXPECT_EQ(read_sysctl("absent", directory.path() + "/"), std::nullopt);
 }
 
 /// The exit status of a child that runs `what`.
