@@ -3,10 +3,11 @@
 // The C library's functions as an XFRM client sees them under `esplane run`.
 //
 // Sockets of NETLINK_XFRM become connections to esplaned; every other descriptor goes to the
-// kernel untouched, but for the options by which IKE daemons exempt their UDP sockets from IPsec or
-// ask the kernel to decapsulate: those do not reach it, since the packets do not pass its IPsec
-// stack.  What exempts a socket from esplane is a mark, by which routing leads past it.  UDP
-// sockets on the port of NAT traversal are bound so that esplaned can bind it as well.
+// kernel untouched, but for the small files of IPsec (intercept_files.c) and for the options by
+// which IKE daemons exempt their UDP sockets from IPsec or ask the kernel to decapsulate: those do
+// not reach it, since the packets do not pass its IPsec stack.  What exempts a socket from esplane
+// is a mark, by which routing leads past it.  UDP sockets on the port of NAT traversal are bound so
+// that esplaned can bind it as well.
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS // fcntl and fcntl64 are both defined here
@@ -23,14 +24,13 @@
 #include <unistd.h>
 
 #include "tools/preload/channel.h"
+#include "tools/preload/files.h"
 #include "tools/preload/link.h"
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
 #include "tools/preload/watch.h"
 #include "xfrm/shim_protocol.h"
 #include "xfrm/socket_policy.h"
-
-#define EXPORT __attribute__((visibility("default")))
 
 enum { level_udp = 17, level_netlink = 270 };
 
@@ -381,7 +381,9 @@ EXPORT int sendmmsg(int fd, struct mmsghdr* list, unsigned count, int flags) {
 
 EXPORT ssize_t write(int fd, const void* data, size_t length) {
     struct shim_socket* const s = find(fd);
+    ssize_t result = 0;
     if (s != NULL) return send_bytes(s, fd, data, length, 0);
+    if (files_write(fd, data, length, &result)) return result;
     return REAL(ssize_t, write, (int, const void*, size_t))(fd, data, length);
 }
 

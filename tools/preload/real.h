@@ -7,6 +7,9 @@
 #include <dlfcn.h>
 #include <stdatomic.h>
 
+/* What takes the place of a function of the C library. */
+#define EXPORT __attribute__((visibility("default")))
+
 /* Calls the next definition of `name`: REAL(int, close, (int))(fd). */
 #define REAL(result, name, arguments)                                                              \
     (__extension__({                                                                               \
