@@ -255,10 +255,7 @@ TEST(SaCodec, TheKernelsRulesHoldWithItsTexts) {
 }
 
 TEST(Attributes, AllThatAreNotCarriedAreRefusedByName) {
-    const std::uint16_t refused[] = {XFRMA_ALG_COMP,      XFRMA_SEC_CTX,   XFRMA_REPLAY_THRESH,
-                                     XFRMA_ETIMER_THRESH, XFRMA_COADDR,    XFRMA_TFCPAD,
-                                     XFRMA_OFFLOAD_DEV,   xfrma_sa_pcpu,   xfrma_iptfs_pkt_size,
-                                     XFRMA_MIGRATE,       XFRMA_KMADDRESS, 200};
+    const std::uint16_t refused[] = {XFRMA_ALG_COMP, XFRMA_OFFLOAD_DEV, xfrma_iptfs_pkt_size, 200};
     const std::vector<std::uint8_t> value(80);
     for (const std::uint16_t type : refused) {
         const auto s = decode(with_attribute(new_sa(example_sa()), type, value));

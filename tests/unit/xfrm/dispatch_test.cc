@@ -80,10 +80,10 @@ TEST_F(Dispatch, AnAckFollowsAnAnswerWhereItIsAskedFor) {
 
 TEST_F(Dispatch, ARefusedAttributeIsNamedAndFound) {
     const datagram plain = new_sa(example_sa());
-    const auto views = ask_for(with_attribute(plain, XFRMA_TFCPAD, std::vector<std::uint8_t>(8)));
+    const auto views = ask_for(with_attribute(plain, XFRMA_OFFLOAD_DEV, std::vector<std::uint8_t>(8)));
     ASSERT_EQ(views.size(), 1u);
     EXPECT_EQ(views[0].error, EOPNOTSUPP);
-    EXPECT_EQ(views[0].text, "XFRMA_TFCPAD is not carried");
+    EXPECT_EQ(views[0].text, "XFRMA_OFFLOAD_DEV is not carried");
     EXPECT_EQ(views[0].offset, plain.size());
     EXPECT_EQ(layer_.sa_count(), 0u);
 }
@@ -91,7 +91,7 @@ TEST_F(Dispatch, ARefusedAttributeIsNamedAndFound) {
 TEST_F(Dispatch, WithoutExtendedAcksAnErrorIsJustANumber) {
     client_.extended_acks = false;
     const auto views =
-        ask_for(with_attribute(new_sa(example_sa()), XFRMA_TFCPAD, std::vector<std::uint8_t>(8)));
+        ask_for(with_attribute(new_sa(example_sa()), XFRMA_OFFLOAD_DEV, std::vector<std::uint8_t>(8)));
     EXPECT_EQ(views.at(0).error, EOPNOTSUPP);
     EXPECT_EQ(views.at(0).flags, 0);
 }

@@ -106,7 +106,7 @@ std::string foreign_sa(const message& m, std::size_t fixed) {
         XFRMA_ALG_AUTH, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_CRYPT,      XFRMA_ALG_AEAD,
         XFRMA_ENCAP,    XFRMA_REPLAY_VAL,     XFRMA_REPLAY_ESN_VAL, XFRMA_LTIME_VAL,
         XFRMA_LASTUSED, XFRMA_SA_EXTRA_FLAGS, XFRMA_SRCADDR,        xfrma_sa_dir,
-        XFRMA_IF_ID};
+        XFRMA_IF_ID,    XFRMA_TFCPAD,         XFRMA_COADDR,         XFRMA_SEC_CTX};
     for (const auto& [type, value] : a)
         if (!carried.contains(type)) return "attribute";
     if (a.contains(XFRMA_ENCAP) && at<std::uint16_t>(a.at(XFRMA_ENCAP), 0) > 2) return "attribute";
@@ -158,6 +158,8 @@ std::string out_of_scope(const message& m) {
     case XFRM_MSG_GETSPDINFO:
     case XFRM_MSG_NEWSPDINFO:
     case XFRM_MSG_GETAE:
+    case XFRM_MSG_NEWAE:
+    case XFRM_MSG_EXPIRE:
         return {};
     default:
         return "message type";
@@ -165,7 +167,7 @@ std::string out_of_scope(const message& m) {
 }
 
 bool is_event_of_scope(std::uint16_t type) {
-    return type != XFRM_MSG_ACQUIRE && type != XFRM_MSG_NEWAE && type != XFRM_MSG_MAPPING &&
+    return type != XFRM_MSG_ACQUIRE && type != XFRM_MSG_MAPPING &&
            type != XFRM_MSG_REPORT && type != XFRM_MSG_MIGRATE && type != XFRM_MSG_GETDEFAULT;
 }
 
@@ -183,6 +185,7 @@ class replay : private ipsec::listener, private reply_sink {
         , dispatcher_(layer_) {
         layer_.subscribe(this);
         layer_.answer_acquires(this, true);
+        layer_.hear_replays(this, true);
         client_.port_id = port_id;
     }
     ~replay() override { layer_.unsubscribe(this); }
@@ -201,6 +204,17 @@ class replay : private ipsec::listener, private reply_sink {
         control::sa_usage& u = backend_.usage[id];
         u.current = current;
         u.replay.sent = sent;
+    }
+
+    /// The packets after which the kernel told of an SA, and the time where they were too few.
+    std::vector<output> move(const message& recorded) {
+        const auto id = at<xfrm_aevent_id>(recorded.payload(), 0);
+        const auto a = attributes_of(recorded, sizeof id);
+        const ipsec::sa_id moved = decode_sa_id(id.sa_id);
+        count(moved, current_from(at<xfrm_lifetime_cur>(a.at(XFRMA_LTIME_VAL), 0)),
+              at<xfrm_replay_state>(a.at(XFRMA_REPLAY_VAL), 0).oseq);
+        backend_.listener->on_replay(moved);
+        return outputs_.empty() ? pass_time() : std::exchange(outputs_, {});
     }
 
     /// Brings an expiry about: a limit in packets is the data path's, others come with time.
@@ -244,6 +258,9 @@ class replay : private ipsec::listener, private reply_sink {
     [[nodiscard]] bool has(const xfrm_usersa_info& i) {
         return layer_.get_sa({address_from(i.id.daddr, family_from(i.family)),
                               wire::be32::from_network(i.id.spi), i.id.proto}) != nullptr;
+    }
+    [[nodiscard]] bool has(const xfrm_usersa_id& id) {
+        return layer_.get_sa(decode_sa_id(id)) != nullptr;
     }
     [[nodiscard]] bool has(const xfrm_userpolicy_info& i) {
         return layer_.get_policy({static_cast<ipsec::policy_direction>(i.dir), selector_from(i.sel),
@@ -448,6 +465,9 @@ TEST(Golden, EveryRecordedRequestInScopeGetsTheKernelsAnswers) {
                 ours = run.pass_time();
             else if (m.header.nlmsg_type == XFRM_MSG_ACQUIRE)
                 ours = run.want(m);
+            else if (m.header.nlmsg_type == XFRM_MSG_NEWAE &&
+                     run.has(at<xfrm_aevent_id>(m.payload(), 0).sa_id))
+                ours = run.move(m);
             else if (m.header.nlmsg_type == XFRM_MSG_EXPIRE &&
                      run.has(at<xfrm_usersa_info>(m.payload(), 0)))
                 ours = run.expire(m);

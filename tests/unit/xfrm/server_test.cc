@@ -306,12 +306,12 @@ TEST_F(XfrmClients, OptionsAreThoseOfTheClientThatSetThem) {
     EXPECT_EQ(c->control(shim_option, NETLINK_EXT_ACK, 1).status, 0u);
     EXPECT_EQ(c->control(shim_option, NETLINK_CAP_ACK, 1).status, 0u);
     EXPECT_EQ(c->control(shim_option, 999, 1).status, static_cast<std::uint32_t>(ENOPROTOOPT));
-    c->send(with_attribute(new_sa(example_sa()), XFRMA_TFCPAD, std::vector<std::uint8_t>(8)));
+    c->send(with_attribute(new_sa(example_sa()), XFRMA_OFFLOAD_DEV, std::vector<std::uint8_t>(8)));
     serve();
     const datagram reply = c->receive();
     const reply_view v = view(messages_of(reply).at(0));
     EXPECT_EQ(v.flags, NLM_F_CAPPED | NLM_F_ACK_TLVS);
-    EXPECT_EQ(v.text, "XFRMA_TFCPAD is not carried");
+    EXPECT_EQ(v.text, "XFRMA_OFFLOAD_DEV is not carried");
 }
 
 TEST_F(XfrmClients, ASlowReaderOfADumpDelaysNobodyAndLosesNothing) {
