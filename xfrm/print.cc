@@ -62,7 +62,6 @@ std::int64_t with_sign(std::uint64_t n, std::size_t size) noexcept {
 }
 
 void print_number(printed& into, const field& f, std::uint64_t n) {
-    into.nothing = n == 0;
     switch (f.kind) {
     case field_kind::integer:
         into.is = with_sign(n, f.size);
@@ -74,8 +73,7 @@ void print_number(printed& into, const field& f, std::uint64_t n) {
         into.is = hexadecimal(n, 8);
         return;
     case field_kind::limit:
-        into.nothing = n == std::numeric_limits<std::uint64_t>::max();
-        if (into.nothing)
+        if (n == std::numeric_limits<std::uint64_t>::max())
             into.is = std::string("infinite");
         else
             into.is = n;
@@ -88,7 +86,6 @@ void print_number(printed& into, const field& f, std::uint64_t n) {
     }
     if (f.kind != field_kind::word) return;
     const auto known = std::ranges::find(f.names, n, &value_name::value);
-    into.nothing = false; // "transport" says something
     if (known != f.names.end()) into.is = std::string(known->name);
 }
 
@@ -113,7 +110,6 @@ printed print_value(const field& f, const value& v, enclosing& around) {
         p.is = print_record(*inner, around);
     } else {
         const bytes raw = std::get<datagram>(v.is);
-        p.nothing = std::ranges::all_of(raw, [](std::uint8_t b) { return b == 0; });
         p.is =
             f.kind == field_kind::address ? print_address(raw, family_of(f, around)) : clean(raw);
     }
@@ -139,7 +135,7 @@ std::string count_of(std::size_t n, const char* what) {
 printed_list print_words(bytes from) {
     printed_list all;
     while (const auto word = read_fixed<std::uint32_t>(from)) {
-        all.items.push_back({{}, hexadecimal(*word, 8), *word == 0});
+        all.items.push_back({{}, hexadecimal(*word, 8)});
         from = from.subspan(sizeof *word);
     }
     return all;

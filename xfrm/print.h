@@ -26,7 +26,6 @@ struct printed_list {
 struct printed {
     std::string name;
     std::variant<std::uint64_t, std::int64_t, std::string, printed_fields, printed_list> is;
-    bool nothing = false; ///< zero, empty, all addresses: what text for people leaves out
 };
 
 struct printed_message {

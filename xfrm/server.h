@@ -22,6 +22,7 @@
 #include "lib/base/result.h"
 #include "lib/control/layer.h"
 #include "xfrm/proc.h"
+#include "xfrm/traced.h"
 
 namespace esplane::xfrm {
 
@@ -55,6 +56,10 @@ class server {
 
     /// What clients read and write as files; outlives the server.  Without it there are none.
     void set_files(proc_files& files) noexcept;
+
+    /// Who is shown every message to and from every client, events even where no client hears them;
+    /// nullptr, as at first: nobody, at no cost.
+    void set_tap(tap t) noexcept;
 
     /// Readable when serve() has something to do.
     [[nodiscard]] int descriptor() const noexcept;

@@ -5,14 +5,13 @@
 
 #include <cstdint>
 #include <functional>
-
-#include "xfrm/message.h"
+#include <span>
 
 namespace esplane::xfrm {
 
 struct traced {
     enum class direction : std::uint8_t { request, reply, event } way;
-    bytes whole;               ///< the datagram, valid during the call; it may hold keys
+    std::span<const std::uint8_t> whole; ///< the datagram, valid during the call; it may hold keys
     std::uint32_t pid = 0;     ///< of the client's process; 0: an event, which is for many
     std::uint32_t port_id = 0; ///< of the client's socket
 };
