@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -121,11 +122,23 @@ void control_server::serve_client(int fd) {
     const ssize_t length = ::recv(fd, buffer.data(), buffer.size(), 0);
     bool alive = length > 0;
     if (alive) {
-        const json reply = answer(handler_, buffer.data(), static_cast<std::size_t>(length));
+        const auto handle = [this, fd](const json& request) {
+            return give_away(request, fd) ? json() : handler_(request);
+        };
+        const json reply = answer(handle, buffer.data(), static_cast<std::size_t>(length));
+        if (reply.is_null()) return;
         const std::string text = reply.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
         alive = ::send(fd, text.data(), text.size(), MSG_NOSIGNAL) == std::ssize(text);
     }
     if (!alive) clients_.remove_if([&](const unique_fd& client) { return client.get() == fd; });
+}
+
+bool control_server::give_away(const json& request, int fd) {
+    const auto client = std::ranges::find(clients_, fd, &unique_fd::get);
+    if (!taker_ || !taker_(request, *client)) return false;
+    (void)::epoll_ctl(poller_.get(), EPOLL_CTL_DEL, fd, nullptr); // it may be open still
+    clients_.erase(client);
+    return true;
 }
 
 result<control_client> control_client::connect(const std::string& run_dir) {
@@ -147,18 +160,36 @@ result<json> control_client::ask(const json& request) {
     const std::string text = request.dump() + "\n";
     if (::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL) != std::ssize(text))
         return fail_errno("esplaned does not listen");
-    std::string reply(first_reply_room, '\0');
-    const ssize_t waiting = ::recv(fd_.get(), reply.data(), reply.size(), MSG_PEEK | MSG_TRUNC);
-    if (waiting < 0) return fail_errno("esplaned does not answer");
-    if (waiting == 0) return fail(EPROTO, "esplaned closed the connection: may this user ask it?");
-    reply.resize(static_cast<std::size_t>(waiting));
-    if (::recv(fd_.get(), reply.data(), reply.size(), 0) != waiting)
-        return fail_errno("esplaned does not answer");
-    json parsed = json::parse(reply, nullptr, false);
+    const auto reply = receive();
+    if (!reply) return tl::unexpected(reply.error());
+    if (reply->empty())
+        return fail(EPROTO, "esplaned closed the connection: may this user ask it?");
+    json parsed = json::parse(*reply, nullptr, false);
     if (!parsed.is_object()) return fail(EPROTO, "esplaned gave no JSON: is it the same version?");
     if (const auto e = parsed.find("error"); e != parsed.end())
         return fail(EINVAL, e->is_string() ? e->get<std::string>() : e->dump());
     return parsed;
+}
+
+/// "" where the daemon has closed the connection.
+result<std::string> control_client::receive() {
+    std::string packet(first_reply_room, '\0');
+    const ssize_t waiting = ::recv(fd_.get(), packet.data(), packet.size(), MSG_PEEK | MSG_TRUNC);
+    if (waiting < 0) return fail_errno("esplaned does not answer");
+    packet.resize(static_cast<std::size_t>(waiting));
+    if (waiting > 0 && ::recv(fd_.get(), packet.data(), packet.size(), 0) != waiting)
+        return fail_errno("esplaned does not answer");
+    return packet;
+}
+
+result<std::string> control_client::next(int reader) {
+    std::array<pollfd, 2> wait{pollfd{fd_.get(), POLLIN, 0}, pollfd{reader, 0, 0}};
+    while (::poll(wait.data(), wait.size(), -1) < 0)
+        if (errno != EINTR) return fail_errno("poll");
+    if ((wait[1].revents & (POLLERR | POLLHUP)) != 0) return std::string();
+    auto packet = receive();
+    if (packet && packet->empty()) return fail(EPIPE, "esplaned has ended");
+    return packet;
 }
 
 result<json> control_client::ask_all(const std::string& command, const std::string& key) {

@@ -41,6 +41,10 @@ class control_server {
     control_server(const control_server&) = delete;
     control_server& operator=(const control_server&) = delete;
 
+    /// Is offered each request first; true: it has taken the connection, and answers on it.
+    using taker = std::function<bool(const nlohmann::json& request, unique_fd& connection)>;
+    void set_taker(taker t) { taker_ = std::move(t); }
+
     /// Readable when serve() has something to do.
     [[nodiscard]] int descriptor() const noexcept { return poller_.get(); }
     /// Answers what has arrived; never blocks.
@@ -50,11 +54,13 @@ class control_server {
     control_server(std::string path, unique_fd listener, unique_fd poller, handler h);
     void accept_client();
     void serve_client(int fd);
+    [[nodiscard]] bool give_away(const nlohmann::json& request, int fd);
 
     std::string path_;
     unique_fd listener_;
     unique_fd poller_;
     handler handler_;
+    taker taker_;
     acceptor acceptor_;
     std::list<unique_fd> clients_; ///< the longest connected first
 };
@@ -71,10 +77,15 @@ class control_client {
     /// Asks page by page and joins the arrays that stand under `key`.
     [[nodiscard]] result<nlohmann::json> ask_all(const std::string& command,
                                                  const std::string& key);
+    /// After a request for a stream: its next packet, as it came; waits for it, or until `reader`
+    /// has nobody behind it (a pipe that was closed), then "".  Errors: EPIPE where the daemon
+    /// ended.
+    [[nodiscard]] result<std::string> next(int reader);
 
   private:
     explicit control_client(unique_fd fd) noexcept
         : fd_(std::move(fd)) {}
+    [[nodiscard]] result<std::string> receive();
     unique_fd fd_;
 };
 

@@ -17,6 +17,7 @@
 #include "tools/release.h"
 #include "tools/shim.h"
 #include "tools/text.h"
+#include "tools/trace_command.h"
 #include "tools/version.h"
 #ifdef ESPLANE_HAVE_XDP
 #include "tools/xdp_helper.h"
@@ -89,6 +90,11 @@ int release(const std::string& run_dir, bool as_json) {
                        [](const released_device& d) { return d.failure.empty(); })
                ? 0
                : exit_failed;
+}
+
+int follow_stream(const std::string& run_dir, const std::string& command, bool as_json) {
+    const auto followed = follow(run_dir, command, as_json);
+    return followed ? 0 : report_failure(followed.error());
 }
 
 /// What never became a packet, in one line; "" where there was nothing of the kind.
@@ -175,6 +181,7 @@ class command_line {
         }
         add_helper();
         add_interface();
+        add_trace();
         add_release();
         add_pcap();
     }
@@ -236,6 +243,27 @@ class command_line {
             action_ = [this] {
                 return ask(run_dir_, {"interfaces", nullptr, "interfaces"}, json_);
             };
+        });
+    }
+
+    void add_trace() {
+        CLI::App* sub = app_.add_subcommand("trace", "follow messages, decoded: trace xfrm");
+        sub->require_subcommand(1);
+        add_stream(sub->add_subcommand(
+                       "xfrm", "each message between XFRM clients and esplaned, keys left out"),
+                   "trace");
+        add_stream(
+            app_.add_subcommand("monitor", "what happens to SAs and policies, whoever caused it"),
+            "monitor");
+    }
+
+    /// Until Ctrl-C or the end of who reads its output.
+    void add_stream(CLI::App* sub, const std::string& command) {
+        add_json(sub);
+        sub->footer("One message after the other, until Ctrl-C.  What is too fast for the reader\n"
+                    "is left out and counted; esplaned waits for nobody.");
+        sub->final_callback([this, command] {
+            action_ = [this, command] { return follow_stream(run_dir_, command, json_); };
         });
     }
 

@@ -38,6 +38,7 @@
 #include "tools/ports_socket.h"
 #include "tools/process.h"
 #include "tools/run_dir.h"
+#include "tools/trace.h"
 #include "tools/version.h"
 #include "tools/worker_care.h"
 #include "xfrm/link_watch.h"
@@ -162,6 +163,7 @@ class daemon {
     std::unique_ptr<xfrm::link_watch> links_;
     std::unique_ptr<xfrm::route_monitor> routes_;
     std::unique_ptr<control_server> control_;
+    std::unique_ptr<trace> trace_;
     event_loop loop_;
     bool stopping_ = false;
     bool twin_was_kept_ = false;   ///< by an earlier daemon, and not released
@@ -333,6 +335,12 @@ result<void> daemon::open_sockets() {
         });
     if (!control) return tl::unexpected(control.error());
     control_ = std::move(*control);
+    auto traces = trace::make(engine_->control(), engine_->xfrm());
+    if (!traces) return tl::unexpected(traces.error());
+    trace_ = std::move(*traces);
+    control_->set_taker([this](const nlohmann::json& request, unique_fd& connection) {
+        return trace_->take(request, connection);
+    });
     return {};
 }
 
@@ -343,6 +351,7 @@ result<void> daemon::watch_all() {
         {links_->descriptor(), [this] { kernel_spoke(); }},
         {routes_->descriptor(), [this] { kernel_spoke(); }},
         {control_->descriptor(), [this] { control_->serve(); }},
+        {trace_->descriptor(), [this] { trace_->serve(); }},
     };
     for (const auto& [fd, ready] : watched)
         if (auto done = loop_.watch(fd, ready); !done) return done;
