@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "tools/preload/emulate.h"
 #include "tools/preload/registry.h"
 
 /* A socket connected to the server in place of socket(AF_NETLINK, type, NETLINK_XFRM).
@@ -31,12 +32,6 @@ int channel_exempt_mark(uint32_t* mark);
  * ENOBUFS where there is no answer in time, and where the server ended instead of answering: it may
  * have done what was asked. */
 ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int flags);
-
-/* To be called with what a receive with `flags` brought: `length` bytes, the first of them `into`.
- * Returns that length; ENOBUFS where it was the word that events, or the rest of a dump, are lost.
- */
-ssize_t channel_received(struct shim_socket* s, int fd, const struct iovec* into, ssize_t length,
-                         int flags);
 
 /* Says whether the socket's reader waits without having asked. */
 bool channel_is_watched(struct shim_socket* s);

@@ -24,41 +24,16 @@
 #include <unistd.h>
 
 #include "tools/preload/channel.h"
+#include "tools/preload/emulate.h"
 #include "tools/preload/files.h"
 #include "tools/preload/link.h"
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
 #include "tools/preload/watch.h"
-#include "xfrm/shim_protocol.h"
-#include "xfrm/socket_policy.h"
-
-enum { level_udp = 17, level_netlink = 270 };
-
-/* Options of IKE's UDP sockets: linux/in.h, linux/in6.h and linux/udp.h. */
-static const struct socket_option {
-    int level, option;
-} ike_options[] =
-    {
-        {IPPROTO_IP, 16},   /* IP_IPSEC_POLICY */
-        {IPPROTO_IPV6, 34}, /* IPV6_IPSEC_POLICY */
-        {level_udp, 100},   /* UDP_ENCAP */
-        {level_udp, 104},   /* UDP_GRO */
-},
-  policy_options[] = {
-      {IPPROTO_IP, 17},   /* IP_XFRM_POLICY */
-      {IPPROTO_IPV6, 35}, /* IPV6_XFRM_POLICY */
-};
-
-#define LENGTH(array) (sizeof(array) / sizeof(array)[0])
 
 static int failed(int code) {
     errno = code;
     return -1;
-}
-
-static int real_setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
-    return REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, level, option, value,
-                                                                          length);
 }
 
 __attribute__((constructor)) static void start(void) {
@@ -146,196 +121,57 @@ EXPORT int fcntl64(int fd, int command, ...) {
 
 // Addresses
 
-static void give_address(struct sockaddr* to, socklen_t* length, uint32_t port_id,
-                         uint32_t groups) {
-    if (to == NULL || length == NULL) return;
-    const struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_pid = port_id, .nl_groups = groups};
-    memcpy(to, &a, *length < sizeof a ? *length : sizeof a);
-    *length = sizeof a;
-}
-
-/* 0 for an address of the kernel's netlink end; else -1 and errno. */
-static int check_kernel_address(const void* address, socklen_t length) {
-    struct sockaddr_nl a;
-    if (address == NULL) return 0;
-    if (length < sizeof a) return failed(EINVAL);
-    memcpy(&a, address, sizeof a);
-    if (a.nl_family != AF_NETLINK) return failed(EINVAL);
-    return a.nl_pid == 0 ? 0 : failed(ECONNREFUSED);
-}
-
-/* The port that esplaned binds too: it tells ESP from IKE there (fastpath/xdp/port_share.h). */
-enum { shared_port = 4500 };
-
-static bool is_shared_port(const struct sockaddr* address, socklen_t length) {
-    if (address == NULL) return false;
-    if (length >= sizeof(struct sockaddr_in6) && address->sa_family == AF_INET6)
-        return ((const struct sockaddr_in6*)address)->sin6_port == htons(shared_port);
-    if (length >= sizeof(struct sockaddr_in) && address->sa_family == AF_INET)
-        return ((const struct sockaddr_in*)address)->sin_port == htons(shared_port);
-    return false;
-}
-
-/* Where it fails the socket is bound as it is, and esplaned finds it. */
-static void let_others_bind(int fd) {
-    const int on = 1;
-    int protocol = 0;
-    socklen_t length = sizeof protocol;
-    const int saved = errno;
-    if (REAL(int, getsockopt, (int, int, int, void*, socklen_t*))(fd, SOL_SOCKET, SO_PROTOCOL,
-                                                                  &protocol, &length) == 0 &&
-        protocol == level_udp)
-        real_setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
-    errno = saved;
-}
-
 EXPORT int bind(int fd, const struct sockaddr* address, socklen_t length) {
     struct shim_socket* const s = registry_find(fd);
-    if (s == NULL && link_path() != NULL && is_shared_port(address, length)) let_others_bind(fd);
-    if (s == NULL)
-        return REAL(int, bind, (int, const struct sockaddr*, socklen_t))(fd, address, length);
-    struct sockaddr_nl a;
-    if (address == NULL || length < sizeof a) return failed(EINVAL);
-    memcpy(&a, address, sizeof a);
-    if (a.nl_family != AF_NETLINK) return failed(EINVAL);
-    return channel_control(s, fd, shim_bind, a.nl_pid, a.nl_groups);
+    if (s != NULL) return emulate_bind(s, fd, address, length);
+    if (link_path() != NULL) emulate_share_port(fd, address, length);
+    return REAL(int, bind, (int, const struct sockaddr*, socklen_t))(fd, address, length);
 }
 
 EXPORT int connect(int fd, const struct sockaddr* address, socklen_t length) {
     struct shim_socket* const s = registry_find(fd);
-    if (s == NULL)
-        return REAL(int, connect, (int, const struct sockaddr*, socklen_t))(fd, address, length);
-    if (check_kernel_address(address, length) != 0 || channel_ready(s, fd) != 0) return -1;
-    return s->port_id != 0 ? 0 : channel_control(s, fd, shim_bind, 0, s->groups);
+    if (s != NULL) return emulate_connect(s, fd, address, length);
+    return REAL(int, connect, (int, const struct sockaddr*, socklen_t))(fd, address, length);
 }
 
 EXPORT int getsockname(int fd, struct sockaddr* address, socklen_t* length) {
     struct shim_socket* const s = registry_find(fd);
-    if (s == NULL)
-        return REAL(int, getsockname, (int, struct sockaddr*, socklen_t*))(fd, address, length);
-    if (channel_ready(s, fd) != 0) return -1;
-    give_address(address, length, s->port_id, s->groups);
-    return 0;
+    if (s != NULL) return emulate_getsockname(s, fd, address, length);
+    return REAL(int, getsockname, (int, struct sockaddr*, socklen_t*))(fd, address, length);
 }
 
 EXPORT int getpeername(int fd, struct sockaddr* address, socklen_t* length) {
     if (registry_find(fd) == NULL)
         return REAL(int, getpeername, (int, struct sockaddr*, socklen_t*))(fd, address, length);
-    give_address(address, length, 0, 0);
+    emulate_kernel_address(address, length);
     return 0;
 }
 
 // Options
 
-static int set_netlink_option(struct shim_socket* s, int fd, int option, const void* value,
-                              socklen_t length) {
-    uint32_t number = 0;
-    if (length < sizeof number) return failed(EINVAL);
-    memcpy(&number, value, sizeof number);
-    switch (option) {
-    case NETLINK_ADD_MEMBERSHIP:
-        return channel_control(s, fd, shim_join, number, 0);
-    case NETLINK_DROP_MEMBERSHIP:
-        return channel_control(s, fd, shim_leave, number, 0);
-    case NETLINK_CAP_ACK:
-    case NETLINK_EXT_ACK:
-        if (channel_control(s, fd, shim_option, (uint32_t)option, number) != 0) return -1;
-        break;
-    case NETLINK_BROADCAST_ERROR:
-    case NETLINK_NO_ENOBUFS:
-    case NETLINK_LISTEN_ALL_NSID:
-    case NETLINK_GET_STRICT_CHK:
-        break; // change nothing of what this server sends
-    default:
-        return failed(ENOPROTOOPT);
-    }
-    s->options = number != 0 ? s->options | 1u << option : s->options & ~(1u << option);
-    return 0;
-}
-
-static uint32_t mark_of(int fd) {
-    uint32_t mark = 0;
-    socklen_t length = sizeof mark;
-    REAL(int, getsockopt, (int, int, int, void*, socklen_t*))
-    (fd, SOL_SOCKET, SO_MARK, &mark, &length);
-    return mark;
-}
-
-static int set_mark(int fd, uint32_t mark) {
-    static atomic_flag said = ATOMIC_FLAG_INIT;
-    if (real_setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) == 0) return 0;
-    const int saved = errno;
-    if (!atomic_flag_test_and_set(&said))
-        fprintf(stderr,
-                "esplane: a socket cannot be marked to bypass IPsec: %s.  Give this program "
-                "CAP_NET_ADMIN, or what it sends may be taken for traffic to protect\n",
-                strerror(saved));
-    return failed(saved);
-}
-
-/* What the socket receives reaches it past esplane as it is. */
-static int set_socket_policy(int fd, const void* value, socklen_t length) {
-    const enum socket_policy wanted = read_socket_policy(value, length);
-    uint32_t mark = 0;
-    if (wanted == socket_policy_other) return failed(EOPNOTSUPP);
-    if (wanted == socket_policy_bypass_in) return 0;
-    if (channel_exempt_mark(&mark) != 0) return -1;
-    if (mark == 0) return 0;
-    if (wanted == socket_policy_bypass_out) return set_mark(fd, mark);
-    return mark_of(fd) == mark ? set_mark(fd, 0) : 0;
-}
-
-static bool is_one_of(const struct socket_option* options, size_t count, int level, int option) {
-    for (size_t i = 0; i < count; i++)
-        if (options[i].level == level && options[i].option == option) return true;
-    return false;
-}
-
 EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
     if (link_path() != NULL) {
-        if (is_one_of(ike_options, LENGTH(ike_options), level, option)) return 0;
-        if (is_one_of(policy_options, LENGTH(policy_options), level, option))
-            return set_socket_policy(fd, value, length);
+        int result = 0;
+        if (emulate_ike_option(fd, level, option, value, length, &result)) return result;
     }
-    if (level == level_netlink) {
-        struct shim_socket* const s = registry_find(fd);
-        if (s != NULL) return set_netlink_option(s, fd, option, value, length);
-    }
-    return real_setsockopt(fd, level, option, value, length);
-}
-
-static int give_number(uint32_t number, void* value, socklen_t* length) {
-    if (*length < sizeof number) return failed(EINVAL);
-    memcpy(value, &number, sizeof number);
-    *length = sizeof number;
-    return 0;
+    struct shim_socket* const s = level == EMULATE_NETLINK ? registry_find(fd) : NULL;
+    if (s != NULL) return emulate_setsockopt(s, fd, option, value, length);
+    return REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, level, option, value,
+                                                                          length);
 }
 
 EXPORT int getsockopt(int fd, int level, int option, void* restrict value,
                       socklen_t* restrict length) {
     struct shim_socket* const s =
-        level == SOL_SOCKET || level == level_netlink ? registry_find(fd) : NULL;
-    if (s != NULL && level == SOL_SOCKET) {
-        if (option == SO_DOMAIN) return give_number(AF_NETLINK, value, length);
-        if (option == SO_PROTOCOL) return give_number(NETLINK_XFRM, value, length);
-        if (option == SO_TYPE) return give_number((uint32_t)s->type, value, length);
-    }
-    if (s != NULL && level == level_netlink) {
-        if (channel_ready(s, fd) != 0) return -1;
-        if (option == NETLINK_LIST_MEMBERSHIPS) return give_number(s->groups, value, length);
-        if (option < 0 || option >= 32) return failed(ENOPROTOOPT);
-        return give_number(s->options >> option & 1, value, length);
-    }
+        level == SOL_SOCKET || level == EMULATE_NETLINK ? registry_find(fd) : NULL;
+    int result = 0;
+    if (s != NULL && emulate_getsockopt(s, fd, level, option, value, length, &result))
+        return result;
     return REAL(int, getsockopt, (int, int, int, void*, socklen_t*))(fd, level, option, value,
                                                                      length);
 }
 
 // Sending
-
-static ssize_t send_to_server(struct shim_socket* s, int fd, const struct msghdr* m, int flags) {
-    if (check_kernel_address(m->msg_name, m->msg_namelen) != 0) return -1;
-    return channel_send(s, fd, m, flags);
-}
 
 static ssize_t send_bytes(struct shim_socket* s, int fd, const void* data, size_t length,
                           int flags) {
@@ -357,13 +193,13 @@ EXPORT ssize_t sendto(int fd, const void* data, size_t length, int flags, const 
         return REAL(ssize_t, sendto,
                     (int, const void*, size_t, int, const struct sockaddr*, socklen_t))(
             fd, data, length, flags, to, to_length);
-    if (check_kernel_address(to, to_length) != 0) return -1;
+    if (emulate_check_destination(to, to_length) != 0) return -1;
     return send_bytes(s, fd, data, length, flags);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr* m, int flags) {
     struct shim_socket* const s = find(fd);
-    if (s != NULL) return send_to_server(s, fd, m, flags);
+    if (s != NULL) return emulate_sendmsg(s, fd, m, flags);
     return REAL(ssize_t, sendmsg, (int, const struct msghdr*, int))(fd, m, flags);
 }
 
@@ -372,7 +208,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr* list, unsigned count, int flags) {
     if (s == NULL)
         return REAL(int, sendmmsg, (int, struct mmsghdr*, unsigned, int))(fd, list, count, flags);
     for (unsigned i = 0; i < count; i++) {
-        const ssize_t sent = send_to_server(s, fd, &list[i].msg_hdr, flags);
+        const ssize_t sent = emulate_sendmsg(s, fd, &list[i].msg_hdr, flags);
         if (sent < 0) return i == 0 ? -1 : (int)i;
         list[i].msg_len = (unsigned)sent;
     }
@@ -424,7 +260,7 @@ EXPORT ssize_t recvfrom(int fd, void* restrict into, size_t room, int flags,
         return REAL(ssize_t, recvfrom, (int, void*, size_t, int, struct sockaddr*, socklen_t*))(
             fd, into, room, flags, from, from_length);
     const ssize_t length = receive(s, fd, into, room, flags);
-    if (length >= 0) give_address(from, from_length, 0, 0);
+    if (length >= 0) emulate_kernel_address(from, from_length);
     return length;
 }
 
@@ -443,7 +279,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
     if (length < 0) return -1;
     m->msg_flags = nameless.msg_flags;
     m->msg_controllen = nameless.msg_controllen;
-    give_address(m->msg_name, &m->msg_namelen, 0, 0);
+    emulate_kernel_address(m->msg_name, &m->msg_namelen);
     return length;
 }
 

@@ -123,6 +123,10 @@ void registry_closes_on_exec(struct shim_socket* s, bool closes) {
     REAL(int, fcntl, (int, int, ...))(s->kept, F_SETFD, closes ? FD_CLOEXEC : 0);
 }
 
+struct shim_socket* registry_detach(int fd) {
+    return atomic_exchange(&table[fd], NULL);
+}
+
 void registry_forget(int fd) {
     if (fd < 0 || fd >= table_size) return;
     if (atomic_load_explicit(&table[fd], memory_order_relaxed) == NULL) return;

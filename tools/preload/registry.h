@@ -69,6 +69,9 @@ void registry_copied(int original, int copy);
 /* A descriptor of the socket is, or is no more, closed by exec: what is kept follows. */
 void registry_closes_on_exec(struct shim_socket* s, bool closes);
 
+/* What stands for `fd` stays until registry_let_go(), though `fd` is closed. */
+struct shim_socket* registry_detach(int fd);
+
 /* `fd` is about to be closed. */
 void registry_forget(int fd);
 void registry_forget_range(unsigned first, unsigned last);
