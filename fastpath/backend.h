@@ -119,7 +119,7 @@ class user_backend final : public control::backend {
     void resolve_peers(group_record& g);
     peer_record& add_peer(group_record& g, const ipsec::address& destination);
     void count_transport(const sa_record& r, int by);
-    [[nodiscard]] group_record* acquire_group(const ipsec::template_& t, const policy_scope& scope);
+    [[nodiscard]] group_record* acquire_group(const ipsec::policy& p);
     void release_group(group_record* g);
     [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
     void publish(policy_record& p, bool on);

@@ -11,6 +11,14 @@ namespace esplane::fastpath {
 
 using ipsec::family;
 
+namespace {
+
+policy_scope scope_of(const ipsec::policy& p) noexcept {
+    return {p.if_id, p.mark, p.type};
+}
+
+} // namespace
+
 void user_backend::resolve_all(const endpoint& e) {
     if (const auto wanting = groups_.find(e); wanting != groups_.end())
         for (const auto& g : wanting->second)
@@ -41,6 +49,7 @@ auto user_backend::add_peer(group_record& g, const ipsec::address& destination) 
     p->group.wanted.id.destination = destination;
     p->group.wanted.source = {};
     p->group.scope = g.scope;
+    p->group.security = g.security;
     p->entry = {hash_of_peer(destination.bytes.data(), destination.fam), destination,
                 &p->group.run};
     resolve(p->group); // before it can be found
@@ -101,14 +110,14 @@ void user_backend::resolve(group_record& g) {
     shared_.graveyard().add([old = std::move(all)] {});
 }
 
-auto user_backend::acquire_group(const ipsec::template_& t, const policy_scope& scope)
-    -> group_record* {
+auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
     auto made = std::make_unique<group_record>();
-    made->wanted = t;
-    made->scope = scope;
+    made->wanted = p.templates.front();
+    made->scope = scope_of(p);
+    made->security = p.security;
     auto& there = groups_[made->where()];
     for (const auto& g : there) {
-        if (!(g->wanted == t) || !(g->scope == scope)) continue;
+        if (!g->is_for_the_same(*made)) continue;
         ++g->users;
         return g.get();
     }
@@ -135,7 +144,7 @@ void user_backend::release_group(group_record* g) {
 auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
     auto r = std::make_unique<policy_record>();
     r->dir = p.dir;
-    r->scope = {p.if_id, p.mark, p.type};
+    r->scope = scope_of(p);
     r->selector = p.sel;
     if (p.sel.fam == family::ipv6) r->entry.emplace<keyed_policy<v6_words>>();
     policy_entry& e = r->run();
@@ -148,7 +157,7 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
     e.required = p.templates.front();
     e.optional = e.required.optional;
     if (p.dir == ipsec::policy_direction::out) {
-        r->group = acquire_group(e.required, r->scope);
+        r->group = acquire_group(p);
         e.group = &r->group->run;
     }
     return r;

@@ -113,14 +113,18 @@ struct user_backend::sa_record {
 struct user_backend::group_record {
     sa_group run;
     ipsec::template_ wanted;
-    policy_scope scope;       ///< the policy's
-    std::vector<sa_out*> all; ///< what run.all points to; ends with nullptr
+    policy_scope scope;                              ///< the policy's
+    std::optional<ipsec::security_context> security; ///< the policy's
+    std::vector<sa_out*> all;                        ///< what run.all points to; ends with nullptr
     unsigned users = 0;
 
     /// Of a template in transport mode: its SAs to each destination, a group of their own.
     std::unique_ptr<lookup_table<peer_group>> peers; ///< what run.peers points to
     std::map<ipsec::address, std::shared_ptr<peer_record>> by_destination;
 
+    [[nodiscard]] bool is_for_the_same(const group_record& other) const {
+        return wanted == other.wanted && scope == other.scope && security == other.security;
+    }
     [[nodiscard]] bool is_transport() const { return wanted.run_mode == ipsec::mode::transport; }
     /// Where it is in user_backend::groups_.  Packets in transport mode bring their destination.
     [[nodiscard]] endpoint where() const {
@@ -130,7 +134,8 @@ struct user_backend::group_record {
     [[nodiscard]] bool takes(const ipsec::sa& s) const {
         return s.dir != ipsec::direction::in && s.run_mode == wanted.run_mode &&
                s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid &&
-               s.if_id == scope.if_id && s.id.mark.matches(scope.mark.value & scope.mark.mask) &&
+               s.if_id == scope.if_id && s.security == security &&
+               s.id.mark.matches(scope.mark.value & scope.mark.mask) &&
                s.id.destination == wanted.id.destination &&
                (wanted.source.is_any() || s.source == wanted.source) &&
                (wanted.id.spi == wire::be32() || s.id.spi == wanted.id.spi) &&

@@ -378,6 +378,37 @@ TEST_F(ReplayEvents, AnSaThatAllWorkersCarryIsToldOfWithinATenthOfASecond) {
     EXPECT_EQ(log.taken(), lines{"sa moved 4096 threshold"});
 }
 
+// Labels
+
+TEST_F(ReplayEvents, APolicyTakesSasOfItsLabelAlone) {
+    const auto label_policy = [this](std::optional<ipsec::security_context> label) {
+        ipsec::policy p;
+        p.dir = ipsec::policy_direction::out;
+        p.sel.fam = ipsec::family::ipv4;
+        p.priority = label ? 1 : 2;
+        p.sel.source_prefix = label ? 8 : 0;
+        p.sel.source = *ipsec::address::parse("10.0.0.0");
+        p.sel.destination.fam = ipsec::family::ipv4;
+        ipsec::template_ t;
+        t.id.destination = id().destination;
+        t.source = *ipsec::address::parse("192.168.77.1");
+        t.fam = ipsec::family::ipv4;
+        t.reqid = tunnel.reqid;
+        p.templates = {t};
+        p.security = std::move(label);
+        one().control.flush_policies(ipsec::policy_type::main, {});
+        one().add_policy(std::move(p));
+    };
+    const ipsec::security_context red{1, 1, {'r', 'e', 'd'}}, blue{1, 1, {'b', 'l', 'u', 'e'}};
+    begin({}, [&](ipsec::sa& s) { s.security = red; });
+    label_policy(std::nullopt);
+    EXPECT_EQ(send(1).size(), 0u);
+    label_policy(blue);
+    EXPECT_EQ(send(1).size(), 0u);
+    label_policy(red);
+    EXPECT_EQ(send(1).size(), 1u);
+}
+
 // Traffic flow confidentiality
 
 TEST_F(ReplayEvents, ShortPacketsLookAsLongAsTheirSaSays) {
