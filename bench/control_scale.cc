@@ -49,6 +49,8 @@ class pair_maker {
         policy_.templates.resize(1);
         policy_.templates[0].fam = ipsec::family::ipv4;
         policy_.templates[0].source = sa_.source;
+        ipsec::template_& t = policy_.templates[0];
+        t.auth_algs = t.cipher_algs = t.comp_algs = ~std::uint32_t{0};
     }
     const ipsec::sa& sa(std::uint32_t n) {
         sa_.id.destination = ipsec::address::v4(wire::be32(0x14000000 + n));

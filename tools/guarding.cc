@@ -2,7 +2,10 @@
 #include "tools/guarding.h"
 
 #include <algorithm>
+#include <array>
+#include <iterator>
 #include <set>
+#include <utility>
 
 namespace esplane::tools {
 
@@ -48,6 +51,30 @@ std::vector<ipsec::address> local_addresses_on(int ifindex, const control::netwo
     return locals;
 }
 
+constexpr std::uint32_t before_all = 0;
+constexpr std::uint32_t behind_all = ~std::uint32_t{0};
+
+/// The priority among all rules: main policies keep their order between the two.
+std::uint32_t priority_of(const ipsec::policy& p, bool bypass) {
+    if (p.type == ipsec::policy_type::sub) return bypass ? behind_all : before_all;
+    return std::clamp(p.priority, before_all + 1, behind_all - 1);
+}
+
+fastpath::egress_rule rule_of(const ipsec::policy& p, bool bypass) {
+    return {p.sel, priority_of(p, bypass), bypass, static_cast<std::uint32_t>(p.position)};
+}
+
+/// Nothing leaves in clear that no policy covers.
+std::array<fastpath::egress_rule, 2> default_rules() {
+    const auto deny_all_of = [](ipsec::family f, std::uint32_t position) {
+        fastpath::egress_rule r{{}, behind_all, false, position};
+        r.sel.fam = r.sel.source.fam = r.sel.destination.fam = f;
+        return r;
+    };
+    return {deny_all_of(ipsec::family::ipv4, behind_all - 1),
+            deny_all_of(ipsec::family::ipv6, behind_all)};
+}
+
 } // namespace
 
 guarding::guarding(std::vector<fastpath::guard*> guards, log l)
@@ -58,7 +85,8 @@ void guarding::on_event(const ipsec::event& e) {
     if (const auto* added = std::get_if<ipsec::policy_added>(&e)) learn(added->what);
     if (const auto* updated = std::get_if<ipsec::policy_updated>(&e)) learn(updated->what);
     if (const auto* deleted = std::get_if<ipsec::policy_deleted>(&e)) forget(deleted->what);
-    if (std::holds_alternative<ipsec::policy_flushed>(e)) forget_all();
+    if (const auto* flushed = std::get_if<ipsec::policy_flushed>(&e)) forget_all(flushed->type);
+    if (const auto* changed = std::get_if<ipsec::defaults_changed>(&e)) learn(changed->what);
     if (const auto* expired = std::get_if<ipsec::policy_expired>(&e); expired && expired->hard)
         forget(expired->what);
 }
@@ -72,57 +100,100 @@ void guarding::stay_closed(std::function<void()> opened) {
 
 void guarding::open() {
     closed_ = false;
-    publish_out();
+    publish_default();
+    for (fastpath::guard* g : guards_)
+        check(*g, "policies for what the machine sends", g->obey_policies());
     publish_in();
     opened_();
 }
 
+/// The new one first: a packet falls under one of the two, never under none.
 void guarding::learn(const ipsec::policy& p) {
     const bool bypass = p.action == ipsec::policy_action::allow && !p.protects();
-    if (p.if_id == 0) policies_[p.index] = {p.position, p.dir, {p.sel, p.priority, bypass}};
-    if (closed_ && p.dir == ipsec::policy_direction::out && !bypass)
-        open();
-    else if (p.if_id == 0)
-        publish(p.dir);
+    if (p.if_id == 0) {
+        const known_policy now{p.dir, p.type, rule_of(p, bypass)};
+        add(now);
+        const auto [at, fresh] = policies_.try_emplace(p.index, now);
+        if (!fresh) remove(std::exchange(at->second, now));
+        publish_in();
+    }
+    if (closed_ && p.dir == ipsec::policy_direction::out && !bypass) open();
 }
 
 void guarding::forget(const ipsec::policy& p) {
-    if (policies_.erase(p.index) != 0) publish(p.dir);
-}
-
-void guarding::forget_all() {
-    policies_.clear();
-    if (closed_) return;
-    publish_out();
+    const auto known = policies_.find(p.index);
+    if (known == policies_.end()) return;
+    remove(known->second);
+    policies_.erase(known);
     publish_in();
 }
 
-void guarding::publish(ipsec::policy_direction changed) {
-    if (closed_) return;
-    if (changed == ipsec::policy_direction::out) publish_out();
-    if (changed == ipsec::policy_direction::in) publish_in();
+/// Where nothing leaves by default, no policy is missing that would keep something in.
+void guarding::learn(const ipsec::default_actions& defaults) {
+    defaults_ = defaults;
+    if (closed_ && blocks_by_default(ipsec::policy_direction::out)) return open();
+    publish_default();
+    publish_in();
 }
 
-/// Among equal priorities the earlier wins: rules go in order of position.
-void guarding::publish_out() {
-    std::vector<const known_policy*> order;
-    for (const auto& [index, p] : policies_)
-        if (p.dir == ipsec::policy_direction::out) order.push_back(&p);
-    std::sort(order.begin(), order.end(), [](const known_policy* a, const known_policy* b) {
-        return a->position < b->position;
+void guarding::forget_all(ipsec::policy_type type) {
+    std::erase_if(policies_, [&](const auto& known) {
+        if (known.second.type != type) return false;
+        remove(known.second);
+        return true;
     });
+    publish_in();
+}
+
+void guarding::let_go() {
+    held_ = false;
     std::vector<fastpath::egress_rule> rules;
-    for (const known_policy* p : order)
-        rules.push_back(p->rule);
+    for (const auto& [index, p] : policies_)
+        if (p.dir == ipsec::policy_direction::out) rules.push_back(p.rule);
     for (fastpath::guard* g : guards_)
-        check(*g, "policies for what the machine sends", g->set_out_policies(rules));
+        check(*g, "policies for what the machine sends", g->add_out_policies(rules));
+    publish_default();
+    publish_in();
+}
+
+void guarding::add(const known_policy& p) {
+    if (p.dir == ipsec::policy_direction::in && !p.rule.allow) ++protecting_in_;
+    if (p.dir == ipsec::policy_direction::out) tell(p.rule, true);
+}
+
+void guarding::remove(const known_policy& p) {
+    if (p.dir == ipsec::policy_direction::in && !p.rule.allow) --protecting_in_;
+    if (p.dir == ipsec::policy_direction::out) tell(p.rule, false);
+}
+
+void guarding::tell(const fastpath::egress_rule& r, bool more) {
+    if (held_) return;
+    for (fastpath::guard* g : guards_)
+        check(*g, "policies for what the machine sends",
+              more ? g->add_out_policy(r) : g->remove_out_policy(r));
+}
+
+void guarding::publish_default() {
+    const bool denies = blocks_by_default(ipsec::policy_direction::out);
+    if (held_ || denies == default_denies_) return;
+    default_denies_ = denies;
+    for (const fastpath::egress_rule& r : default_rules())
+        tell(r, denies);
+}
+
+std::vector<fastpath::egress_rule> guarding::out_rules() const {
+    std::vector<fastpath::egress_rule> rules;
+    for (const auto& [index, p] : policies_)
+        if (p.dir == ipsec::policy_direction::out) rules.push_back(p.rule);
+    std::ranges::sort(rules, {}, &fastpath::egress_rule::rank);
+    if (blocks_by_default(ipsec::policy_direction::out))
+        std::ranges::copy(default_rules(), std::back_inserter(rules));
+    return rules;
 }
 
 void guarding::publish_in() {
-    const bool take = std::any_of(policies_.begin(), policies_.end(), [](const auto& entry) {
-        return entry.second.dir == ipsec::policy_direction::in && !entry.second.rule.allow;
-    });
-    if (take == take_local_) return;
+    const bool take = protecting_in_ != 0 || blocks_by_default(ipsec::policy_direction::in);
+    if (closed_ || held_ || take == take_local_) return;
     bool all = true; // a guard that failed is told again at the next change
     for (fastpath::guard* g : guards_)
         all &= check(*g, "policies for what the machine receives", g->set_take_local(take));

@@ -3,16 +3,20 @@
 // Keeps the guards of all devices in step with the control layer and the machine.
 //
 // A policy's effect on the egress programs is there before the client that asked for it has its
-// answer; all `out` policies are written anew for it, so N of them cost N² rules to program: each
-// client's answer waits for its own.  Where a guard cannot be told, it denies everything
-// (guard::set_out_policies); the fault is handed to the log.  Policies with an interface id are not
+// answer.  Where a guard cannot be told, it denies everything (guard::add_out_policy); the fault is
+// handed to the log.  Policies with an interface id are not
 // the devices': they are for what a route sends into their interface.
+//
+// A default that blocks is a rule behind all others.  The programs know one rank, and so of a
+// sub-policy no more than this: what it protects or blocks is denied, whatever else covers it; what
+// it lets pass is up to the main policies, and only where there is none up to it.
+//
 // Threads: control.
 #pragma once
 
 #include <functional>
-#include <map>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "fastpath/xdp/guard.h"
@@ -35,31 +39,48 @@ class guarding final : public ipsec::listener {
     void stay_closed(std::function<void()> opened);
     [[nodiscard]] bool closed() const noexcept { return closed_; }
 
+    /// While many policies come, the guards are told of none; then of all.
+    void hold() noexcept { held_ = true; }
+    void let_go();
+
     void on_event(const ipsec::event& e) override;
+    /// What the egress programs hold what the machine sends against, the best first.
+    [[nodiscard]] std::vector<fastpath::egress_rule> out_rules() const;
     /// Addresses of the machine, and VLAN devices on the guarded ones: policies may name them.
     void set_network(const control::network& n);
     void set_encap_ports(const std::vector<wire::be16>& ports);
 
   private:
     struct known_policy {
-        std::uint64_t position = 0;
         ipsec::policy_direction dir = ipsec::policy_direction::out;
+        ipsec::policy_type type = ipsec::policy_type::main;
         fastpath::egress_rule rule;
     };
 
     void learn(const ipsec::policy& p);
     void forget(const ipsec::policy& p);
-    void forget_all();
+    void forget_all(ipsec::policy_type type);
+    void learn(const ipsec::default_actions& defaults);
+    [[nodiscard]] bool blocks_by_default(ipsec::policy_direction dir) const noexcept {
+        return ipsec::action_of(defaults_, dir) == ipsec::policy_action::block;
+    }
     void open();
-    void publish(ipsec::policy_direction changed);
-    void publish_out();
+    void add(const known_policy& p);
+    void remove(const known_policy& p);
+    /// A rule more for each guard, or one less.
+    void tell(const fastpath::egress_rule& r, bool more);
+    void publish_default();
     void publish_in();
     bool check(const fastpath::guard& g, const char* what, const result<void>& done);
 
     std::vector<fastpath::guard*> guards_;
     log log_;
-    std::map<std::uint32_t, known_policy> policies_; ///< by index
+    std::unordered_map<std::uint32_t, known_policy> policies_; ///< by index
+    std::size_t protecting_in_ = 0;                            ///< of these, `in` and not allowing
+    bool default_denies_ = false;                              ///< the guards have its rules
+    ipsec::default_actions defaults_{};
     bool take_local_ = false;
+    bool held_ = false;
     bool closed_ = false;
     std::function<void()> opened_;
 };
