@@ -361,7 +361,8 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
     const auto add = [&](const sa_account& a, const sa_limits& l) {
         into.last_used = std::max(into.last_used, a.last_used.get());
         const given_state* const waits = l.given.load(std::memory_order_acquire);
-        const std::uint64_t first = waits != nullptr && waits->counters ? waits->use_time : l.use_time.get();
+        const std::uint64_t first =
+            waits != nullptr && waits->counters ? waits->use_time : l.use_time.get();
         if (first != 0 && (into.current.use_time == 0 || first < into.current.use_time))
             into.current.use_time = first;
     };

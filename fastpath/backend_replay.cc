@@ -10,8 +10,7 @@ namespace esplane::fastpath {
 
 namespace {
 
-std::shared_ptr<const given_state> state_given_by(const ipsec::sa& s,
-                                                  control::given_parts parts) {
+std::shared_ptr<const given_state> state_given_by(const ipsec::sa& s, control::given_parts parts) {
     auto given = std::make_shared<given_state>();
     given->counters = parts.counters;
     given->replay = parts.replay;

@@ -62,12 +62,35 @@ constexpr std::uint64_t join(std::uint32_t high, std::uint32_t low) noexcept {
     return std::uint64_t{high} << 32 | low;
 }
 
+constexpr std::uint32_t last_number = 0xffffffff;
+
 /// What XFRMA_SA_DIR "out" leaves no room for.
-result<void> check_esn_output(const esn_head& state) {
+result<void> check_esn_output(const esn_head& state, bool esn) {
     if (state.window != 0) return fail(EINVAL, "Replay window should be 0 for output SA");
     if (state.received != 0 || state.received_high != 0)
         return fail(EINVAL, "Replay seq and seq_hi should be 0 for output SA");
+    if (!esn && state.sent_high != 0)
+        return fail(EINVAL, "Replay oseq_hi should be 0 in non-ESN mode for output SA");
+    if (!esn && state.sent == last_number)
+        return fail(EINVAL,
+                    "Replay oseq should be less than 0xFFFFFFFF in non-ESN mode for output SA");
+    if (state.sent == last_number && state.sent_high == last_number)
+        return fail(EINVAL, "Replay oseq and oseq_hi should be less than 0xFFFFFFFF for output SA");
     if (state.bitmap_words != 0) return fail(EINVAL, "Replay bmp_len should 0 for output SA");
+    return {};
+}
+
+/// The same of "in".
+result<void> check_esn_input(const esn_head& state, bool esn) {
+    if (state.sent != 0 || state.sent_high != 0)
+        return fail(EINVAL, "Replay oseq and oseq_hi should be 0 for input SA");
+    if (!esn && state.received_high != 0)
+        return fail(EINVAL, "Replay seq_hi should be 0 in non-ESN mode for input SA");
+    if (!esn && state.received == last_number)
+        return fail(EINVAL,
+                    "Replay seq should be less than 0xFFFFFFFF in non-ESN mode for input SA");
+    if (state.received == last_number && state.received_high == last_number)
+        return fail(EINVAL, "Replay seq and seq_hi should be less than 0xFFFFFFFF for input SA");
     return {};
 }
 
@@ -81,13 +104,13 @@ result<void> check_esn_state(const xfrm_usersa_info& info, const esn_head& state
         return fail(EINVAL, "ESN attribute is too short to fit the full bitmap length");
     if (info.replay_window != 0)
         return fail(EINVAL, "ESN not compatible with legacy replay_window");
-    if (dir == ipsec::direction::out) return check_esn_output(state);
-    if (dir == ipsec::direction::in && (state.sent != 0 || state.sent_high != 0))
-        return fail(EINVAL, "Replay oseq and oseq_hi should be 0 for input SA");
+    const bool esn = (info.flags & XFRM_STATE_ESN) != 0;
+    if (dir == ipsec::direction::out) return check_esn_output(state, esn);
+    if (dir == ipsec::direction::in)
+        if (auto ok = check_esn_input(state, esn); !ok) return ok;
     if (state.window > state.bitmap_words * 32)
         return fail(EINVAL, "ESN replay window is too large for the chosen bitmap size");
-    if ((info.flags & XFRM_STATE_ESN) != 0 && state.window == 0)
-        return fail(EINVAL, "ESN replay window must be > 0");
+    if (esn && state.window == 0) return fail(EINVAL, "ESN replay window must be > 0");
     return {};
 }
 
@@ -115,14 +138,20 @@ result<void> decode_esn_state(const xfrm_usersa_info& info, bytes value, ipsec::
     return {};
 }
 
+/// xfrm_replay_state_esn_len(), whose length wraps around.
+constexpr std::int64_t esn_length(std::size_t bitmap_words) noexcept {
+    return static_cast<std::int32_t>(sizeof(esn_head) + bitmap_words * sizeof(std::uint32_t));
+}
+
 /// xfrm_replay_verify_len()
 result<void> check_new_esn_state(const ipsec::sa& s, const esn_head& state, std::size_t length) {
-    const std::uint64_t needed =
-        sizeof state + std::uint64_t{state.bitmap_words} * sizeof(std::uint32_t);
-    if (length < needed) return fail(EINVAL, "ESN attribute is too short");
-    if (state.bitmap_words != bitmap_words(s))
+    if (static_cast<std::int64_t>(length) < esn_length(state.bitmap_words))
+        return fail(EINVAL, "ESN attribute is too short");
+    if (esn_length(state.bitmap_words) != esn_length(bitmap_words(s)))
         return fail(EINVAL, "New ESN size doesn't match the existing SA's ESN size");
-    if (state.window > std::uint64_t{state.bitmap_words} * 32)
+    if (state.bitmap_words != bitmap_words(s))
+        return fail(EINVAL, "New ESN bitmap size doesn't match the existing SA's ESN bitmap");
+    if (state.window > state.bitmap_words * 32)
         return fail(EINVAL, "ESN replay window is longer than the bitmap");
     return {};
 }

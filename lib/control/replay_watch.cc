@@ -46,8 +46,7 @@ void replay_watch::begin(const entry& e, moment now) {
     if (!listening_ || (e.what.replay_threshold == 0 && e.what.replay_timer == 0)) return;
     const watched& w = watched_[e.serial] = {e.what.replay, false};
     if (e.what.replay_timer != 0)
-        timers_.arm(e.serial,
-                    static_cast<std::int64_t>(now.monotonic_ns) + period_of(e.what));
+        timers_.arm(e.serial, static_cast<std::int64_t>(now.monotonic_ns) + period_of(e.what));
     aim(e, w);
 }
 
@@ -90,10 +89,10 @@ void replay_watch::end(const entry& e) {
 void replay_watch::aim(const entry& e, const watched& w) {
     const std::uint64_t distance = w.deferred ? 1 : e.what.replay_threshold;
     const bool reached =
-        distance == 0 ? backend_.watch_replay(e.what.id, never, never)
-                      : backend_.watch_replay(
-                            e.what.id, goal_from(w.told.sent, distance, e.what.replay.sent),
-                            goal_from(w.told.received, distance, e.what.replay.received));
+        distance == 0
+            ? backend_.watch_replay(e.what.id, never, never)
+            : backend_.watch_replay(e.what.id, goal_from(w.told.sent, distance, e.what.replay.sent),
+                                    goal_from(w.told.received, distance, e.what.replay.received));
     if (reached) reached_.push_back(e.serial);
 }
 

@@ -342,9 +342,7 @@ result<std::reference_wrapper<const ipsec::sa>> sa_keeper::allocate_spi(const sp
     entry* const asked = asked_for(r);
     if (asked != nullptr && asked->what.id.spi != wire::be32()) return asked->what;
     const auto spi = free_spi(r);
-    if (!spi)
-        return fail(ENOENT, r.min == r.max ? "Requested SPI is already in use"
-                                           : "No SPI available in the requested range");
+    if (!spi) return fail(ENOENT, "No SPI available in the requested range");
     if (asked != nullptr) {
         sad_.give_spi(*asked, *spi);
         return asked->what;
@@ -364,7 +362,7 @@ std::optional<wire::be32> sa_keeper::free_spi(const spi_request& r) {
     for (std::uint64_t i = 0; i < candidates; ++i) {
         const auto value = static_cast<std::uint32_t>(r.min + (start + i) % span);
         const wire::be32 spi(value);
-        if (value != 0 && !sad_.knows({r.destination, spi, r.protocol})) return spi;
+        if (value != 0 && !sad_.knows_spi(spi, r.protocol)) return spi;
     }
     return std::nullopt;
 }

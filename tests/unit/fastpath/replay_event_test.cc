@@ -43,8 +43,9 @@ std::uint64_t nonce_of(const frame& ip) {
 class ReplayEvents : public ::testing::Test {
   protected:
     void SetUp() override { begin({}); }
-    void begin(const tunnel_options& o, std::function<void(ipsec::sa&)> change = [](ipsec::sa&) {},
-               unsigned workers = 1) {
+    void begin(
+        const tunnel_options& o, std::function<void(ipsec::sa&)> change = [](ipsec::sa&) {},
+        unsigned workers = 1) {
         if (one_) one_->control.unsubscribe(&log);
         tunnel = o;
         one_ = std::make_unique<lab>(1, frames, workers);
@@ -249,7 +250,8 @@ TEST_F(ReplayEvents, CountersThatAreGivenBackLetMorePass) {
 }
 
 TEST_F(ReplayEvents, AnSaThatAllWorkersCarriedIsLimitedByWhatTheyCounted) {
-    begin({.replay_window = 32}, [](ipsec::sa&) {}, 2);
+    begin(
+        {.replay_window = 32}, [](ipsec::sa&) {}, 2);
     (void)send(1);
     ASSERT_TRUE(one().backend.spread_sa(id(), 2));
     (void)send(1); // its owner lets go
@@ -269,7 +271,8 @@ TEST_F(ReplayEvents, AnSaThatAllWorkersCarriedIsLimitedByWhatTheyCounted) {
 }
 
 TEST_F(ReplayEvents, AStateIsGivenToAnSaThatAllWorkersCarry) {
-    begin({.replay_window = 32}, [](ipsec::sa&) {}, 2);
+    begin(
+        {.replay_window = 32}, [](ipsec::sa&) {}, 2);
     (void)send(1);
     ASSERT_TRUE(one().backend.spread_sa(id(), 2));
     (void)send(5);

@@ -152,8 +152,10 @@ TEST_F(SaEvents, AnEsnStateMustFitTheOneThatIsThere) {
     EXPECT_EQ(refusal(with(v.head)), "ESN attribute is too short");
     v.head.bmp_len = 3;
     EXPECT_EQ(refusal(with(v)), "New ESN size doesn't match the existing SA's ESN size");
-    v.head.bmp_len = ~0u;
-    EXPECT_EQ(refusal(with(v)), "ESN attribute is too short");
+    v.head.bmp_len = ~0u; // the kernel computes the length in 32 bits
+    EXPECT_EQ(refusal(with(v)), "New ESN size doesn't match the existing SA's ESN size");
+    v.head.bmp_len = 4 + (1u << 30);
+    EXPECT_EQ(refusal(with(v)), "New ESN bitmap size doesn't match the existing SA's ESN bitmap");
     v.head.bmp_len = 4;
     v.head.replay_window = 129;
     EXPECT_EQ(refusal(with(v)), "ESN replay window is longer than the bitmap");
@@ -244,9 +246,9 @@ TEST_F(SaEvents, LabelsOfTheWrongLengthAndPaddingInTransportModeAreRefused) {
 
 TEST_F(SaEvents, FiltersOfDumpsAreNoAttributesOfOtherRequests) {
     const std::uint8_t protocol = 50;
-    EXPECT_EQ(refusal(with_attribute(new_sa(example_sa()), XFRMA_PROTO, as_bytes(protocol)),
-                      EOPNOTSUPP),
-              "XFRMA_PROTO is not carried");
+    EXPECT_EQ(
+        refusal(with_attribute(new_sa(example_sa()), XFRMA_PROTO, as_bytes(protocol)), EOPNOTSUPP),
+        "XFRMA_PROTO is not carried");
 }
 
 } // namespace
