@@ -261,7 +261,11 @@ void host_routing::on_event(const ipsec::event& e) {
     if (const auto* added = std::get_if<ipsec::policy_added>(&e)) learn(added->what);
     if (const auto* updated = std::get_if<ipsec::policy_updated>(&e)) learn(updated->what);
     if (const auto* deleted = std::get_if<ipsec::policy_deleted>(&e)) forget(deleted->what);
-    if (std::holds_alternative<ipsec::policy_flushed>(e)) forget_all();
+    if (const auto* flushed = std::get_if<ipsec::policy_flushed>(&e)) forget_all(flushed->type);
+    if (const auto* migrated = std::get_if<ipsec::policies_migrated>(&e);
+        migrated && migrated->selected != nullptr)
+        learn(*migrated->selected);
+    if (const auto* changed = std::get_if<ipsec::defaults_changed>(&e)) learn(changed->what);
     if (const auto* expired = std::get_if<ipsec::policy_expired>(&e); expired && expired->hard)
         forget(expired->what);
 }
@@ -289,9 +293,35 @@ void host_routing::forget(const ipsec::policy& p) {
     if (outlet* o = outlet_of(p)) apply(*o, o->plan.forget(p.index));
 }
 
-void host_routing::forget_all() {
+void host_routing::forget_all(ipsec::policy_type type) {
     for (const auto& o : outlets_)
-        apply(*o, o->plan.forget_all());
+        apply(*o, o->plan.forget_all(type));
+    if (blocks_by_default_) learn_default();
+}
+
+void host_routing::learn(const ipsec::default_actions& defaults) {
+    blocks_by_default_ =
+        ipsec::action_of(defaults, ipsec::policy_direction::out) == ipsec::policy_action::block;
+    const bool opens = closed_ && blocks_by_default_;
+    if (opens) closed_ = false;
+    learn_default();
+    if (opens)
+        for (const auto& each : outlets_)
+            reconcile(*each, false);
+}
+
+/// A default that blocks is a policy behind all others, in every port.
+void host_routing::learn_default() {
+    for (const ipsec::family f : families) {
+        ipsec::policy p;
+        p.sel.fam = p.sel.source.fam = p.sel.destination.fam = f;
+        p.priority = ~std::uint32_t{0};
+        p.position = ~std::uint64_t{0};
+        p.index = ~std::uint32_t{0} - static_cast<std::uint32_t>(f == families[0]); // nobody's
+        p.action = ipsec::policy_action::block;
+        for (const auto& o : outlets_)
+            apply(*o, blocks_by_default_ ? o->plan.learn(p) : o->plan.forget(p.index));
+    }
 }
 
 void host_routing::apply(outlet& o, const route_plan::prefixes& all) {

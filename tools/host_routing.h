@@ -80,8 +80,10 @@ class host_routing final : public ipsec::listener {
     [[nodiscard]] result<void> set_rules();
     [[nodiscard]] outlet* outlet_of(const ipsec::policy& p);
     void learn(const ipsec::policy& p);
+    void learn(const ipsec::default_actions& defaults);
+    void learn_default();
     void forget(const ipsec::policy& p);
-    void forget_all();
+    void forget_all(ipsec::policy_type type);
     void apply(outlet& o, const route_plan::prefixes& where);
     void apply(outlet& o, const xfrm::host_prefix& where);
     void reconcile(outlet& o, bool read);
@@ -97,7 +99,8 @@ class host_routing final : public ipsec::listener {
     std::vector<std::unique_ptr<outlet>> outlets_;
     std::map<xfrm::host_prefix, std::string> said_; ///< each complaint once
     bool closed_ = false;
-    bool incomplete_ = false; ///< the kernel has refused something
+    bool blocks_by_default_ = false; ///< what no `out` policy covers
+    bool incomplete_ = false;        ///< the kernel has refused something
     std::uint64_t retry_ns_ = 0;
 };
 

@@ -19,6 +19,9 @@ nat_keepalives::~nat_keepalives() {
 void nat_keepalives::on_event(const ipsec::event& e) {
     if (const auto* added = std::get_if<ipsec::sa_added>(&e)) watch(added->what);
     if (const auto* updated = std::get_if<ipsec::sa_updated>(&e)) watch(updated->what);
+    if (const auto* migrated = std::get_if<ipsec::policies_migrated>(&e))
+        for (const ipsec::relocated_sa& s : migrated->sas)
+            watch(s.now);
 }
 
 void nat_keepalives::watch(const ipsec::sa& s) {

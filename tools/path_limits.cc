@@ -38,10 +38,13 @@ void path_limits::on_event(const ipsec::event& e) {
                    [&](const ipsec::policy_added& a) { take(a.what); },
                    [&](const ipsec::policy_updated& u) { take(u.what); },
                    [&](const ipsec::policy_deleted& d) { forget_policy(d.what.index); },
-                   [&](const ipsec::policy_flushed&) {
-                       policies_.clear();
-                       needs_.clear();
-                       lost_need_ = true;
+                   [&](const ipsec::policy_flushed& f) { forget_policies(f.type); },
+                   [&](const ipsec::policies_migrated& m) {
+                       for (const ipsec::relocated_sa& s : m.sas) {
+                           forget(s.before);
+                           take(s.now);
+                       }
+                       if (m.selected != nullptr) take(*m.selected);
                    },
                    [&](const ipsec::policy_expired& x) {
                        if (x.hard) forget_policy(x.what.index);
@@ -86,7 +89,7 @@ void path_limits::take(const ipsec::policy& p) {
     const auto e = endpoint_of(p);
     if (!e) return;
     const need n{*e, p.if_id != 0};
-    policies_.emplace(p.index, n);
+    policies_.emplace(p.index, known_policy{n, p.type});
     ++needs_[n].policies;
     changed_ = true;
 }
@@ -94,12 +97,20 @@ void path_limits::take(const ipsec::policy& p) {
 void path_limits::forget_policy(std::uint32_t index) {
     const auto found = policies_.find(index);
     if (found == policies_.end()) return;
-    const auto users = needs_.find(found->second);
+    const auto users = needs_.find(found->second.needs);
     if (--users->second.policies == 0) {
         lost_need_ |= users->second.mtu.has_value();
         needs_.erase(users);
     }
     policies_.erase(found);
+}
+
+void path_limits::forget_policies(ipsec::policy_type type) {
+    std::vector<std::uint32_t> gone;
+    for (const auto& [index, p] : policies_)
+        if (p.type == type) gone.push_back(index);
+    for (const std::uint32_t index : gone)
+        forget_policy(index);
 }
 
 void path_limits::heard(const ipsec::sa_id& id, const ipsec::address& source, std::uint32_t mtu,

@@ -90,11 +90,17 @@ class path_limits final : public ipsec::listener {
         std::uint64_t until_ns = 0;
     };
 
+    struct known_policy {
+        need needs;
+        ipsec::policy_type type = ipsec::policy_type::main;
+    };
+
     [[nodiscard]] static std::optional<endpoint> endpoint_of(const ipsec::policy& p);
     void take(const ipsec::sa& s);
     void take(const ipsec::policy& p);
     void forget(const ipsec::sa_id& id);
     void forget_policy(std::uint32_t index);
+    void forget_policies(ipsec::policy_type type);
     void set(const ipsec::address& peer, std::uint32_t mtu, std::uint64_t now_ns);
     void tell_sas(const ipsec::address& peer) const;
     [[nodiscard]] std::optional<std::uint32_t> limit_of(const ipsec::address& peer) const;
@@ -104,7 +110,7 @@ class path_limits final : public ipsec::listener {
     path_surroundings around_;
     std::map<ipsec::sa_id, known_sa> sas_;                          ///< by peer first
     std::map<endpoint, std::map<ipsec::overhead, unsigned>> costs_; ///< of SAs, and how many
-    std::map<std::uint32_t, need> policies_;                        ///< `out`, by index
+    std::map<std::uint32_t, known_policy> policies_;                ///< `out`, by index
     std::map<need, user> needs_;
     std::map<ipsec::address, limit> limits_;
     bool changed_ = false;

@@ -43,7 +43,10 @@ bool is_partial(const ipsec::selector& s) noexcept {
 }
 
 bool wins(const ipsec::policy& a, const ipsec::policy& b) noexcept {
-    return std::tie(a.priority, a.position) < std::tie(b.priority, b.position);
+    const auto rank = [](const ipsec::policy& p) {
+        return std::tuple(p.type == ipsec::policy_type::main, p.priority, p.position);
+    };
+    return rank(a) < rank(b);
 }
 
 /// The peer of a tunnel, where it is of the family of what is inside.
@@ -84,7 +87,9 @@ void drop(std::map<host_prefix, std::set<std::uint32_t>>& from, const host_prefi
 } // namespace
 
 /// Those with an interface are of that interface's traffic: a route to it is by request only.
+/// Beside a sub-policy that lets pass a main one may protect: the path knows.
 bool route_plan::counts(const ipsec::policy& p) const noexcept {
+    if (p.type == ipsec::policy_type::sub && is_pass(p)) return false;
     if (p.dir != ipsec::policy_direction::out || p.sel.fam == ipsec::family::unspecified)
         return false;
     return p.if_id == 0 || (options_.install_routes_xfrmi && !is_pass(p));
@@ -135,12 +140,13 @@ auto route_plan::forget(std::uint32_t index) -> prefixes {
     return touched_by(p);
 }
 
-auto route_plan::forget_all() -> prefixes {
-    prefixes touched = destinations();
-    policies_.clear();
-    takers_.clear();
-    passers_.clear();
-    peers_.clear();
+auto route_plan::forget_all(ipsec::policy_type type) -> prefixes {
+    std::vector<std::uint32_t> gone;
+    for (const auto& [index, p] : policies_)
+        if (p.type == type) gone.push_back(index);
+    prefixes touched;
+    for (const std::uint32_t index : gone)
+        touched.merge(forget(index));
     return touched;
 }
 

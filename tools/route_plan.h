@@ -50,7 +50,7 @@ class route_plan {
     /// Each returns the destinations whose route may be another now.
     prefixes learn(const ipsec::policy& p);
     prefixes forget(std::uint32_t index);
-    prefixes forget_all();
+    prefixes forget_all(ipsec::policy_type type);
 
     /// Of the machine: where routes take their source.  device   the TUN device's index
     void set_addresses(const control::network& n, int device);

@@ -229,7 +229,7 @@ TEST_F(RoutePlan, TheSmallestMtuOfADestinationsPoliciesIsItsRoutes) {
 TEST_F(RoutePlan, AfterAFlushNothingIsLeft) {
     plan_.learn(protecting(9, "10.1.0.0", 24, "10.2.0.0", 16));
     plan_.learn(passing(protecting(17, "0.0.0.0", 0, "10.3.0.0", 16)));
-    EXPECT_EQ(plan_.forget_all().size(), 2u);
+    EXPECT_EQ(plan_.forget_all(ipsec::policy_type::main).size(), 2u);
     EXPECT_TRUE(plan_.destinations().empty());
 }
 
