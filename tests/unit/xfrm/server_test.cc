@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
 
 #include "tests/unit/lib/fake_backend.h"
 #include "tests/unit/lib/no_descriptors.h"
@@ -289,6 +290,51 @@ TEST_F(XfrmClients, EventsGoToTheGroupsAClientIsIn) {
     EXPECT_EQ(asks->ask(new_policy(example_policy(8))), 0);
     EXPECT_TRUE(listens->receive().empty());
     EXPECT_EQ(listens->control(shim_join, 33).status, static_cast<std::uint32_t>(EINVAL));
+}
+
+TEST_F(XfrmClients, EachKindOfEventGoesToItsGroupAlone) {
+    std::vector<std::unique_ptr<shim>> members; ///< of group i + 1
+    for (std::uint32_t group = XFRMNLGRP_ACQUIRE; group <= XFRMNLGRP_MAPPING; ++group) {
+        members.push_back(client());
+        members.back()->control(shim_join, group);
+    }
+    const auto heard = [&] {
+        std::set<std::pair<std::uint32_t, std::uint16_t>> all; ///< group, message
+        for (std::uint32_t group = XFRMNLGRP_ACQUIRE; group <= XFRMNLGRP_MAPPING; ++group)
+            for (datagram d; !(d = members[group - 1]->receive()).empty();)
+                for (const message& m : messages_of(d))
+                    all.emplace(group, m.header.nlmsg_type);
+        return all;
+    };
+    using events = std::set<std::pair<std::uint32_t, std::uint16_t>>;
+
+    ipsec::sa s = resolved(example_sa());
+    s.encap = ipsec::udp_encapsulation{wire::be16(4500), wire::be16(4500), {}};
+    ASSERT_TRUE(layer_.add_sa(s.clone(), {}, now_));
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_SA, XFRM_MSG_NEWSA}}));
+    ASSERT_TRUE(layer_.add_policy(example_policy(), {}, now_));
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_POLICY, XFRM_MSG_NEWPOLICY}}));
+    layer_.set_defaults({});
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_POLICY, XFRM_MSG_GETDEFAULT}}));
+    layer_.announce_acquire(s.clone(), example_policy());
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_ACQUIRE, XFRM_MSG_ACQUIRE}}));
+    layer_.report_packet({60, s.sel, std::nullopt});
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_REPORT, XFRM_MSG_REPORT}}));
+    backend_.listener->on_mapping(s.id, s.source, wire::be16(4501));
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_MAPPING, XFRM_MSG_MAPPING}}));
+    ipsec::migration m;
+    m.selected.dir = example_policy().dir;
+    m.selected.sel = example_policy().sel;
+    m.moves.push_back({s.source, s.id.destination, ipsec::address::v4(wire::be32(1)),
+                       s.id.destination, 50, ipsec::mode::tunnel, s.reqid});
+    ASSERT_TRUE(layer_.migrate(m, {}, now_));
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_MIGRATE, XFRM_MSG_MIGRATE}}));
+    backend_.listener->on_lifetime(s.id, false);
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_EXPIRE, XFRM_MSG_EXPIRE}}));
+    ASSERT_TRUE(layer_.expire_policy({m.selected.dir, m.selected.sel}, false, {}));
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_EXPIRE, XFRM_MSG_POLEXPIRE}}));
+    ASSERT_TRUE(layer_.give_replay(s.id, {}, {}, now_));
+    EXPECT_EQ(heard(), (events{{XFRMNLGRP_AEVENTS, XFRM_MSG_NEWAE}}));
 }
 
 TEST_F(XfrmClients, TheOneWhoAsksSeesItsEventBeforeItsAck) {
