@@ -95,6 +95,7 @@ std::uint8_t* map_chunk(int file, off_t at) {
 struct lasting_memory::chunk {
     chunk_label label;
     lasting_memory* owner;
+    off_t place; ///< in the file; 0: in none
 };
 
 result<std::unique_ptr<lasting_memory>> lasting_memory::make(unique_fd file,
@@ -112,6 +113,15 @@ result<std::unique_ptr<lasting_memory>> lasting_memory::make(unique_fd file,
 lasting_memory::~lasting_memory() {
     for (chunk* c : chunks_)
         ::munmap(c, chunk_size);
+}
+
+/// Where a chunk cannot be mapped anew it is left where it is, and its SAs do not last.
+void lasting_memory::detach() {
+    const std::lock_guard lock(mutex_);
+    for (const chunk* c : chunks_)
+        if (c->place != 0)
+            ::mmap(const_cast<chunk*>(c), chunk_size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_FIXED, file_.get(), c->place);
 }
 
 lasting_memory& lasting_memory::of_this_process() {
@@ -132,7 +142,8 @@ void lasting_memory::fill(lasting_kind kind, std::size_t size) {
     std::uint8_t* const start = map_chunk(lasts ? file_.get() : -1, lasts ? at : 0);
     if (start == nullptr) std::abort(); // as operator new does where nothing may throw
     if (lasts) ++chunks_in_file_;
-    auto* const c = new (start) chunk{{kind, static_cast<std::uint32_t>(size)}, this};
+    auto* const c =
+        new (start) chunk{{kind, static_cast<std::uint32_t>(size)}, this, lasts ? at : 0};
     chunks_.push_back(c);
     auto& free = free_[static_cast<std::size_t>(kind)];
     const std::size_t count = (chunk_size - first_object) / size;

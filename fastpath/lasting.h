@@ -66,6 +66,9 @@ class lasting_memory {
     lasting_memory(const lasting_memory&) = delete;
     lasting_memory& operator=(const lasting_memory&) = delete;
 
+    /// From here on what becomes of the objects is this process's alone: the file stays as it is.
+    void detach();
+
     /// Zeroed room for an object of that kind, on a line of its own.  Where the file cannot grow,
     /// of memory that does not last.
     [[nodiscard]] void* take(lasting_kind kind, std::size_t size);

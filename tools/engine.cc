@@ -21,12 +21,13 @@ engine::engine(std::vector<fastpath::port*> ports, unsigned workers)
     : ports_(std::move(ports))
     , backend_(tables_, kernel_random)
     , layer_(backend_, kernel_random)
-    , files_(layer_, read_sysctl,
-             [this] {
-                 fastpath::worker_counters counted;
-                 count(counted);
-                 return xfrm_stat_of(counted);
-             })
+    , files_(
+          layer_, [](std::string_view name) { return read_sysctl(name); },
+          [this] {
+              fastpath::worker_counters counted;
+              count(counted);
+              return xfrm_stat_of(counted);
+          })
     , mesh_(workers) {}
 
 result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,

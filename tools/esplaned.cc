@@ -38,6 +38,7 @@
 #include "tools/ports_socket.h"
 #include "tools/process.h"
 #include "tools/run_dir.h"
+#include "tools/state_file.h"
 #include "tools/trace.h"
 #include "tools/version.h"
 #include "tools/worker_care.h"
@@ -104,6 +105,7 @@ class daemon {
         , wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
     /// What the engine takes down on its way out is not told to the guards: they stay as they are.
     ~daemon() {
+        if (state_) state_->leave();
         if (!engine_) return;
         engine_->control().unsubscribe(guarding_.get());
         if (routing_) engine_->control().unsubscribe(routing_.get());
@@ -127,11 +129,13 @@ class daemon {
     [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> record_devices(const std::vector<guarded_device>& earlier);
+    [[nodiscard]] result<void> find_state();
     [[nodiscard]] result<void> make_engine();
     [[nodiscard]] std::vector<std::string> ports_of_fixed_mtu() const;
     [[nodiscard]] result<void> adopt_interfaces();
     [[nodiscard]] result<void> follow_network();
     [[nodiscard]] result<void> lead_traffic();
+    [[nodiscard]] result<void> restore_state();
     [[nodiscard]] result<void> open_sockets();
     [[nodiscard]] result<void> watch_all();
     [[nodiscard]] result<void> begin_work();
@@ -154,6 +158,7 @@ class daemon {
     std::unique_ptr<port_watch> watch_;
     std::unique_ptr<guarding> guarding_;
     std::unique_ptr<host_routing> routing_; ///< where a port is the machine itself
+    std::unique_ptr<state_file> state_;     ///< SAs stand in its memory
     std::unique_ptr<engine> engine_;
     std::unique_ptr<path_care> paths_;
     std::optional<fastpath::keepalive_sender> keepalive_sockets_; ///< once there is one to send
@@ -169,6 +174,8 @@ class daemon {
     bool twin_was_kept_ = false;   ///< by an earlier daemon, and not released
     bool devices_changed_ = false; ///< ours, and not taken in yet
     bool guarded_ = false;
+    bool state_is_written_ = true;
+    bool restored_ = false; ///< what an earlier daemon knew, all policies with it
 };
 
 result<void> daemon::start() {
@@ -176,9 +183,10 @@ result<void> daemon::start() {
     auto lock = run_lock::take(options_.run_dir, true);
     if (!lock) return tl::unexpected(lock.error());
     lock_ = std::make_unique<run_lock>(std::move(*lock));
-    for (const auto step : {&daemon::check_cpus, &daemon::guard_devices, &daemon::make_engine,
-                            &daemon::adopt_interfaces, &daemon::follow_network,
-                            &daemon::lead_traffic, &daemon::open_sockets, &daemon::watch_all})
+    for (const auto step :
+         {&daemon::check_cpus, &daemon::guard_devices, &daemon::find_state, &daemon::make_engine,
+          &daemon::adopt_interfaces, &daemon::follow_network, &daemon::lead_traffic,
+          &daemon::restore_state, &daemon::open_sockets, &daemon::watch_all})
         if (auto done = (this->*step)(); !done) return done;
     return begin_work();
 }
@@ -189,7 +197,7 @@ result<void> daemon::begin_work() {
     const auto guards = devices_->guards();
     const bool guarded = std::any_of(guards.begin(), guards.end(),
                                      [](const fastpath::guard* g) { return g->was_guarded(); });
-    if (guarded || twin_was_kept_) {
+    if ((guarded || twin_was_kept_) && !restored_) {
         engine_->tables().close(true);
         guarding_->stay_closed([this] { engine_->tables().close(false); });
         log("these devices were guarded before: nothing passes until a policy is programmed "
@@ -251,6 +259,8 @@ result<void> daemon::make_engine() {
     if (!made) return tl::unexpected(made.error());
     guarding_ = std::make_unique<guarding>(devices_->guards(), log);
     engine_ = std::move(*made);
+    if (state_)
+        if (auto prepared = state_->prepare(engine_->backend()); !prepared) return prepared;
     workers_ = std::make_unique<worker_care>(*engine_, log);
     facts_.workers = workers_.get();
     paths_ = std::make_unique<path_care>(*engine_, ports_of_fixed_mtu(), log);
@@ -262,6 +272,44 @@ result<void> daemon::make_engine() {
     engine_->control().subscribe(guarding_.get());
     engine_->backend().on_encap_ports(
         [this] { guarding_->set_encap_ports(engine_->backend().encap_ports()); });
+    return {};
+}
+
+/// After the guards: what cannot be read leaves everything blocked.  A state that is off now must
+/// not come back later, when its numbers are past.
+result<void> daemon::find_state() {
+    const state_options& o = options_.state;
+    if (!o.on) forget_state(options_.run_dir);
+    if (!o.on) return {};
+    if (o.automatic() && !is_in_memory(options_.run_dir)) {
+        log("no state is kept over a restart: " + options_.run_dir +
+            " is not in memory (--state, --run-dir)");
+        return {};
+    }
+    auto place = o.kept_by_manager ? kept_place() : named_place(options_.run_dir, o.log_path);
+    if (!place) return tl::unexpected(place.error());
+    auto state = state_file::open(o, std::move(*place), log);
+    if (!state) return tl::unexpected(state.error());
+    state_ = std::move(*state);
+    return {};
+}
+
+/// Before any client, and before any packet.
+result<void> daemon::restore_state() {
+    if (!state_) return {};
+    guarding_->hold();
+    const auto back = state_->restore(engine_->control(), fastpath::now());
+    guarding_->let_go();
+    if (!back) return tl::unexpected(back.error());
+    engine_->control().subscribe(state_.get());
+    restored_ = back->found;
+    if (back->found)
+        log("restored: " + std::to_string(back->sas) + " SAs, " + std::to_string(back->policies) +
+            " policies");
+    if (back->lost != 0)
+        log("not restored: " + std::to_string(back->lost) +
+            " SAs and policies, of before a reboot "
+            "or no longer carried");
     return {};
 }
 
@@ -368,7 +416,7 @@ void daemon::announce() {
 
 void daemon::run() {
     while (!stopping_) {
-        loop_.turn(routes_->unfinished() ? 0 : timeout_ms());
+        loop_.turn(routes_->unfinished() || !state_is_written_ ? 0 : timeout_ms());
         if (routes_->unfinished()) kernel_spoke();
         tend_ports(false);
         workers_->tend(fastpath::now().monotonic_ns);
@@ -376,6 +424,7 @@ void daemon::run() {
         if (routing_) routing_->tend(fastpath::now().monotonic_ns);
         engine_->control().tick(fastpath::now());
         keepalives_->tick(fastpath::now());
+        state_is_written_ = !state_ || !state_->tend(fastpath::now());
     }
     ::sd_notify(0, "STOPPING=1");
     engine_->stop();

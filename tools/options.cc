@@ -134,6 +134,8 @@ struct stated {
     std::optional<std::string> mss_clamp;
     std::optional<std::vector<std::string>> filter;
     std::vector<std::string> routing; ///< "name=value[,...]", later ones count
+    std::optional<std::string> state;
+    std::optional<std::string> state_key;
 };
 
 stated overlay(stated over, const stated& under) {
@@ -147,6 +149,8 @@ stated overlay(stated over, const stated& under) {
     if (!over.punt_limit) over.punt_limit = under.punt_limit;
     if (!over.mss_clamp) over.mss_clamp = under.mss_clamp;
     if (!over.filter) over.filter = under.filter;
+    if (!over.state) over.state = under.state;
+    if (!over.state_key) over.state_key = under.state_key;
     over.routing.insert(over.routing.begin(), under.routing.begin(), under.routing.end());
     return over;
 }
@@ -235,6 +239,10 @@ result<stated> read_file(const std::string& path) {
                               s.punt_limit);
         else if (key == "mss-clamp")
             read = read_value(path, key, node, "a text, as in mss-clamp = \"on\"", s.mss_clamp);
+        else if (key == "state")
+            read = read_value(path, key, node, "a text, as in state = \"off\"", s.state);
+        else if (key == "state-key")
+            read = read_value(path, key, node, "a text, the name of a file", s.state_key);
         else if (key == "routing")
             read = read_routing(path, node, s.routing);
         else if (key == "filter")
@@ -243,7 +251,7 @@ result<stated> read_file(const std::string& path) {
             read =
                 bad_file(path, "unknown key \"" + std::string(key) +
                                    "\": there are run-dir, xfrm, workers, cpus, poll, port, eal, "
-                                   "punt-limit, mss-clamp, filter and routing");
+                                   "punt-limit, mss-clamp, filter, routing, state and state-key");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -336,6 +344,10 @@ result<daemon_options> interpret(const stated& s) {
     const auto xfrm = parse_xfrm(s.xfrm.value_or("serve"));
     if (!xfrm) return tl::unexpected(xfrm.error());
     o.serve_xfrm = *xfrm;
+    const auto state = parse_state(s.state.value_or("auto"));
+    if (!state) return tl::unexpected(state.error());
+    o.state = *state;
+    o.state.key_path = s.state_key.value_or("");
     o.workers = s.workers.value_or(1);
     if (o.workers == 0 || o.workers > fastpath::max_lanes)
         return fail(EINVAL,
@@ -488,6 +500,7 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
     CLI::App app{"esplaned: the user-space IPsec ESP data plane", "esplaned"};
     stated given;
     std::string config;
+    bool takeover = false;
     app.set_version_flag("--version", version_line("esplaned"));
     app.add_option("--config", config, "TOML file with the same names; the command line wins")
         ->option_text("FILE");
@@ -512,6 +525,11 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
     app.add_option("--mss-clamp", given.mss_clamp,
                    "lower the MSS of TCP through tunnels to what the path, or MTU bytes, take")
         ->option_text("on|off|MTU [off]");
+    app.add_option("--state", given.state, "where SAs and policies survive the daemon")
+        ->option_text("off|auto|memory|FILE [auto]");
+    app.add_option("--state-key", given.state_key, "the key that seals the state")
+        ->option_text("FILE");
+    app.add_flag("--takeover", takeover, "take over from the daemon that runs in --run-dir");
     std::string routing;
     app.add_option("--routing", routing, "how the machine's traffic is led into its tun port")
         ->option_text("NAME=VALUE[,...]");
@@ -542,6 +560,7 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
     }
     auto options = interpret(given);
     if (!options) return tl::unexpected(options.error());
+    options->takeover = takeover;
     return std::move(*options);
 }
 

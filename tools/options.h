@@ -3,7 +3,7 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// `poll`, `punt-limit`, `mss-clamp`, and `port` and `filter`, arrays of the same texts.  An option
+// `poll`, `punt-limit`, `mss-clamp`, `state`, `state-key`, and `port` and `filter`, arrays of the same texts.  An option
 // on the command line replaces the file's.
 //
 // Does not: look at the machine.  Whether a device exists is found out when it is opened.
@@ -19,6 +19,7 @@
 #include "fastpath/punt.h"
 #include "lib/base/result.h"
 #include "tools/routing_options.h"
+#include "tools/state_options.h"
 
 namespace esplane::tools {
 
@@ -56,6 +57,8 @@ struct daemon_options {
     std::uint32_t mss_clamp = 0; ///< fastpath::mss_by_path, or bytes of an IP packet; 0: off
     std::vector<fastpath::filter_rule> filter;
     routing_options routing;
+    state_options state;
+    bool takeover = false; ///< from the daemon that runs there
 };
 
 /// The command line asked for text and nothing else: --help, --version.

@@ -7,6 +7,7 @@
 #include "fastpath/tap.h"
 #include "fastpath/tun.h"
 #include "tools/host_routing.h"
+#include "tools/state_place.h"
 
 #ifdef ESPLANE_HAVE_XDP
 #include "tools/xdp_helper.h"
@@ -112,6 +113,7 @@ result<std::vector<released_device>> release_devices(const std::string& run_dir)
     if (!lock) return tl::unexpected(lock.error());
     const auto recorded = read_guarded(run_dir);
     if (!recorded) return tl::unexpected(recorded.error());
+    forget_state(run_dir);
     auto tables = release_tables(run_dir);
     if (!tables) return tl::unexpected(tables.error());
     std::vector<released_device> outcomes = std::move(*tables);

@@ -116,11 +116,12 @@ void policy_keeper::note(const ipsec::policy& p) {
 }
 
 result<policy_keeper::entry*> policy_keeper::put_new(ipsec::policy p, moment now) {
-    p.index = spd_.choose_index(p.dir, p.index);
+    const std::uint32_t wanted = std::exchange(p.index, spd_.choose_index(p.dir, p.index));
+    const bool chosen = p.index != wanted;
     p.position = spd_.next_position();
     start_life(p, now);
     if (auto r = backend_.add_policy(p); !r) return tl::unexpected(r.error());
-    entry& e = spd_.insert(std::move(p));
+    entry& e = spd_.insert(std::move(p), chosen);
     note(e.what);
     start_timer(e, now);
     return &e;
@@ -144,7 +145,7 @@ result<void> policy_keeper::restore(ipsec::policy p, moment now) {
     if (spd_.find(key_of(p)) != nullptr || spd_.find_index(p.index) != nullptr) return fail(EEXIST);
     p.position = spd_.next_position();
     if (auto r = backend_.add_policy(p); !r) return r;
-    entry& e = spd_.insert(std::move(p));
+    entry& e = spd_.insert(std::move(p), false);
     note(e.what);
     e.origin.added_ns = ipsec::monotonic_of(e.what.current.add_time, now);
     e.origin.used_ns = used_ns(e, now);

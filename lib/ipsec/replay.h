@@ -56,6 +56,8 @@ class replay_window {
 
     [[nodiscard]] std::uint64_t highest() const noexcept { return load(highest_); }
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
+    /// Where highest() stands: for who finds the window's memory when its process is gone.
+    [[nodiscard]] const std::uint64_t* place_of_highest() const noexcept { return &highest_; }
 
     /// As in replay_state: bit i of the result is number highest - i.
     [[nodiscard]] std::vector<std::uint32_t> snapshot() const;

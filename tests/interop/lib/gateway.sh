@@ -25,13 +25,15 @@ run_dir() {
 }
 
 # esplaned_start NODE: in the background, until it says that it is ready.  ESPLANED_OPTIONS: more
-# for its command line; ESPLANED_PORTS[NODE]: other ports than AF_XDP on lan and wan.
+# for its command line; ESPLANED_PORTS[NODE]: other ports than AF_XDP on lan and wan;
+# ESPLANED_STATE: where its SAs and policies survive it, "off" where a scene does not say.
 declare -A ESPLANED_PID ESPLANED_PORTS
 esplaned_start() {
     local log=$SANDBOX/$1.log
     local ports=${ESPLANED_PORTS[$1]:---port lan=xdp:lan,role=plain --port wan=xdp:wan,role=secure}
     # shellcheck disable=SC2086  # words
-    ip netns exec "$1" "$ESPLANED" --run-dir "$(run_dir "$1")" ${ESPLANED_OPTIONS:-} \
+    ip netns exec "$1" "$ESPLANED" --run-dir "$(run_dir "$1")" --state "${ESPLANED_STATE:-off}" \
+        ${ESPLANED_OPTIONS:-} \
         $ports >"$log" 2>&1 &
     ESPLANED_PID[$1]=$!
     await 10 esplaned_decided "$1" || true

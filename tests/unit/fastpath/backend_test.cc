@@ -196,9 +196,42 @@ TEST(NonceRegistry, ASpaceMayOutliveIt) {
     auto registry = std::make_unique<fastpath::nonce_registry>(fixed_random(1));
     const std::uint8_t bytes[20] = {7};
     const auto in_use = registry->space_for(secret(bytes)).value();
-    const std::uint64_t before = in_use->take();
+    const std::uint64_t before = in_use->take().value();
     registry.reset();
-    EXPECT_EQ(in_use->take() - before, fastpath::nonce_space::block);
+    EXPECT_EQ(in_use->take().value() - before, fastpath::nonce_space::block);
+}
+
+TEST(NonceRegistry, AKeyThatWasForgottenGoesOnAboveItsMark) {
+    fastpath::nonce_registry registry(fixed_random(1), 2);
+    const auto key = [](std::uint8_t n) {
+        const std::uint8_t bytes[20] = {n};
+        return secret(bytes);
+    };
+    std::uint64_t last = 0;
+    for (int i = 0; i < 5; ++i)
+        last = registry.space_for(key(1)).value()->take().value();
+    for (std::uint8_t n = 2; n < 10; ++n)
+        ASSERT_TRUE(registry.space_for(key(n)));
+    EXPECT_EQ(registry.space_for(key(1)).value()->take().value() - last,
+              fastpath::nonce_space::block);
+}
+
+TEST(NonceRegistry, KeepsToItsRangeAndEndsWithIt) {
+    constexpr std::uint64_t base = ~std::uint64_t{0} - 5 * fastpath::nonce_space::block; // wraps
+    fastpath::nonce_space space(base, fastpath::nonce_space::range -
+                                          2 * fastpath::nonce_space::block);
+    EXPECT_EQ(space.take().value() - base,
+              fastpath::nonce_space::range - 2 * fastpath::nonce_space::block);
+    EXPECT_TRUE(space.take());
+    EXPECT_FALSE(space.take());
+    EXPECT_FALSE(space.take());
+}
+
+TEST(NonceRegistry, StartsWhereItIsTold) {
+    fastpath::nonce_registry registry(fixed_random(1));
+    registry.start_at(77);
+    const std::uint8_t bytes[20] = {7};
+    EXPECT_EQ(registry.space_for(secret(bytes)).value()->take(), 77u);
 }
 
 TEST(Pooled, AContainerThatIsMovedFromCanBeFilledAgain) {
@@ -213,9 +246,9 @@ TEST(Pooled, AContainerThatIsMovedFromCanBeFilledAgain) {
 TEST(NonceRegistry, AKeyThatComesBackGoesOnAboveItsMark) {
     fastpath::nonce_registry registry(fixed_random(1));
     const std::uint8_t bytes[20] = {7}, others[20] = {8};
-    std::uint64_t before = registry.space_for(secret(bytes)).value()->take();
+    std::uint64_t before = registry.space_for(secret(bytes)).value()->take().value();
     for (int i = 0; i < 5; ++i) {
-        const std::uint64_t next = registry.space_for(secret(bytes)).value()->take();
+        const std::uint64_t next = registry.space_for(secret(bytes)).value()->take().value();
         EXPECT_EQ(next - before, fastpath::nonce_space::block);
         before = next;
     }

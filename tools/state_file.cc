@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/state_file.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+#include "fastpath/backend.h"
+#include "tools/engine.h"
+#include "tools/sealing.h"
+
+namespace esplane::tools {
+
+namespace {
+
+using fastpath::lasting_kind;
+using fastpath::lasting_numbers;
+
+constexpr std::uint64_t smallest_rewritten = 1u << 20; ///< a log below that is left as it is
+constexpr std::size_t rewritten_at_once = 256;         ///< control has others to serve
+constexpr std::uint64_t retry_ns = 10'000'000'000;
+
+bool operator==(const control::spd_hash_thresholds& a, const control::spd_hash_thresholds& b) {
+    return a.local_v4 == b.local_v4 && a.remote_v4 == b.remote_v4 && a.local_v6 == b.local_v6 &&
+           a.remote_v6 == b.remote_v6;
+}
+
+/// A file where it stands, as long as it is read.
+class mapped_file {
+  public:
+    static result<mapped_file> open(int fd, const std::string& name) {
+        struct stat st {};
+        if (::fstat(fd, &st) != 0) return fail_errno(name);
+        const auto size = static_cast<std::size_t>(st.st_size);
+        if (size == 0) return mapped_file(nullptr, 0);
+        void* const at = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (at == MAP_FAILED) return fail_errno(name);
+        return mapped_file(at, size);
+    }
+    mapped_file(mapped_file&& other) noexcept
+        : at_(std::exchange(other.at_, nullptr))
+        , size_(other.size_) {}
+    mapped_file(const mapped_file&) = delete;
+    mapped_file& operator=(const mapped_file&) = delete;
+    ~mapped_file() {
+        if (at_ != nullptr) ::munmap(at_, size_);
+    }
+    [[nodiscard]] std::span<const std::uint8_t> bytes() const noexcept {
+        return {static_cast<const std::uint8_t*>(at_), size_};
+    }
+
+  private:
+    mapped_file(void* at, std::size_t size) noexcept
+        : at_(at)
+        , size_(size) {}
+
+    void* at_;
+    std::size_t size_;
+};
+
+/// Of an SA, all that was found in memory.
+struct found_numbers {
+    std::uint64_t sent = 0;
+    std::uint64_t received = 0;
+    std::uint64_t packets = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t last_used = 0;
+    std::uint64_t use_time = 0;
+
+    /// An SA that was moved or spread is there more than once: the highest number counts, and
+    /// packets rather twice than not at all.
+    void add(const lasting_numbers& n) {
+        std::uint64_t& number = n.kind == lasting_kind::inbound ? received : sent;
+        number = std::max(number, n.number);
+        packets += n.packets;
+        bytes += n.bytes;
+        last_used = std::max(last_used, n.last_used);
+        if (n.use_time != 0) use_time = use_time == 0 ? n.use_time : std::min(use_time, n.use_time);
+    }
+};
+using numbers_by_sa = std::map<ipsec::sa_id, found_numbers>;
+
+/// Of what lies below the highest number only the owner's window knew what had come: nothing of it
+/// is taken again.
+void continue_from(ipsec::sa& s, const found_numbers& n) {
+    constexpr std::uint32_t word_bits = 32;
+    s.replay.sent = std::max(s.replay.sent, n.sent);
+    s.replay.received = std::max(s.replay.received, n.received);
+    s.replay.bitmap.assign((s.replay_window + word_bits - 1) / word_bits, ~0u);
+    s.current.packets = n.packets;
+    s.current.bytes = n.bytes;
+    s.current.use_time = n.use_time;
+    s.last_used = n.last_used;
+}
+
+} // namespace
+
+state_file::state_file(std::unique_ptr<state_place> place, secret key, log_line log)
+    : place_(std::move(place))
+    , key_(std::move(key))
+    , say_(std::move(log)) {}
+
+state_file::~state_file() = default;
+
+result<std::unique_ptr<state_file>>
+state_file::open(const state_options& options, std::unique_ptr<state_place> place, log_line log) {
+    secret key;
+    if (const std::string path = state_key_path(options.key_path); !path.empty()) {
+        auto read = read_state_key(path);
+        if (!read) return tl::unexpected(read.error());
+        key = std::move(*read);
+    }
+    if (key.empty() && place->on_disk())
+        return fail(EINVAL,
+                    "--state " + place->name() +
+                        ": lies on a disk, and keys must not lie there readable: give "
+                        "--state-key, or a file in memory (tmpfs)",
+                    "state");
+    std::unique_ptr<state_file> s(new state_file(std::move(place), std::move(key), std::move(log)));
+    if (auto done = s->read(s->place_->name()); !done) return tl::unexpected(done.error());
+    return s;
+}
+
+result<void> state_file::read(const std::string& name) {
+    auto log = place_->find(state_part::log);
+    if (!log) return tl::unexpected(log.error());
+    auto live = place_->find(state_part::live);
+    if (!live) return tl::unexpected(live.error());
+    earlier_live_ = std::move(*live);
+    log_.fd = std::move(*log);
+    if (!log_.fd.valid()) return {};
+    const auto file = mapped_file::open(log_.fd.get(), name);
+    if (!file) return tl::unexpected(file.error());
+    auto image = control::read_journal(
+        file->bytes(),
+        [&](const control::journal_session& s) -> std::unique_ptr<control::journal_seal> {
+            if (key_.empty()) return nullptr;
+            return make_seal(key_, s);
+        });
+    if (!image)
+        return fail(image.error().code,
+                    "state " + name + ": " + image.error().text +
+                        "; nothing passes: give what it needs, or move it away to start anew");
+    earlier_ = std::move(*image);
+    return {};
+}
+
+control::journal_session state_file::new_session() const {
+    control::journal_session s;
+    s.name = name_;
+    s.nonce_base = nonce_base_;
+    s.sealed = !key_.empty();
+    kernel_random(s.salt);
+    return s;
+}
+
+state_file::open_log state_file::begin_log(unique_fd fd, std::uint64_t length) const {
+    const control::journal_session s = new_session();
+    auto seal = key_.empty() ? nullptr : make_seal(key_, s);
+    return {std::move(fd), std::make_unique<control::journal_writer>(s, std::move(seal)), length};
+}
+
+/// What is written in part is taken back: it would be in the way of what follows.
+result<void> state_file::flush(open_log& to) const {
+    const auto made = to.writer->made();
+    if (made.empty()) return {};
+    const ssize_t n =
+        ::pwrite(to.fd.get(), made.data(), made.size(), static_cast<off_t>(to.length));
+    const int code = n < 0 ? errno : ENOSPC;
+    const bool all = n == std::ssize(made);
+    if (all) to.length += made.size();
+    to.writer->wipe();
+    if (all) return {};
+    (void)::ftruncate(to.fd.get(), static_cast<off_t>(to.length));
+    errno = code;
+    return fail_errno("state " + place_->name());
+}
+
+// 1. The name and the nonces' beginning: the earlier ones, where there are some.
+// 2. Memory that lasts; it is put in its place once all SAs are in it.
+// 3. The session: on disk before the first nonce is used.
+result<void> state_file::prepare(fastpath::user_backend& b) {
+    const bool goes_on = earlier_.whole != 0;
+    if (goes_on) {
+        name_ = earlier_.last.name;
+        nonce_base_ = earlier_.last.nonce_base + fastpath::nonce_space::range;
+    } else {
+        kernel_random(name_);
+        std::array<std::uint8_t, sizeof nonce_base_> start;
+        kernel_random(start);
+        nonce_base_ = wire::load<std::uint64_t>(start.data());
+    }
+    auto file = place_->create(state_part::live);
+    if (!file) return tl::unexpected(file.error());
+    auto memory = fastpath::lasting_memory::make(std::move(*file), name_);
+    if (!memory) return tl::unexpected(memory.error());
+    live_ = std::move(*memory);
+    if (goes_on) {
+        if (::ftruncate(log_.fd.get(), static_cast<off_t>(earlier_.whole)) != 0)
+            return fail_errno("state " + place_->name());
+        log_ = begin_log(std::move(log_.fd), earlier_.whole);
+    } else {
+        auto fresh = place_->create(state_part::log);
+        if (!fresh) return tl::unexpected(fresh.error());
+        log_ = begin_log(std::move(*fresh), 0);
+    }
+    if (auto written = flush(log_); !written) return written;
+    if (place_->on_disk() && ::fdatasync(log_.fd.get()) != 0)
+        return fail_errno("state " + place_->name());
+    if (!goes_on)
+        if (auto put = place_->put(state_part::log, log_.fd.get()); !put) return put;
+    b.use_memory(*live_);
+    b.start_nonces_at(nonce_base_);
+    return {};
+}
+
+void state_file::restore_sas(control::layer& l, moment now, counts& into) {
+    numbers_by_sa numbers;
+    if (earlier_live_.valid()) {
+        const auto read = fastpath::read_lasting(
+            earlier_live_.get(), name_, [&](const lasting_numbers& n) { numbers[n.id].add(n); });
+        into.found = read.has_value();
+        if (!read) say_("state: " + read.error().text + ": it is not used");
+    }
+    if (!into.found) {
+        into.lost = earlier_.sas.size() + earlier_.policies.size();
+        return;
+    }
+    for (ipsec::sa& s : earlier_.sas) {
+        const auto known = numbers.find(s.id);
+        if (known == numbers.end()) continue; // it was being taken out
+        continue_from(s, known->second);
+        const std::uint32_t spi = s.id.spi.host();
+        if (auto done = l.restore_sa(std::move(s), now)) {
+            ++into.sas;
+            continue;
+        } else
+            say_("state: SA of SPI " + std::to_string(spi) + ": " + done.error().text);
+        ++into.lost;
+    }
+}
+
+// 1. SAs, then the policies that take them, then what holds beside all policies.
+// 2. From here on the memory is the state's, and changes are written.
+// 3. What did not come back is not to come back later.
+result<state_file::counts> state_file::restore(control::layer& l, moment now) {
+    counts n;
+    restore_sas(l, now, n);
+    if (n.found) {
+        for (ipsec::policy& p : earlier_.policies) {
+            const std::uint32_t index = p.index;
+            if (auto done = l.restore_policy(std::move(p), now))
+                ++n.policies;
+            else
+                return fail(done.error().code,
+                            "state: policy " + std::to_string(index) + ": " + done.error().text);
+        }
+        l.set_defaults(earlier_.defaults);
+        l.hash_thresholds() = earlier_.thresholds;
+    }
+    if (auto put = place_->put(state_part::live, live_->descriptor()); !put)
+        return tl::unexpected(put.error());
+    earlier_live_ = unique_fd();
+    layer_ = &l;
+    thresholds_ = l.hash_thresholds();
+    write([&](control::journal_writer& w) {
+        if (!n.found) {
+            w.remove_sas(0);
+            w.remove_policies(ipsec::policy_type::main);
+            w.remove_policies(ipsec::policy_type::sub);
+        }
+        w.put(l.defaults(), thresholds_);
+    });
+    earlier_ = {};
+    return n;
+}
+
+/// To the log, and to the one that is to follow it.
+template <typename F>
+void state_file::write(F f) {
+    if (layer_ == nullptr) return;
+    if (!failed_) {
+        f(*log_.writer);
+        if (auto done = flush(log_); !done) give_up(done.error());
+    }
+    if (!rewriting_) return;
+    f(*rewriting_->log.writer);
+    if (auto done = flush(rewriting_->log); !done) give_up(done.error());
+}
+
+/// A log that lacks a policy would let pass what it protects: no log keeps everything closed.
+void state_file::give_up(const error& e) {
+    if (!failed_) say_(e.text + ": nothing would survive a restart; trying again every 10 s");
+    failed_ = true;
+    rewriting_.reset();
+    place_->drop(state_part::log);
+    try_again_ns_ = 0;
+}
+
+void state_file::put_sa(const ipsec::sa& s) {
+    if (s.state == ipsec::sa_state::valid) write([&](control::journal_writer& w) { w.put(s); });
+}
+
+/// The event has what the client asked for, not what came of it.
+void state_file::put_current(const ipsec::sa_id& id) {
+    if (const ipsec::sa* const s = layer_->get_sa(id)) put_sa(*s);
+}
+
+void state_file::leave() {
+    layer_ = nullptr;
+    if (live_) live_->detach();
+}
+
+namespace {
+
+template <typename... F>
+struct overloaded : F... {
+    using F::operator()...;
+};
+
+} // namespace
+
+void state_file::on_event(const ipsec::event& e) {
+    using namespace ipsec;
+    if (layer_ == nullptr) return;
+    const auto put_policy = [this](const policy& p) {
+        write([&](control::journal_writer& w) { w.put(p); });
+    };
+    const auto remove_policy = [this](const policy& p) {
+        write([&](control::journal_writer& w) { w.remove_policy(p.type, p.index); });
+    };
+    const auto remove_sa = [this](const sa_id& id) {
+        write([&](control::journal_writer& w) { w.remove(id); });
+    };
+    std::visit(
+        overloaded{
+            [&](const sa_added& x) { put_sa(x.what); },
+            [&](const sa_updated& x) { put_current(x.what.id); },
+            [&](const sa_moved& x) { put_sa(x.what); },
+            [&](const sa_deleted& x) { remove_sa(x.what.id); },
+            [&](const sa_flushed& x) {
+                write([&](control::journal_writer& w) { w.remove_sas(x.protocol); });
+            },
+            [&](const sa_expired& x) { x.hard ? remove_sa(x.what.id) : put_sa(x.what); },
+            [&](const policies_migrated& x) {
+                for (const relocated_sa& moved : x.sas) {
+                    if (moved.before != moved.now.id) remove_sa(moved.before);
+                    put_sa(moved.now);
+                }
+                if (x.selected != nullptr) put_policy(*x.selected);
+            },
+            [&](const policy_added& x) { put_policy(x.what); },
+            [&](const policy_updated& x) { put_policy(x.what); },
+            [&](const policy_deleted& x) { remove_policy(x.what); },
+            [&](const policy_flushed& x) {
+                write([&](control::journal_writer& w) { w.remove_policies(x.type); });
+            },
+            [&](const policy_expired& x) { x.hard ? remove_policy(x.what) : put_policy(x.what); },
+            [&](const defaults_changed& x) {
+                write([&](control::journal_writer& w) { w.put(x.what, thresholds_); });
+            },
+            [](const auto&) {},
+        },
+        e);
+}
+
+bool state_file::tend(moment now) {
+    if (layer_ == nullptr) return false;
+    if (const auto& set = layer_->hash_thresholds(); !(set == thresholds_)) {
+        thresholds_ = set;
+        write([&](control::journal_writer& w) { w.put(layer_->defaults(), thresholds_); });
+    }
+    const bool mostly_past = log_.length > smallest_rewritten + 2 * length_when_new_;
+    const bool due = failed_ ? now.monotonic_ns >= try_again_ns_ : mostly_past;
+    if (!rewriting_ && due) {
+        try_again_ns_ = now.monotonic_ns + retry_ns;
+        begin_rewriting();
+    }
+    return rewriting_ && rewrite_some();
+}
+
+void state_file::begin_rewriting() {
+    auto file = place_->create(state_part::log);
+    if (!file) return give_up(file.error());
+    control::cursor newest;
+    (void)layer_->next_sa(newest);
+    rewriting_.emplace(rewriting{begin_log(std::move(*file), 0), {}, {}});
+    control::journal_writer& w = *rewriting_->log.writer;
+    w.begin_after(newest.next + 1);
+    w.put(layer_->defaults(), thresholds_);
+}
+
+bool state_file::rewrite_some() {
+    control::journal_writer& w = *rewriting_->log.writer;
+    std::size_t n = 0;
+    for (; n < rewritten_at_once && !rewriting_->sas_done; ++n) {
+        const ipsec::sa* const s = layer_->next_sa(rewriting_->sas);
+        rewriting_->sas_done = s == nullptr;
+        if (s != nullptr && s->state == ipsec::sa_state::valid) w.put(*s, rewriting_->sas.next + 1);
+    }
+    const ipsec::policy* p = nullptr;
+    for (; n < rewritten_at_once && (p = layer_->next_policy(rewriting_->policies)); ++n)
+        w.put(*p);
+    const bool all = n < rewritten_at_once;
+    if (auto done = flush(rewriting_->log); !done) {
+        give_up(done.error());
+        return false;
+    }
+    if (!all) return true;
+    if (auto done = finish_rewriting(); !done) give_up(done.error());
+    return false;
+}
+
+result<void> state_file::finish_rewriting() {
+    if (place_->on_disk() && ::fdatasync(rewriting_->log.fd.get()) != 0)
+        return fail_errno("state " + place_->name());
+    if (auto put = place_->put(state_part::log, rewriting_->log.fd.get()); !put) return put;
+    if (std::exchange(failed_, false)) say_("the state is written again");
+    log_ = std::move(rewriting_->log);
+    length_when_new_ = log_.length;
+    rewriting_.reset();
+    return {};
+}
+
+} // namespace esplane::tools

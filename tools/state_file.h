@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The state over restarts: what an earlier daemon left comes back, and what this one does is left
+// for the next.
+//
+//   open()      finds and reads the log; refuses what it cannot trust
+//   prepare()   before the first SA: memory that lasts, nonces above all that were ever used
+//   restore()   databases as they were, numbers as the workers left them
+//   on_event()  each change goes to the log before the client has its answer
+//   tend()      the log is written anew when most of it is past, a piece at a time
+//
+// An SA comes back only with its live numbers: without them nobody can say which numbers were used,
+// and after a reboot there are none.  Then policies do not come back either: the machine starts as
+// a kernel does.
+// Threads: control.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "fastpath/lasting.h"
+#include "lib/base/clock.h"
+#include "lib/base/secret.h"
+#include "lib/control/journal.h"
+#include "tools/state_options.h"
+#include "tools/state_place.h"
+
+namespace esplane::fastpath {
+class user_backend;
+} // namespace esplane::fastpath
+
+namespace esplane::tools {
+
+class state_file final : public ipsec::listener {
+  public:
+    using log_line = std::function<void(const std::string& line)>;
+
+    struct counts {
+        bool found = false; ///< there was a state with live numbers
+        std::size_t sas = 0;
+        std::size_t policies = 0;
+        std::size_t lost = 0; ///< that were in the log and did not come back
+    };
+
+    /// Errors: one line each, with what to do; see read_journal(), state_place.
+    [[nodiscard]] static result<std::unique_ptr<state_file>>
+    open(const state_options& options, std::unique_ptr<state_place> place, log_line log);
+    ~state_file() override;
+
+    /// Errors: what creating and writing files give.
+    [[nodiscard]] result<void> prepare(fastpath::user_backend& b);
+    /// After prepare(), before there are clients.  What is left of the earlier state is then this
+    /// one's.  Errors: as prepare().
+    [[nodiscard]] result<counts> restore(control::layer& l, moment now);
+
+    void on_event(const ipsec::event& e) override;
+    /// True: it wants to be called again soon.
+    bool tend(moment now);
+
+    /// From here on nothing that happens to the databases changes the state: it is the next
+    /// daemon's.
+    void leave();
+    /// Of the two files, for who takes over.
+    [[nodiscard]] int log_descriptor() const noexcept { return log_.fd.get(); }
+    [[nodiscard]] int live_descriptor() const noexcept { return live_->descriptor(); }
+
+  private:
+    /// A log that is written.
+    struct open_log {
+        unique_fd fd;
+        std::unique_ptr<control::journal_writer> writer;
+        std::uint64_t length = 0;
+    };
+    /// A log that is being written anew, while changes go to both.
+    struct rewriting {
+        open_log log;
+        control::cursor sas;
+        control::cursor policies;
+        bool sas_done = false;
+    };
+
+    state_file(std::unique_ptr<state_place> place, secret key, log_line log);
+
+    [[nodiscard]] control::journal_session new_session() const;
+    [[nodiscard]] open_log begin_log(unique_fd fd, std::uint64_t length) const;
+    [[nodiscard]] result<void> read(const std::string& name);
+    [[nodiscard]] result<void> flush(open_log& to) const;
+    void restore_sas(control::layer& l, moment now, counts& into);
+    template <typename F>
+    void write(F f);
+    void give_up(const error& e);
+    void put_sa(const ipsec::sa& s);
+    void put_current(const ipsec::sa_id& id);
+    void begin_rewriting();
+    [[nodiscard]] bool rewrite_some();
+    [[nodiscard]] result<void> finish_rewriting();
+
+    std::unique_ptr<state_place> place_;
+    secret key_; ///< empty: records are readable
+    log_line say_;
+    control::journal_image earlier_;
+    std::array<std::uint8_t, 16> name_{};
+    std::uint64_t nonce_base_ = 0;
+    std::unique_ptr<fastpath::lasting_memory> live_;
+    unique_fd earlier_live_;
+    open_log log_;
+    std::uint64_t length_when_new_ = 0;
+    std::optional<rewriting> rewriting_;
+    control::layer* layer_ = nullptr; ///< once it is restored
+    control::spd_hash_thresholds thresholds_;
+    bool failed_ = false;            ///< there is no log
+    std::uint64_t try_again_ns_ = 0; ///< to have one
+};
+
+} // namespace esplane::tools
