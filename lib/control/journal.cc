@@ -66,8 +66,9 @@ class field_writer {
         : to_(to) {}
 
     void raw(const void* from, std::size_t length) {
-        const auto* const first = static_cast<const std::uint8_t*>(from);
-        to_.insert(to_.end(), first, first + length);
+        const std::size_t at = to_.size();
+        to_.resize(at + length);
+        std::memcpy(to_.data() + at, from, length);
     }
     template <typename T>
     requires std::is_arithmetic_v<T>
