@@ -63,11 +63,14 @@ class raw_client {
   private:
     template <typename Body>
     void put(std::uint16_t type, Body&& body);
+    void attach();
     void flush();
     void take_answer();
     void note(int error);
 
     unique_fd socket_;
+    unique_fd side_;
+    std::uint32_t channel_ = 0;
     xfrm::datagram batch_;
     std::size_t last_ = 0; ///< where the last message of the batch starts
     unsigned under_way_ = 0;

@@ -178,7 +178,7 @@ result<void> user_backend::add_sa(const ipsec::sa& s) {
     const endpoint where = r->where();
     sas_.emplace(s.id, std::move(r));
     resolve_all(where);
-    settle();
+    settle_later();
     return {};
 }
 
@@ -331,9 +331,7 @@ void user_backend::delete_sa(const ipsec::sa_id& id) {
     std::shared_ptr<sa_record> r = std::move(found->second);
     sas_.erase(found);
     r->end_force();
-    const auto peers = sas_by_endpoint_.find(r->where());
-    std::erase(peers->second, r.get());
-    if (peers->second.empty()) sas_by_endpoint_.erase(peers);
+    leave_endpoint(*r);
     count_transport(*r, -1);
     if (r->in) shared_.inbound().erase(r->in.get());
     if (r->out) shared_.outbound().remove(*r->out);
@@ -589,6 +587,12 @@ std::vector<wire::be16> user_backend::encap_ports() const {
     for (const auto& [port, users] : encap_users_)
         ports.push_back(port);
     return ports;
+}
+
+/// What was added is there already: what it took the place of may wait.
+void user_backend::settle_later() {
+    constexpr std::size_t enough = 256;
+    if (shared_.graveyard().fresh() >= enough) settle();
 }
 
 /// The effect of a call is there when it returns: what was taken out is out of every worker's

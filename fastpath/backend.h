@@ -97,6 +97,20 @@ class user_backend final : public control::backend {
         std::uint32_t reqid = 0;
         friend auto operator<=>(const endpoint&, const endpoint&) = default;
     };
+    struct endpoint_hash {
+        [[nodiscard]] std::size_t operator()(const endpoint& e) const noexcept {
+            const std::uint32_t h =
+                _mm_crc32_u32(static_cast<std::uint32_t>(e.destination.fam), e.reqid);
+            const std::uint8_t* at = e.destination.bytes.data();
+            return _mm_crc32_u64(_mm_crc32_u64(h, wire::load<std::uint64_t>(at)),
+                                 wire::load<std::uint64_t>(at + 8));
+        }
+    };
+    struct id_hash {
+        [[nodiscard]] std::size_t operator()(const ipsec::sa_id& id) const noexcept {
+            return hash_of_spi(id.spi, id.destination.bytes.data(), id.destination.fam);
+        }
+    };
 
     [[nodiscard]] std::unique_ptr<sa_in> make_in(const sa_record& r) const;
     [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r) const;
@@ -127,7 +141,9 @@ class user_backend final : public control::backend {
     void retire(std::unique_ptr<policy_record> p);
     void count_encap(const sa_record& r, int by);
     void file(sa_record& r, int by);
+    void leave_endpoint(sa_record& r);
     void settle();
+    void settle_later();
 
     tables& shared_;
     lasting_memory* memory_ = &lasting_memory::of_this_process();
@@ -140,9 +156,9 @@ class user_backend final : public control::backend {
     bool in_batch_ = false;
     std::uint32_t esp_mark_ = 0;
     std::uint64_t serial_ = 0;
-    std::map<ipsec::sa_id, std::unique_ptr<sa_record>> sas_;
-    std::map<endpoint, std::vector<sa_record*>> sas_by_endpoint_;
-    std::map<endpoint, std::vector<std::unique_ptr<group_record>>> groups_;
+    std::unordered_map<ipsec::sa_id, std::unique_ptr<sa_record>, id_hash> sas_;
+    std::unordered_map<endpoint, std::vector<sa_record*>, endpoint_hash> sas_by_endpoint_;
+    std::unordered_map<endpoint, std::vector<std::unique_ptr<group_record>>, endpoint_hash> groups_;
     std::unordered_map<std::uint32_t, std::unique_ptr<policy_record>> policies_;
     /// Reqid and destination of SAs in transport mode, and how many have them.
     std::map<std::pair<std::uint32_t, ipsec::address>, int> transport_ends_;

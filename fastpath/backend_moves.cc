@@ -51,12 +51,20 @@ result<void> user_backend::move_sa(const ipsec::sa_id& before, const ipsec::sa& 
 void user_backend::file(sa_record& r, int by) {
     count_encap(r, by);
     count_transport(r, by);
+    if (by < 0) return leave_endpoint(r);
     auto& there = sas_by_endpoint_[r.where()];
-    if (by > 0)
-        there.push_back(&r);
-    else
-        std::erase(there, &r);
-    if (there.empty()) sas_by_endpoint_.erase(r.where());
+    r.at_endpoint = there.size();
+    there.push_back(&r);
+}
+
+/// The last takes its place: whoever looks for the best ranks them anew.
+void user_backend::leave_endpoint(sa_record& r) {
+    const auto found = sas_by_endpoint_.find(r.where());
+    auto& there = found->second;
+    there.back()->at_endpoint = r.at_endpoint;
+    there[r.at_endpoint] = there.back();
+    there.pop_back();
+    if (there.empty()) sas_by_endpoint_.erase(found);
 }
 
 } // namespace esplane::fastpath

@@ -211,7 +211,7 @@ result<void> user_backend::add_policy(const ipsec::policy& p) {
     auto r = make_policy(p);
     publish(*r, true);
     policies_[p.index] = std::move(r);
-    settle();
+    settle_later();
     return {};
 }
 

@@ -5,7 +5,6 @@
 // For backend.cc and backend_policies.cc alone.  Threads: control.
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <variant>
@@ -22,6 +21,7 @@ namespace esplane::fastpath {
 struct user_backend::sa_record {
     ipsec::sa described;
     std::uint64_t serial = 0;
+    std::size_t at_endpoint = 0; ///< where it is among those of its endpoint
     std::shared_ptr<const crypto::key> key;
     std::shared_ptr<nonce_space> nonces;
     std::unique_ptr<sa_in> in;
@@ -34,8 +34,8 @@ struct user_backend::sa_record {
         std::unique_ptr<Sa> sa;
         sa_counts handed_on; ///< counted by then
     };
-    std::deque<former<sa_in>> former_in; ///< oldest first
-    std::deque<former<sa_out>> former_out;
+    std::vector<former<sa_in>> former_in; ///< oldest first; mostly none
+    std::vector<former<sa_out>> former_out;
     std::uint64_t work_known = 0; ///< as loads_of() last told
     sa_counts late;               ///< by those that are gone, unless they had handed it on
     std::shared_ptr<spread_out> spread_out_now; ///< while all workers carry it
@@ -77,9 +77,9 @@ struct user_backend::sa_record {
             sum += counts_of(*share);
     }
     template <typename Sa>
-    void bury_oldest(std::deque<former<Sa>>& formers) {
+    void bury_oldest(std::vector<former<Sa>>& formers) {
         (late += counts_of(*formers.front().sa)) -= formers.front().handed_on;
-        formers.pop_front();
+        formers.erase(formers.begin());
     }
     /// From here on its numbers are nobody's who finds them (lasting.h).
     void end_force() {

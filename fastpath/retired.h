@@ -40,6 +40,8 @@ class retired {
     /// held for it; a later call frees it.
     bool reclaim();
 
+    /// Things that the next reclaim() will wait for.
+    [[nodiscard]] std::size_t fresh() const noexcept { return fresh_.size(); }
     /// Things that are held for a worker that is stuck.
     [[nodiscard]] std::size_t held() const noexcept { return held_; }
     /// Whether nothing may be added to the tables until that worker goes on: what is not there
