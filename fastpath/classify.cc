@@ -402,8 +402,11 @@ void policy_table<Words>::insert(entry* e, const ipsec::selector& s) {
     shape& home = shape_of(mask);
     e->key = key;
     e->hash = hash_of(key);
-    home.ranks.insert(e->run.rank);
-    if (*home.ranks.begin() == e->run.rank) publish();
+    ++home.count;
+    if (e->run.rank < home.best) {
+        home.best = e->run.rank;
+        publish();
+    }
     entry* head = home.table.find(e->hash, [&](const entry& one) { return one.key == e->key; });
     if (head == nullptr) {
         home.table.insert(e);
@@ -432,9 +435,9 @@ void policy_table<Words>::erase(entry* e, const ipsec::selector& s) {
         home.table.replace(e, after);
     else
         home.table.erase(e);
-    const bool was_best = *home.ranks.begin() == e->run.rank;
-    home.ranks.erase(home.ranks.find(e->run.rank));
-    if (was_best) publish();
+    if (--home.count != 0) return; // a best that is gone only has a search go on for longer
+    home.best = ~std::uint64_t{0};
+    publish();
 }
 
 template <std::size_t Words>
@@ -451,7 +454,7 @@ template <std::size_t Words>
 void policy_table<Words>::publish() {
     auto list = std::make_unique<std::vector<searched>>();
     for (const auto& one : shapes_)
-        if (!one->ranks.empty()) list->push_back({one->mask, *one->ranks.begin(), &one->table});
+        if (one->count != 0) list->push_back({one->mask, one->best, &one->table});
     std::sort(list->begin(), list->end(),
               [](const searched& a, const searched& b) { return a.best < b.best; });
     const auto* before = ordered_.exchange(list.release(), std::memory_order_acq_rel);

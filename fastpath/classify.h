@@ -12,7 +12,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -120,12 +119,13 @@ class policy_table {
             , table(graveyard) {}
         flow_key<Words> mask;
         lookup_table<entry> table;
-        std::multiset<std::uint64_t> ranks;
+        std::uint64_t best = ~std::uint64_t{0}; ///< none of its policies has a lower rank
+        std::size_t count = 0;                  ///< of its policies
     };
     /// What a lookup reads of a shape.
     struct searched {
         flow_key<Words> mask;
-        std::uint64_t best; ///< rank of the best policy in it
+        std::uint64_t best; ///< no policy in it has a lower rank
         const lookup_table<entry>* table;
     };
 
