@@ -10,7 +10,8 @@
 //   {"command": "sa", "cursor": N}            {"sas": [...], "next": N or null}
 //   {"command": "policy", "cursor": N}        {"policies": [...], "next": N or null}
 //
-// Without a cursor a walk begins.  What is not understood gets {"error": "..."}.
+// "trace" and "monitor" are streams: tools/trace.h.  Without a cursor a walk begins.  What is not
+// understood gets {"error": "..."}.
 #pragma once
 
 #include <cstdint>

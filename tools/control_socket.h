@@ -3,7 +3,8 @@
 // The control socket: `esplane` asks, `esplaned` answers, one JSON object each way.
 //
 // AF_UNIX SOCK_SEQPACKET: a request is one packet of at most 4 KiB, so is its reply; what is
-// longer comes in pages, asked for one by one ("cursor", "next").  No client delays another: a
+// longer comes in pages, asked for one by one ("cursor", "next").  A connection that asks for a
+// stream is given away to who sends it (tools/trace.h).  No client delays another: a
 // reply that does not fit in the client's socket buffer ends the connection.  Root and the
 // daemon's own user are let in.
 #pragma once

@@ -163,8 +163,9 @@ void trace::on_event(const ipsec::event& e) {
         events_.missed(1);
         return;
     }
-    json event = {{"time_us", now_us()}};
-    event.update(report_event(e));
+    const json reported = report_event(e);
+    ordered_json event = {{"time_us", now_us()}, {"event", reported.at("event")}};
+    event.update(reported);
     events_.send(line(event));
 }
 

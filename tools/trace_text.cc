@@ -191,8 +191,8 @@ std::string text_of_event(const json& event) {
     if (event.contains("sa")) text += ": " + sa_text(event["sa"]);
     if (event.contains("policy")) text += ": " + policy_text(event["policy"]);
     text += details_text(event);
-    if (const auto by = event.find("by"); by != event.end() && !by->is_null())
-        text += " (port " + cell(by->at("port")) + " seq " + cell(by->at("seq")) + ")";
+    if (const auto by = event.find("by"); by != event.end() && !says_nothing(*by))
+        text += " (" + members_text(*by) + ")";
     return text + "\n";
 }
 
