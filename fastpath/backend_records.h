@@ -72,6 +72,13 @@ struct user_backend::sa_record {
             add_shares(sum, *all);
         return sum;
     }
+    /// `in` and `out` each count on from there, and so do all objects together.
+    void count_from(const ipsec::lifetime_current& c) {
+        const sa_counts others = counts_of_others();
+        const std::uint64_t twice = in && out ? 1 : 0;
+        late.packets = 0 - others.packets - twice * c.packets;
+        late.bytes = 0 - others.bytes - twice * c.bytes;
+    }
     static void add_shares(sa_counts& sum, const spread_out& all) {
         for (const auto& share : all.shares)
             sum += counts_of(*share);

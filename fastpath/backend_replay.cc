@@ -60,15 +60,7 @@ result<void> user_backend::set_replay(const ipsec::sa& s, control::given_parts p
         parts.counters |= waits->counters;
         parts.replay |= waits->replay;
     }
-    if (parts.counters) {
-        r.late.packets = r.late.bytes = 0;
-        const unsigned more = (r.in ? 1u : 0u) + (r.out ? 1u : 0u) - 1;
-        sa_counts counted_twice = r.counts_of_others();
-        counted_twice.packets += more * s.current.packets;
-        counted_twice.bytes += more * s.current.bytes;
-        r.late.packets -= counted_twice.packets;
-        r.late.bytes -= counted_twice.bytes;
-    }
+    if (parts.counters) r.count_from(r.described.current);
     auto given = state_given_by(r.described, parts);
     if (r.in) r.in->limits.given.store(given.get(), std::memory_order_release);
     if (r.out) r.out->limits.given.store(given.get(), std::memory_order_release);
