@@ -223,7 +223,6 @@ static __always_inline void apply_mask(struct esplane_tuple* out, const struct e
 struct search {
     const struct esplane_mask_bank* bank;
     const struct flow* f;
-    __u32 generation;
     __u32 denied;
     __u64 rank;
 };
@@ -232,13 +231,13 @@ struct search {
 static __always_inline int search_mask(__u32 i, struct search* s) {
     if (i >= s->bank->count) return 1;
     const struct esplane_mask* mask = &s->bank->masks[i];
-    if (mask->best_rank > s->rank) return 1;
+    if (mask->best_rank > s->rank) return 0;
     if (!(mask->kinds & s->f->kind) || mask->bits.family != s->f->tuple.family) return 0;
 
     struct esplane_rule_key key = {};
     apply_mask(&key.tuple, &s->f->tuple, &mask->bits);
     key.mask = i;
-    key.generation = s->generation;
+    key.generation = s->bank->rules;
     const struct esplane_rule* rule = bpf_map_lookup_elem(&egress_rules, &key);
     if (rule && rule->rank < s->rank) {
         s->rank = rule->rank;
@@ -247,10 +246,10 @@ static __always_inline int search_mask(__u32 i, struct search* s) {
     return 0;
 }
 
-/// What the rules of one generation say.
+/// What the rules say by the masks of one generation.
 static __always_inline int judge(const struct flow* f, int readable, __u32 generation) {
     const __u32 which = generation & 1;
-    struct search s = {.f = f, .generation = generation, .rank = ~0ull};
+    struct search s = {.f = f, .rank = ~0ull};
     s.bank = bpf_map_lookup_elem(&mask_banks, &which);
     if (!s.bank) return deny(esplane_denied_all);
     if (s.bank->count == 0) return TC_ACT_UNSPEC;

@@ -3,31 +3,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
-#include <numeric>
 #include <string>
-#include <tuple>
+#include <string_view>
+#include <utility>
 
 namespace esplane::fastpath {
 namespace {
-
-/// Any struct of the maps ordered by its bytes; none has padding.
-template <typename T>
-struct by_bytes {
-    bool operator()(const T& a, const T& b) const noexcept {
-        return std::memcmp(&a, &b, sizeof(T)) < 0;
-    }
-};
-
-/// The part of a mask that tells it from others.
-struct mask_shape {
-    esplane_tuple bits;
-    std::uint32_t kinds;
-};
-static_assert(sizeof(mask_shape) == sizeof(esplane_tuple) + 4);
-
-using rules_of_mask = std::map<esplane_tuple, esplane_rule, by_bytes<esplane_tuple>>;
-using rule_space = std::map<mask_shape, rules_of_mask, by_bytes<mask_shape>>;
 
 void set_prefix(std::uint32_t (&words)[4], unsigned length) {
     std::uint8_t bytes[16] = {};
@@ -62,83 +43,152 @@ esplane_tuple masked_tuple(const ipsec::selector& s, const esplane_tuple& bits) 
     return t;
 }
 
-/// Looks at the tags too, where the rule is for one device.
-void look_at_device(const egress_device* only, esplane_tuple& bits) {
-    if (only != nullptr) bits.tags[0] = bits.tags[1] = 0xffff;
-}
-
-void insert(rule_space& space, const ipsec::selector& s, const egress_device* only,
-            const mask_shape& shape, const esplane_rule& rule) {
-    esplane_tuple tuple = masked_tuple(s, shape.bits);
-    if (only != nullptr) std::copy(only->tags.begin(), only->tags.end(), tuple.tags);
-    const auto [at, fresh] = space[shape].try_emplace(tuple, rule);
-    if (!fresh && rule.rank < at->second.rank) at->second = rule;
-}
-
-/// only   the device that the rule is for; nullptr = all
-void insert(rule_space& space, const egress_rule& r, const egress_device* only,
-            std::uint32_t position) {
-    const esplane_rule rule{std::uint64_t{r.priority} << 32 | position, r.allow ? 0u : 1u, 0};
-    mask_shape shape{bits_of(r.sel), esplane_kind_whole | esplane_kind_fragment};
-    look_at_device(only, shape.bits);
-    if (shape.bits.source_port == 0 && shape.bits.destination_port == 0)
-        return insert(space, r.sel, only, shape, rule);
-
-    shape.kinds = esplane_kind_whole;
-    insert(space, r.sel, only, shape, rule);
-    if (r.allow) return;
-    shape.kinds = esplane_kind_fragment;
-    shape.bits.source_port = shape.bits.destination_port = 0;
-    insert(space, r.sel, only, shape, rule);
-}
-
-std::uint64_t best_rank(const rules_of_mask& rules) {
-    const auto best = std::min_element(
-        rules.begin(), rules.end(), [](auto& a, auto& b) { return a.second.rank < b.second.rank; });
-    return best->second.rank;
-}
-
-void append(egress_rule_set& set, const rules_of_mask& rules, std::uint32_t mask) {
-    for (const auto& [tuple, rule] : rules) {
-        set.keys.push_back({tuple, mask, 0});
-        set.rules.push_back(rule);
-    }
+esplane_rule rule_of(const egress_rule& r) {
+    return {r.rank(), r.allow ? 0u : 1u, 0};
 }
 
 } // namespace
 
-result<egress_rule_set> compile_egress_rules(std::span<const egress_rule> rules,
-                                             std::span<const egress_device> devices) {
-    rule_space space;
-    for (std::uint32_t i = 0; i < rules.size(); ++i) {
-        const std::int32_t named = rules[i].sel.ifindex;
-        const auto only = std::find_if(devices.begin(), devices.end(),
-                                       [&](const egress_device& d) { return d.ifindex == named; });
-        if (named == 0)
-            insert(space, rules[i], nullptr, i);
-        else if (only != devices.end())
-            insert(space, rules[i], &*only, i);
+std::size_t egress_rule_space::tuple_hash::operator()(const esplane_tuple& t) const noexcept {
+    return std::hash<std::string_view>()({reinterpret_cast<const char*>(&t), sizeof t});
+}
+
+bool egress_rule_space::tuple_equal::operator()(const esplane_tuple& a,
+                                                const esplane_tuple& b) const noexcept {
+    return std::memcmp(&a, &b, sizeof a) == 0;
+}
+
+bool egress_rule_space::shape_less::operator()(const shape& a, const shape& b) const noexcept {
+    static_assert(sizeof(shape) == sizeof(esplane_tuple) + 4);
+    return std::memcmp(&a, &b, sizeof a) < 0;
+}
+
+egress_rule_space::egress_rule_space(std::vector<egress_device> devices)
+    : devices_(std::move(devices)) {}
+
+auto egress_rule_space::places_of(const egress_rule& r) const -> std::vector<place> {
+    const bool for_one = r.sel.ifindex != 0; // device, by its tags
+    const auto only = std::ranges::find(devices_, r.sel.ifindex, &egress_device::ifindex);
+    if (for_one && only == devices_.end()) return {};
+    const auto place_of = [&](const shape& of) {
+        place at{of, masked_tuple(r.sel, of.bits)};
+        if (for_one) std::copy(only->tags.begin(), only->tags.end(), at.tuple.tags);
+        return at;
+    };
+    shape of{bits_of(r.sel), esplane_kind_whole | esplane_kind_fragment};
+    if (for_one) of.bits.tags[0] = of.bits.tags[1] = 0xffff;
+    if (of.bits.source_port == 0 && of.bits.destination_port == 0) return {place_of(of)};
+
+    of.kinds = esplane_kind_whole;
+    std::vector<place> places{place_of(of)};
+    if (r.allow) return places;
+    of.kinds = esplane_kind_fragment;
+    of.bits.source_port = of.bits.destination_port = 0;
+    places.push_back(place_of(of));
+    return places;
+}
+
+egress_change egress_rule_space::insert(const egress_rule& r) {
+    egress_change change;
+    for (const place& at : places_of(r))
+        insert(at, rule_of(r), change);
+    return change;
+}
+
+egress_change egress_rule_space::erase(const egress_rule& r) {
+    egress_change change;
+    for (const place& at : places_of(r))
+        erase(at, rule_of(r), change);
+    return change;
+}
+
+auto egress_rule_space::open_mask(const shape& of, egress_change& change) -> mask_rules& {
+    const auto [at, fresh] = masks_.try_emplace(of);
+    if (!fresh) return at->second;
+    at->second.best_rank = ~std::uint64_t{0};
+    at->second.number = static_cast<std::uint32_t>(masks_.size() - 1 + free_numbers_.size());
+    if (!free_numbers_.empty()) {
+        at->second.number = *free_numbers_.begin();
+        free_numbers_.erase(free_numbers_.begin());
     }
-    if (space.size() > ESPLANE_MAX_MASKS)
-        return fail(E2BIG, "the out policies look at " + std::to_string(space.size()) +
+    change.masks_before = true;
+    return at->second;
+}
+
+void egress_rule_space::insert(const place& at, const esplane_rule& rule, egress_change& change) {
+    mask_rules& mask = open_mask(at.of, change);
+    if (rule.rank < mask.best_rank) {
+        mask.best_rank = rule.rank;
+        change.masks_before = true;
+    }
+    const auto [best, fresh] = mask.best.try_emplace(at.tuple, rule);
+    entries_ += fresh ? 1 : 0;
+    if (!fresh && best->second.rank < rule.rank) {
+        mask.others[at.tuple].insert(rule);
+        return;
+    }
+    if (!fresh) mask.others[at.tuple].insert(std::exchange(best->second, rule));
+    change.puts.push_back({{at.tuple, mask.number, 0}, rule});
+}
+
+/// The best rank of a mask stays: it says only that none is better.
+void egress_rule_space::erase(const place& at, const esplane_rule& rule, egress_change& change) {
+    const auto found = masks_.find(at.of);
+    mask_rules& mask = found->second;
+    const auto best = mask.best.find(at.tuple);
+    const auto others = mask.others.find(at.tuple);
+    if (best->second.rank != rule.rank) {
+        others->second.erase(rule);
+    } else if (others != mask.others.end()) {
+        best->second = others->second.extract(others->second.begin()).value();
+        change.puts.push_back({{at.tuple, mask.number, 0}, best->second});
+    } else {
+        change.drops.push_back({at.tuple, mask.number, 0});
+        mask.best.erase(best);
+        --entries_;
+    }
+    if (others != mask.others.end() && others->second.empty()) mask.others.erase(others);
+    if (!mask.best.empty()) return;
+    free_numbers_.insert(mask.number);
+    masks_.erase(found);
+    change.masks_after = true;
+}
+
+result<void> egress_rule_space::fits() const {
+    if (masks_.size() > ESPLANE_MAX_MASKS)
+        return fail(E2BIG, "the out policies look at " + std::to_string(masks_.size()) +
                                " combinations of prefix lengths and ports, more than the " +
                                std::to_string(ESPLANE_MAX_MASKS) +
                                " that the egress filter holds: use fewer different ones");
-
-    std::vector<std::tuple<std::uint64_t, const mask_shape*, const rules_of_mask*>> sorted;
-    for (const auto& [shape, of_mask] : space)
-        sorted.emplace_back(best_rank(of_mask), &shape, &of_mask);
-    std::sort(sorted.begin(), sorted.end());
-
-    egress_rule_set set;
-    for (const auto& [rank, shape, of_mask] : sorted) {
-        append(set, *of_mask, set.bank.count);
-        set.bank.masks[set.bank.count++] = {shape->bits, shape->kinds, rank};
-    }
-    if (set.rules.size() > ESPLANE_MAX_RULES)
-        return fail(E2BIG, std::to_string(set.rules.size()) + " out policies are more than the " +
+    if (entries_ > ESPLANE_MAX_RULES)
+        return fail(E2BIG, std::to_string(entries_) + " out policies are more than the " +
                                std::to_string(ESPLANE_MAX_RULES) + " that the egress filter holds");
-    return set;
+    return {};
+}
+
+void egress_rule_space::renumber() {
+    std::uint32_t next = 0;
+    for (auto& [of, mask] : masks_)
+        mask.number = next++;
+    free_numbers_.clear();
+}
+
+esplane_mask_bank egress_rule_space::masks() const {
+    esplane_mask_bank bank{};
+    for (const auto& [of, mask] : masks_) {
+        bank.masks[mask.number] = {of.bits, of.kinds, mask.best_rank};
+        bank.count = std::max(bank.count, mask.number + 1);
+    }
+    return bank;
+}
+
+std::vector<egress_entry> egress_rule_space::entries() const {
+    std::vector<egress_entry> all;
+    all.reserve(entries_);
+    for (const auto& [of, mask] : masks_)
+        for (const auto& [tuple, rule] : mask.best)
+            all.push_back({{tuple, mask.number, 0}, rule});
+    return all;
 }
 
 } // namespace esplane::fastpath

@@ -118,7 +118,9 @@ result<void> guard::attach(xdp_wish wish) {
     parts_.ifindex = done->ifindex;
     mode_ = done->mode;
     if (auto r = configure_ingress(); !r) return r;
-    return another && !denies_all_ ? apply_out_policies() : result<void>();
+    if (!another) return {};
+    arrange_rules();
+    return follow({});
 }
 
 result<void> guard::set_local_addresses(std::span<const ipsec::address> addresses) {
@@ -161,66 +163,157 @@ result<void> guard::configure_egress(bool deny_all) {
 }
 
 result<void> guard::deny_all() {
+    told_to_deny_ = true;
+    maps_follow_ = false;
     return configure_egress(true);
 }
 
+result<void> guard::obey_policies() {
+    told_to_deny_ = false;
+    return follow({});
+}
+
 result<void> guard::set_out_policies(std::span<const egress_rule> rules) {
-    policies_.assign(rules.begin(), rules.end());
-    return apply_out_policies();
+    policies_.clear();
+    for (const egress_rule& r : rules)
+        policies_.emplace(r.rank(), r);
+    arrange_rules();
+    return obey_policies();
+}
+
+result<void> guard::add_out_policy(const egress_rule& r) {
+    policies_.emplace(r.rank(), r);
+    return follow(rules_.insert(r));
+}
+
+result<void> guard::add_out_policies(std::span<const egress_rule> rules) {
+    for (const egress_rule& r : rules) {
+        policies_.emplace(r.rank(), r);
+        (void)rules_.insert(r);
+    }
+    maps_follow_ = false;
+    return follow({});
+}
+
+result<void> guard::remove_out_policy(const egress_rule& r) {
+    const auto [first, last] = policies_.equal_range(r.rank());
+    const auto at =
+        std::find_if(first, last, [&](const auto& one) { return one.second.sel == r.sel; });
+    if (at == last) return {};
+    policies_.erase(at);
+    return follow(rules_.erase(r));
 }
 
 result<void> guard::set_vlan_devices(std::span<const egress_device> devices) {
     if (std::equal(devices.begin(), devices.end(), vlan_devices_.begin(), vlan_devices_.end()))
         return {};
     vlan_devices_.assign(devices.begin(), devices.end());
-    return denies_all_ ? result<void>() : apply_out_policies();
+    arrange_rules();
+    return follow({});
 }
 
-result<void> guard::apply_out_policies() {
+/// For the devices there are now; the maps are to be written whole.
+void guard::arrange_rules() {
     std::vector<egress_device> devices{{ifindex(), {}}};
     devices.insert(devices.end(), vlan_devices_.begin(), vlan_devices_.end());
-    auto compiled = compile_egress_rules(policies_, devices);
-    const auto done =
-        compiled ? install(std::move(*compiled)) : tl::unexpected(std::move(compiled.error()));
-    if (done) return {};
-    (void)configure_egress(true);
-    return fail(done.error().code, device_ + ": " + done.error().text +
-                                       "; until then all IP from this machine is dropped");
+    rules_ = egress_rule_space(std::move(devices));
+    for (const auto& [rank, r] : policies_)
+        (void)rules_.insert(r);
+    maps_follow_ = false;
 }
 
-/// 1. The masks, in the bank that is not in use.
-/// 2. The rules, beside those in force.
-/// 3. The number: from here on the new ones are in force.
-/// 4. The old rules go.
-result<void> guard::install(egress_rule_set set) {
-    const std::uint32_t next = generation_ + 1;
-    const std::uint32_t bank = next & 1;
-    if (const int e =
-            bpf_map_update_elem(parts_[guard_part::mask_banks], &bank, &set.bank, BPF_ANY);
-        e != 0)
-        return fail_bpf(e, "filling the masks of the egress rules");
-    for (esplane_rule_key& key : set.keys)
-        key.generation = next;
-    if (auto r = write_rules(set); !r) return r;
-    generation_ = next;
-    if (auto r = configure_egress(false); !r) return r;
-    remove_rules(rules_in_force_);
-    rules_in_force_ = std::move(set.keys);
+/// Brings the maps to what rules_ says, of which `change` is the last step.
+result<void> guard::follow(const egress_change& change) {
+    if (told_to_deny_) return {};
+    if (const auto room = rules_.fits(); !room) {
+        if (denies_all_ && !maps_follow_) return {}; // and that was told
+        return close_on(room.error());
+    }
+    const auto done = maps_follow_ ? apply(change) : install();
+    if (!done) return close_on(done.error());
     return {};
 }
 
-result<void> guard::write_rules(egress_rule_set& set) {
-    auto count = static_cast<std::uint32_t>(set.keys.size());
-    const int e = bpf_map_update_batch(parts_[guard_part::egress_rules], set.keys.data(),
-                                       set.rules.data(), &count, nullptr);
-    if (e == 0) return {};
-    remove_rules(std::span(set.keys).first(count));
-    return fail_bpf(e, "filling in " + std::to_string(set.keys.size()) + " egress rules");
+result<void> guard::close_on(const error& why) {
+    maps_follow_ = false;
+    (void)configure_egress(true);
+    return fail(why.code,
+                device_ + ": " + why.text + "; until then all IP from this machine is dropped");
 }
 
-void guard::remove_rules(std::span<const esplane_rule_key> keys) {
+/// A mask is there before its rules and goes after them.
+result<void> guard::apply(const egress_change& change) {
+    if (change.masks_before)
+        if (auto r = write_masks(); !r) return r;
+    for (const egress_entry& e : change.puts) {
+        esplane_rule_key key = e.key;
+        key.generation = rules_number_;
+        if (const int code = update_patiently(parts_[guard_part::egress_rules], &key, &e.rule);
+            code != 0)
+            return fail_bpf(code, "filling in an egress rule");
+    }
+    for (esplane_rule_key key : change.drops) {
+        key.generation = rules_number_;
+        if (const int code = bpf_map_delete_elem(parts_[guard_part::egress_rules], &key); code != 0)
+            return fail_bpf(code, "taking out an egress rule");
+    }
+    return change.masks_after ? write_masks() : result<void>();
+}
+
+/// 1. The rules, beside those in force.
+/// 2. The masks, in the bank that is not in use, and its number: from here on the new are in force.
+/// 3. The old rules go.
+result<void> guard::install() {
+    rules_.renumber();
+    const std::uint32_t next = rules_number_ + 1;
+    if (auto r = write_rules(next); !r) {
+        remove_rules_but(rules_number_);
+        return r;
+    }
+    rules_number_ = next;
+    if (auto r = write_masks(); !r) return r;
+    remove_rules_but(rules_number_);
+    maps_follow_ = true;
+    return {};
+}
+
+/// A packet that the masks before were used for is not let out by them once the number is another.
+result<void> guard::write_masks() {
+    const std::uint32_t next = generation_ + 1;
+    const std::uint32_t bank = next & 1;
+    esplane_mask_bank masks = rules_.masks();
+    masks.rules = rules_number_;
+    if (const int e = bpf_map_update_elem(parts_[guard_part::mask_banks], &bank, &masks, BPF_ANY);
+        e != 0)
+        return fail_bpf(e, "filling the masks of the egress rules");
+    generation_ = next;
+    return configure_egress(false);
+}
+
+result<void> guard::write_rules(std::uint32_t rules) {
+    std::vector<esplane_rule_key> keys;
+    std::vector<esplane_rule> values;
+    for (const egress_entry& e : rules_.entries()) {
+        keys.push_back(e.key);
+        keys.back().generation = rules;
+        values.push_back(e.rule);
+    }
     auto count = static_cast<std::uint32_t>(keys.size());
-    (void)bpf_map_delete_batch(parts_[guard_part::egress_rules], keys.data(), &count, nullptr);
+    const int e = bpf_map_update_batch(parts_[guard_part::egress_rules], keys.data(), values.data(),
+                                       &count, nullptr);
+    if (e == 0) return {};
+    return fail_bpf(e, "filling in " + std::to_string(keys.size()) + " egress rules");
+}
+
+/// Those of other generations go.
+void guard::remove_rules_but(std::uint32_t rules) {
+    const int fd = parts_[guard_part::egress_rules];
+    std::vector<esplane_rule_key> gone;
+    esplane_rule_key key{};
+    for (const void* from = nullptr; bpf_map_get_next_key(fd, from, &key) == 0; from = &key)
+        if (key.generation != rules) gone.push_back(key);
+    auto count = static_cast<std::uint32_t>(gone.size());
+    if (count != 0) (void)bpf_map_delete_batch(fd, gone.data(), &count, nullptr);
 }
 
 result<void> guard::hold(std::uint32_t queue, int socket) {

@@ -17,6 +17,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -73,10 +74,18 @@ class guard {
     ///
     /// Errors: E2BIG where the rules cannot be expressed, ENOMEM.
     [[nodiscard]] result<void> set_out_policies(std::span<const egress_rule> rules);
+    /// One rule more, or one less, as it was added; rules of one selector have different ranks.
+    /// Takes as long however many there are.  On failure as above, until all can be expressed: it
+    /// is told once.
+    [[nodiscard]] result<void> add_out_policy(const egress_rule& r);
+    /// Many at once: the maps are written whole.
+    [[nodiscard]] result<void> add_out_policies(std::span<const egress_rule> rules);
+    [[nodiscard]] result<void> remove_out_policy(const egress_rule& r);
     /// The VLAN devices on this one, as policies may name them.
     [[nodiscard]] result<void> set_vlan_devices(std::span<const egress_device> devices);
-    /// Drops all IP of the machine but the exempt until the next set_out_policies().
+    /// Drops all IP of the machine but the exempt until obey_policies() or set_out_policies().
     [[nodiscard]] result<void> deny_all();
+    [[nodiscard]] result<void> obey_policies();
     /// Whether an earlier daemon's programs are on the device: it was not released.
     [[nodiscard]] bool was_guarded() const noexcept { return parts_.was_guarded; }
     /// Gives what arrives on a queue to an AF_XDP socket.  It ends when the socket is closed.
@@ -104,10 +113,14 @@ class guard {
     guard(std::string device, std::shared_ptr<privileged> means, guard_parts parts);
     [[nodiscard]] result<void> configure_ingress();
     [[nodiscard]] result<void> configure_egress(bool deny_all);
-    [[nodiscard]] result<void> apply_out_policies();
-    [[nodiscard]] result<void> install(egress_rule_set set);
-    [[nodiscard]] result<void> write_rules(egress_rule_set& set);
-    void remove_rules(std::span<const esplane_rule_key> keys);
+    void arrange_rules();
+    [[nodiscard]] result<void> follow(const egress_change& change);
+    [[nodiscard]] result<void> apply(const egress_change& change);
+    [[nodiscard]] result<void> install();
+    [[nodiscard]] result<void> write_masks();
+    [[nodiscard]] result<void> write_rules(std::uint32_t rules);
+    void remove_rules_but(std::uint32_t rules);
+    [[nodiscard]] result<void> close_on(const error& why);
 
     std::string device_;
     std::shared_ptr<privileged> means_;
@@ -116,10 +129,13 @@ class guard {
     wire::mac_address punt_source_{};
     bool take_local_ = false;
     bool denies_all_ = false;
-    std::uint32_t generation_ = 0; ///< of the egress rules in force
-    std::vector<egress_rule> policies_;
+    bool told_to_deny_ = false;                          ///< by deny_all()
+    bool maps_follow_ = true;                            ///< the maps hold what rules_ says
+    std::uint32_t generation_ = 0;                       ///< of the masks in force
+    std::uint32_t rules_number_ = 0;                     ///< generation of the rules in force
+    std::multimap<std::uint64_t, egress_rule> policies_; ///< by rank
     std::vector<egress_device> vlan_devices_;
-    std::vector<esplane_rule_key> rules_in_force_;
+    egress_rule_space rules_{{}};
     std::set<ipsec::address> local_addresses_;
     std::set<wire::be16> encap_ports_;
 };

@@ -56,7 +56,7 @@ struct esplane_ingress_config {
 /// The one entry of `egress_config`.
 struct esplane_egress_config {
     __u32 deny_all;
-    __u32 generation; ///< of the rules in force; its last bit says which mask bank is theirs
+    __u32 generation; ///< of the masks in force; its last bit says which bank they are in
 };
 
 /// A VLAN tag in a tuple: its ID and what kind it is; 0 where there is none.
@@ -86,27 +86,27 @@ enum esplane_packet_kind {
 /// All rules that look at the same bits.
 struct esplane_mask {
     struct esplane_tuple bits; ///< `family` is a value here, not a mask
-    __u32 kinds;               ///< esplane_packet_kind, or-ed
-    __u64 best_rank;           ///< lowest of its rules; masks are sorted by it
+    __u32 kinds;               ///< esplane_packet_kind, or-ed; 0: the mask is not in use
+    __u64 best_rank;           ///< none of its rules has a lower one
 };
 
 #define ESPLANE_MAX_MASKS 64
 
 struct esplane_mask_bank {
     __u32 count;
-    __u32 zero;
+    __u32 rules; ///< generation of the rules that go with them
     struct esplane_mask masks[ESPLANE_MAX_MASKS];
 };
 
-/// Key of `egress_rules`: the masked tuple, the number of its mask and the generation.
+/// Key of `egress_rules`: the masked tuple, the number of its mask and the rules' generation.
 struct esplane_rule_key {
     struct esplane_tuple tuple;
     __u32 mask;
     __u32 generation;
 };
 
-/// Two generations are there while one replaces the other.
-#define ESPLANE_MAX_RULES 65536
+/// Two generations are there while one replaces the other as a whole.
+#define ESPLANE_MAX_RULES 262144
 
 struct esplane_rule {
     __u64 rank; ///< priority, then position: lower wins

@@ -113,6 +113,7 @@ settings parse(int argc, char** argv) {
         } else if (word == "--protect" || word == "--bypass") {
             const std::string source = next();
             s.rules.push_back(parse_rule(source, next(), word == "--bypass"));
+            s.rules.back().position = static_cast<std::uint32_t>(s.rules.size());
         } else {
             const auto equals = word.find('=');
             s.devices.emplace_back(word.substr(0, equals), word.substr(equals + 1));

@@ -205,6 +205,32 @@ TEST_F(GuardPrograms, TheEgressProgramDecidesAsThePoliciesOneByOne) {
     EXPECT_GT(denied, 500);
 }
 
+TEST_F(GuardPrograms, PoliciesThatComeAndGoOneByOneDecideAsTheListOfThem) {
+    test::rules_model model(7);
+    std::vector<egress_rule> there;
+    for (const egress_rule& r : model.rules(40)) {
+        there.push_back(r);
+        ASSERT_TRUE(guard_->add_out_policy(r));
+        if (r.position % 3 == 2) {
+            ASSERT_TRUE(guard_->remove_out_policy(there.front()));
+            there.erase(there.begin());
+        }
+        for (int i = 0; i < 30; ++i) {
+            const auto p = model.packet();
+            ASSERT_EQ(leaves(shape_of(p)), test::rules_model::allows(there, p)) << r.position;
+        }
+    }
+    ASSERT_TRUE(guard_->deny_all());
+    ASSERT_TRUE(guard_->remove_out_policy(there.back()));
+    there.pop_back();
+    EXPECT_FALSE(leaves({.protocol = wire::proto_tcp}));
+    ASSERT_TRUE(guard_->obey_policies());
+    for (int i = 0; i < 200; ++i) {
+        const auto p = model.packet();
+        ASSERT_EQ(leaves(shape_of(p)), test::rules_model::allows(there, p));
+    }
+}
+
 std::vector<egress_rule> protect_all() {
     std::vector<egress_rule> rules(2);
     rules[0].sel.fam = ipsec::family::ipv4;

@@ -27,7 +27,8 @@ class rules_model {
 
     std::vector<egress_rule> rules(std::size_t count) {
         std::vector<egress_rule> all(count);
-        for (egress_rule& r : all) {
+        for (std::uint32_t position = 0; egress_rule & r : all) {
+            r.position = position++;
             r.sel.fam = family();
             r.sel.source = address(r.sel.fam);
             r.sel.destination = address(r.sel.fam);
