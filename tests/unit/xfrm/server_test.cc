@@ -16,6 +16,7 @@
 #include "tests/unit/lib/fake_backend.h"
 #include "tests/unit/lib/no_descriptors.h"
 #include "tests/unit/xfrm/requests.h"
+#include "xfrm/dispatch.h"
 #include "xfrm/shim_protocol.h"
 
 namespace esplane::xfrm {
@@ -381,6 +382,45 @@ TEST_F(XfrmClients, ASlowReaderOfADumpDelaysNobodyAndLosesNothing) {
         }
     }
     EXPECT_EQ(seen, 5000u);
+}
+
+TEST_F(XfrmClients, ADumpHasWhatIsThereThroughoutOnceWhateverComesAndGoes) {
+    constexpr std::uint32_t count = 3000, step = 7;
+    fill(count);
+    const auto reader = client(), other = client();
+    reader->send(dump(XFRM_MSG_GETSA));
+    serve();
+    std::vector<int> seen(count + 1);
+    std::uint32_t gone = 0, came = 10'000;
+    for (bool done = false; !done;) {
+        const datagram d = reader->receive();
+        ASSERT_LE(d.size(), max_dump_datagram);
+        for (const message& m : messages_of(d)) {
+            done = done || m.header.nlmsg_type == NLMSG_DONE;
+            if (m.header.nlmsg_type != XFRM_MSG_NEWSA) continue;
+            const auto info = read_fixed<xfrm_usersa_info>(m.payload()).value();
+            const std::uint32_t spi = wire::be32::from_network(info.id.spi).host();
+            if (spi <= count) ++seen[spi];
+        }
+        if (gone + step <= count)
+            ASSERT_EQ(other->ask(sa_by_id(XFRM_MSG_DELSA, gone += step, ask_ack)), 0);
+        ASSERT_EQ(other->ask(new_sa(example_sa(++came))), 0);
+    }
+    for (std::uint32_t spi = 1; spi <= count; ++spi)
+        ASSERT_TRUE(seen[spi] == 1 || (seen[spi] == 0 && spi % step == 0)) << spi;
+}
+
+TEST_F(XfrmClients, OneThatDiesInTheMiddleOfItsDumpHarmsNobody) {
+    fill(5000); // more than a socket holds
+    auto dies = client();
+    const auto other = client();
+    dies->send(dump(XFRM_MSG_GETSA));
+    serve();
+    ASSERT_FALSE(dies->receive().empty());
+    dies.reset();
+    serve();
+    EXPECT_EQ(server_->counters().clients, 1u);
+    EXPECT_EQ(other->ask(new_sa(example_sa(0x9999))), 0);
 }
 
 TEST_F(XfrmClients, EventsForOneWhoDoesNotReadAreLostAndCounted) {
