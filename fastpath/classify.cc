@@ -10,6 +10,7 @@
 #include "fastpath/parse.h"
 #include "fastpath/port.h"
 #include "fastpath/stage.h"
+#include "fastpath/trap.h"
 
 namespace esplane::fastpath {
 
@@ -128,14 +129,16 @@ void note_use(const stage& s, const policy_entry* found) noexcept {
 /// rest to the main one beside it, if there is one (xfrm_expand_policies, __xfrm_policy_check; for
 /// what passes through the kernel takes the main one of `in`).  Where both protect control has
 /// refused one of them.
+///
+/// unmarked   the best of the main policies without a mark
 template <std::size_t Words>
-[[gnu::noinline]] const policy_entry* find_among_all(const stage& s, const packet& p,
-                                                     policy_direction d, std::uint32_t if_id,
-                                                     const flow_key<Words>& key) noexcept {
+[[gnu::noinline]] const policy_entry*
+find_among_all(const stage& s, const packet& p, policy_direction d, std::uint32_t if_id,
+               const flow_key<Words>& key, const policy_entry* unmarked) noexcept {
     using ipsec::policy_type;
     const policy_entry* const sub =
         s.shared.has_subs() ? find_typed(s, p, d, if_id, policy_type::sub, key) : nullptr;
-    if (sub == nullptr) return find_typed(s, p, d, if_id, policy_type::main, key);
+    if (sub == nullptr) return find_marked(s, p, d, if_id, policy_type::main, key, unmarked);
     if (sub->action == ipsec::policy_action::block) return sub;
     const policy_direction beside =
         d == policy_direction::out ? policy_direction::out : policy_direction::in;
@@ -155,7 +158,7 @@ const policy_entry* look_up(const stage& s, const packet& p, policy_direction d,
         if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, {if_id, {}});
     const policy_entry* found = spd == nullptr ? nullptr : find_in(*spd, key);
     if (s.shared.has_more_policies()) [[unlikely]]
-        found = find_among_all(s, p, d, if_id, key);
+        found = find_among_all(s, p, d, if_id, key, found);
     note_use(s, found);
     return found;
 }
@@ -268,6 +271,17 @@ inline bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept 
         s.drop(p, drop_reason::sa_missing);
 }
 
+/// xfrm_tmpl_resolve_one(): an optional template's SA is asked for, too, and nothing waits for it.
+[[gnu::cold, gnu::noinline]] void ask_meanwhile(stage& s, const packet& p,
+                                                const policy_entry& out) noexcept {
+    constexpr std::uint64_t between_ns = 100'000'000;
+    const std::uint64_t asked_ns = out.asked_ns.get();
+    const bool just_asked = asked_ns != 0 && s.now.monotonic_ns - asked_ns < between_ns;
+    if (s.shared.await_ns() == 0 || just_asked) return;
+    if (ask_for_sa(s, p, cause_of(p, out)))
+        const_cast<policy_entry&>(out).asked_ns.set(s.now.monotonic_ns);
+}
+
 template <std::size_t Words>
 bool reads_ports(const tables::spd* spd) noexcept {
     if constexpr (Words == v4_words)
@@ -309,7 +323,7 @@ template <std::size_t Words>
                                               verdicts& to) noexcept {
     const policy_entry* out = look_up(s, p, policy_direction::out, 0, key);
     if (out == nullptr && s.shared.blocks_by_default(policy_direction::out)) [[unlikely]] {
-        s.drop(p, drop_reason::policy_default);
+        s.drop(p, drop_reason::policy_default_out);
         return;
     }
     if (is_clear(out)) {
@@ -327,6 +341,7 @@ template <std::size_t Words>
     }
     sa_out* sa = choose(*out->group, p);
     if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
+        ask_meanwhile(s, p, *out);
         let_out<Words>(s, p, to);
         return;
     }

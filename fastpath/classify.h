@@ -62,7 +62,7 @@ struct flow_key {
 inline constexpr std::size_t v4_words = 2;
 inline constexpr std::size_t v6_words = 5;
 
-/// A policy as run.  Immutable but for `use_time`.
+/// A policy as run.  Immutable but for `use_time` and `asked_ns`.
 struct policy_entry {
     /// Lower wins: priority in the upper half, order of arrival in the lower.
     std::uint64_t rank = 0;
@@ -73,7 +73,8 @@ struct policy_entry {
     const sa_group* group = nullptr; ///< outbound, where it protects
     counter use_time;                ///< CLOCK_REALTIME seconds of the last packet
 
-    ipsec::template_ required; ///< inbound, where it protects
+    ipsec::template_ required; ///< where it protects
+    counter asked_ns;          ///< CLOCK_MONOTONIC, of the last packet that did not wait for its SA
 };
 
 /// With the key it is found by: what a lookup touches comes first.

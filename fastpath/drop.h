@@ -40,6 +40,7 @@ enum class drop_reason : std::uint8_t {
     // classify
     policy_missing,
     policy_default,
+    policy_default_out,
     policy_block,
     policy_template,
     interface_unprotected,

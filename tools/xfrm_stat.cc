@@ -24,6 +24,7 @@ constexpr std::pair<drop_reason, stat_line> mapped[] = {
     // __xfrm_policy_check
     {drop_reason::sa_selector, stat_line::in_state_mismatch},
     {drop_reason::policy_missing, stat_line::in_no_policies},
+    {drop_reason::policy_default, stat_line::in_no_policies}, // of `out` the kernel counts none
     {drop_reason::policy_block, stat_line::in_policy_block},
     {drop_reason::policy_template, stat_line::in_template_mismatch},
     // xfrm_lookup: without anybody to ask there is no bundle, else it has no states yet
@@ -33,6 +34,7 @@ constexpr std::pair<drop_reason, stat_line> mapped[] = {
     {drop_reason::sa_wait_timeout, stat_line::out_no_states},
     // xfrm_output
     {drop_reason::sequence_exhausted, stat_line::out_state_seq_error},
+    {drop_reason::nonces_exhausted, stat_line::out_state_seq_error},
     {drop_reason::no_room, stat_line::out_error},
 };
 

@@ -79,7 +79,8 @@ TEST_P(PolicyKinds, WhatNoPolicyCoversPassesUnlessTheDefaultOfItsWayBlocks) {
     set(block, pass, pass);
     EXPECT_EQ(sends(), clear);
     EXPECT_FALSE(machine_gets());
-    EXPECT_EQ(one.drops(drop_reason::policy_default), 3u);
+    EXPECT_EQ(one.drops(drop_reason::policy_default), 2u);
+    EXPECT_EQ(one.drops(drop_reason::policy_default_out), 1u);
     set(pass, pass, pass);
     EXPECT_TRUE(machine_gets());
 }
@@ -101,7 +102,7 @@ TEST_P(PolicyKinds, ASubPolicyAloneDecides) {
     EXPECT_EQ(sends(), clear);
     one.control.flush_policies(policy_type::sub, {});
     EXPECT_EQ(sends(), lost);
-    EXPECT_EQ(one.drops(drop_reason::policy_default), 1u);
+    EXPECT_EQ(one.drops(drop_reason::policy_default_out), 1u);
 }
 
 TEST_P(PolicyKinds, ASubPolicyThatBlocksIsAskedFirst) {

@@ -297,7 +297,21 @@ TEST_P(Transport, WithLevelUseLeavesInClearWhileThereIsNoSa) {
     ipsec::policy p = policy(policy_direction::out);
     p.templates[0].optional = true;
     near.add_policy(p);
+    struct asked_for final : ipsec::listener {
+        void on_event(const ipsec::event& e) override {
+            times += std::holds_alternative<ipsec::acquire>(e) ? 1 : 0;
+        }
+        int times = 0;
+    } asked;
+    near.control.subscribe(&asked);
     EXPECT_EQ(on_wire({packet()}), std::vector<frame>{packet()});
+    near.poll_events();
+    EXPECT_EQ(asked.times, 0) << "nobody makes SAs";
+    near.control.answer_acquires(&asked, true);
+    EXPECT_EQ(on_wire({packet(), packet()}).size(), 2u);
+    near.poll_events();
+    EXPECT_EQ(asked.times, 1) << "once, and nothing waits";
+    near.control.unsubscribe(&asked);
     ASSERT_TRUE(near.control.add_sa(sa_from(1), {}, near.clock));
     auto wire = on_wire({packet()});
     ASSERT_EQ(wire.size(), 1u);
