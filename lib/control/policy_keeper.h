@@ -32,9 +32,9 @@ class policy_keeper {
     [[nodiscard]] const ipsec::policy* find_index(std::uint32_t index);
     [[nodiscard]] spd_counts counts() const noexcept;
     [[nodiscard]] result<void> expire(const ipsec::policy_key& k, bool hard, ipsec::originator by);
-    /// xfrm_migrate_policy_find(): the policy of that direction, type and interface id that a packet
-    /// from the selector's source to its destination falls under; nullptr where there is none.
-    /// Looks at all policies.
+    /// xfrm_migrate_policy_find(): the policy of that direction, type and interface id that a
+    /// packet from the selector's source to its destination falls under; nullptr where there is
+    /// none. Looks at all policies.
     [[nodiscard]] const ipsec::policy* find_covering(const ipsec::policy_key& k);
     /// Puts other templates into the policy of that index; it keeps its place among the others.
     /// Errors: what the backend says.
@@ -63,7 +63,7 @@ class policy_keeper {
     const announcer& out_;
     ipsec::spd spd_;
     std::set<std::uint32_t> protecting_subs_; ///< indices of sub-policies with templates
-    timer_queue timers_; ///< by serial
+    timer_queue timers_;                      ///< by serial
 };
 
 } // namespace esplane::control

@@ -130,10 +130,10 @@ struct defaults_changed {
     const default_actions& what;
 };
 
-using event = std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, acquire,
-                           sa_mapping, sa_moved, policies_migrated, packet_reported, policy_added,
-                           policy_updated, policy_deleted, policy_flushed, policy_expired,
-                           defaults_changed>;
+using event =
+    std::variant<sa_added, sa_updated, sa_deleted, sa_flushed, sa_expired, acquire, sa_mapping,
+                 sa_moved, policies_migrated, packet_reported, policy_added, policy_updated,
+                 policy_deleted, policy_flushed, policy_expired, defaults_changed>;
 
 /// Receives events on the control thread.
 class listener {
