@@ -77,7 +77,13 @@ int change_interface(const std::string& run_dir, const std::string& action,
     return 0;
 }
 
-int run(const std::string& run_dir, const std::vector<std::string>& command) {
+int run(const std::string& run_dir, const std::vector<std::string>& command, bool supervised) {
+    if (supervised) {
+        const auto status = run_supervised_command(run_dir, command);
+        if (status) return *status;
+        return report_failure(status.error(),
+                              status.error().field == "exec" ? exit_not_found : exit_failed);
+    }
     const error e = run_command(run_dir, command);
     return report_failure(e, e.field == "exec" ? exit_not_found : exit_failed);
 }
@@ -212,7 +218,10 @@ class command_line {
     void add_run() {
         CLI::App* sub =
             app_.add_subcommand("run", "run an unmodified XFRM client: run -- COMMAND…");
-        sub->final_callback([this] { action_ = [this] { return run(run_dir_, command_); }; });
+        sub->add_flag("--seccomp", supervised_,
+                      "reach statically linked programs, too; slower: see doc/clients.md");
+        sub->final_callback(
+            [this] { action_ = [this] { return run(run_dir_, command_, supervised_); }; });
     }
 
     void add_helper() {
@@ -302,6 +311,7 @@ class command_line {
     bool json_ = false;
     bool verbose_ = false;
     std::vector<std::string> command_;   ///< of run
+    bool supervised_ = false;            ///< run --seccomp
     std::vector<std::string> interface_; ///< of interface add, del
     std::string direction_;
     offline_request request_;

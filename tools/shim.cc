@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/shim.h"
 
+#include <algorithm>
 #include <array>
 #include <climits>
 #include <cstdlib>
 #include <elf.h>
 #include <fcntl.h>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <sstream>
 #include <unistd.h>
 
 #include "tools/control_socket.h"
 #include "tools/run_dir.h"
+#include "tools/seccomp.h"
 
 namespace esplane::tools {
 
@@ -86,18 +89,61 @@ bool is_static(const std::string& program) {
     return fd.valid() && lacks_interpreter(fd.get());
 }
 
-error run_command(const std::string& run_dir, const std::vector<std::string>& command) {
+std::string confining_profile(const std::string& program, const std::string& folder) {
+    std::error_code code;
+    const auto path = std::filesystem::canonical(find_program(program), code);
+    if (code) return {};
+    std::string name = path.string().substr(1);
+    std::ranges::replace(name, '/', '.');
+    if (!std::filesystem::exists(folder + "/" + name, code) ||
+        std::filesystem::exists(folder + "/disable/" + name, code))
+        return {};
+    std::ifstream local(folder + "/local/" + name);
+    const std::string rules{std::istreambuf_iterator<char>(local), {}};
+    return rules.find("abstractions/esplane") == std::string::npos ? name : "";
+}
+
+namespace {
+
+bool apparmor_is_on() {
+    char answer = 'N';
+    std::ifstream("/sys/module/apparmor/parameters/enabled") >> answer;
+    return answer == 'Y';
+}
+
+/// What will keep the shim from its work, in a line on stderr.
+void warn_of_hindrances(const std::string& program) {
+    if (is_static(program))
+        std::cerr << "esplane: " << program
+                  << " is statically linked: it talks to the kernel, not to esplane.  Use esplane "
+                     "run --seccomp\n";
+    if (const std::string profile = confining_profile(program);
+        !profile.empty() && apparmor_is_on())
+        std::cerr << "esplane: AppArmor keeps " << program
+                  << " from loading the shim: install esplane's rules as /etc/apparmor.d/local/"
+                  << profile << " (doc/clients.md)\n";
+}
+
+/// The path of the XFRM socket, where a daemon serves it and there is a command.
+result<std::string> check_run(const std::string& run_dir, const std::vector<std::string>& command) {
     if (command.empty())
-        return {EINVAL, "run: no command: as in esplane run -- ip xfrm state", "command"};
-    if (const auto daemon = control_client::connect(run_dir); !daemon) return daemon.error();
-    const std::string socket = xfrm_socket_path(run_dir);
+        return fail(EINVAL, "run: no command: as in esplane run -- ip xfrm state", "command");
+    if (const auto daemon = control_client::connect(run_dir); !daemon)
+        return tl::unexpected(daemon.error());
+    std::string socket = xfrm_socket_path(run_dir);
     if (::access(socket.c_str(), F_OK) != 0)
-        return {
-            ENOENT, socket + ": the daemon does not answer XFRM: start it without --xfrm off", {}};
-    if (const auto used = use_shim(socket); !used) return used.error();
-    if (is_static(command.front()))
-        std::cerr << "esplane: " << command.front()
-                  << " is statically linked: it talks to the kernel, not to esplane\n";
+        return fail(ENOENT,
+                    socket + ": the daemon does not answer XFRM: start it without --xfrm off");
+    return socket;
+}
+
+} // namespace
+
+error run_command(const std::string& run_dir, const std::vector<std::string>& command) {
+    const auto socket = check_run(run_dir, command);
+    if (!socket) return socket.error();
+    if (const auto used = use_shim(*socket); !used) return used.error();
+    warn_of_hindrances(command.front());
     std::vector<char*> arguments;
     for (const std::string& argument : command)
         arguments.push_back(const_cast<char*>(argument.c_str()));
@@ -106,6 +152,13 @@ error run_command(const std::string& run_dir, const std::vector<std::string>& co
     error failed = fail_errno(command.front()).value();
     failed.field = "exec";
     return failed;
+}
+
+result<int> run_supervised_command(const std::string& run_dir,
+                                   const std::vector<std::string>& command) {
+    const auto socket = check_run(run_dir, command);
+    if (!socket) return tl::unexpected(socket.error());
+    return run_supervised(*socket, command);
 }
 
 } // namespace esplane::tools

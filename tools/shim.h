@@ -22,9 +22,19 @@ namespace esplane::tools {
 /// linked.
 [[nodiscard]] bool is_static(const std::string& program);
 
+/// The file of the AppArmor profile that keeps `program` from loading the shim, without its
+/// folder: there is one in `folder`, and it has no rules of esplane's.  "": nothing does.
+[[nodiscard]] std::string confining_profile(const std::string& program,
+                                            const std::string& folder = "/etc/apparmor.d");
+
 /// `esplane run`: becomes COMMAND under the shim of the daemon in `run_dir`.
 /// Returns only where that failed; with the field "exec" where the command could not be started.
 [[nodiscard]] error run_command(const std::string& run_dir,
                                 const std::vector<std::string>& command);
+
+/// `esplane run --seccomp`: COMMAND against the daemon in `run_dir`, without the shim.  Returns its
+/// exit status.
+[[nodiscard]] result<int> run_supervised_command(const std::string& run_dir,
+                                                 const std::vector<std::string>& command);
 
 } // namespace esplane::tools

@@ -401,6 +401,7 @@ void server::state::join(std::uint64_t number, client& c, unique_fd connection,
 
 /// What one process knows of the socket adds to what others have told.
 void server::state::restore(client& c, const shim_had& had) {
+    if (had.pid != 0) c.pid = had.pid;
     if (c.state.port_id == 0 && had.port_id != 0) c.state.port_id = free_port(had.port_id);
     c.groups |= had.groups;
     c.state.capped_acks |= (had.options >> NETLINK_CAP_ACK & 1) != 0;

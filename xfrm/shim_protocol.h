@@ -77,6 +77,7 @@ struct shim_had {
     uint32_t port_id;
     uint32_t groups;
     uint32_t options; /* bit n: netlink option n is on */
+    uint32_t pid;     /* of the client, where it is not the process that connects */
 };
 
 /* What the client's end of a data socket receives, alone in a datagram, where events were lost: the

@@ -26,6 +26,7 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -190,16 +191,31 @@ bool is_woken_from_a_blocking_read() {
     return added && got[0] == -ENOBUFS && got[1] == XFRM_MSG_NEWPOLICY;
 }
 
-bool learns_of_a_lost_dump() {
-    const std::string batch = server_path + ".batch";
-    {
-        std::ofstream file(batch);
-        for (int i = 0; i < 8000; ++i)
-            file << "xfrm policy add src 10." << i / 250 << '.' << i % 250
-                 << ".0/24 dst 11.0.0.0/8 dir out\n";
+/// More than the socket's buffers take when they are dumped; many in a datagram, none acknowledged.
+bool add_many_policies(int fd) {
+    struct one {
+        nlmsghdr header;
+        xfrm_userpolicy_info policy;
+    };
+    std::vector<one> batch(300);
+    for (std::uint32_t i = 0; i < 9000; ++i) {
+        one& o = batch[i % batch.size()];
+        o = {};
+        o.header = {sizeof o, XFRM_MSG_NEWPOLICY, NLM_F_REQUEST, 0, 0};
+        o.policy.sel.family = AF_INET;
+        o.policy.sel.daddr.a4 = i;
+        o.policy.sel.prefixlen_d = 32;
+        o.policy.dir = XFRM_POLICY_OUT;
+        if (i % batch.size() != batch.size() - 1) continue;
+        const std::size_t length = batch.size() * sizeof o;
+        if (::send(fd, batch.data(), length, 0) != static_cast<ssize_t>(length)) return false;
     }
+    return receive(fd) == -EAGAIN;
+}
+
+bool learns_of_a_lost_dump() {
     const int fd = xfrm_socket();
-    bool good = ip("-batch " + batch) == 0 && send_ask(fd, XFRM_MSG_GETPOLICY, NLM_F_DUMP) &&
+    bool good = add_many_policies(fd) && send_ask(fd, XFRM_MSG_GETPOLICY, NLM_F_DUMP) &&
                 receive(fd) == XFRM_MSG_NEWPOLICY;
     kill_server();
     int last = 0;

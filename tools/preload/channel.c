@@ -138,7 +138,8 @@ static void tell_overrun(struct shim_socket* s) {
 }
 
 static int open_by_path(struct shim_socket* s) {
-    const struct shim_had had = {.port_id = s->port_id, .groups = s->groups, .options = s->options};
+    const struct shim_had had = {
+        .port_id = s->port_id, .groups = s->groups, .options = s->options, .pid = s->pid};
     const int side = link_connect();
     if (side < 0) return -1;
     if (link_pass(side, shim_open, s->kept, &had, sizeof had) != 0) {
@@ -223,14 +224,21 @@ bool channel_mend(struct shim_socket* s) {
 
 static int unreachable(void) {
     static atomic_flag said = ATOMIC_FLAG_INIT;
-    if (!atomic_flag_test_and_set(&said))
+    char profile[256];
+    const int code = errno;
+    if (atomic_flag_test_and_set(&said)) return failed(EPROTONOSUPPORT);
+    fprintf(stderr, "esplane: no XFRM server at %s: %s. ", link_path(), strerror(code));
+    if (code == EACCES && link_profile(profile, sizeof profile))
         fprintf(stderr,
-                "esplane: no XFRM server at %s: %s. Is esplaned running, as this user or root?\n",
-                link_path(), strerror(errno));
+                "AppArmor confines this program: install esplane's rules as "
+                "/etc/apparmor.d/local/%s (doc/clients.md)\n",
+                profile);
+    else
+        fprintf(stderr, "Is esplaned running, as this user or root?\n");
     return failed(EPROTONOSUPPORT);
 }
 
-int channel_open(int type) {
+int channel_open(int type, uint32_t pid) {
     int ends[2];
     if (link_data_socket(type & SOCK_CLOEXEC, ends) != 0) return -1;
     struct shim_socket* const s =
@@ -240,6 +248,7 @@ int channel_open(int type) {
         real_close(ends[1]);
         return failed(EMFILE);
     }
+    s->pid = pid;
     if (channel_ready(s, ends[0]) != 0) {
         unreachable();
         registry_forget(ends[0]);
@@ -263,7 +272,7 @@ int channel_ready(struct shim_socket* s, int fd) {
 /* By a connection of its own: clients that set options of other sockets need not have one. */
 int channel_exempt_mark(uint32_t* mark) {
     const int saved = errno;
-    const int fd = channel_open(SOCK_RAW | SOCK_CLOEXEC);
+    const int fd = channel_open(SOCK_RAW | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     *mark = registry_find(fd)->mark;
     registry_forget(fd);

@@ -13,9 +13,10 @@
 #include "tools/preload/emulate.h"
 #include "tools/preload/registry.h"
 
-/* A socket connected to the server in place of socket(AF_NETLINK, type, NETLINK_XFRM).
+/* A socket connected to the server in place of socket(AF_NETLINK, type, NETLINK_XFRM), for process
+ * `pid` (0: this one).
  * EPROTONOSUPPORT where the server is not reachable; a line on stderr says so, once. */
-int channel_open(int type);
+int channel_open(int type, uint32_t pid);
 
 /* Port id and groups of the socket become known. */
 int channel_ready(struct shim_socket* s, int fd);

@@ -12,6 +12,7 @@
 
 #include "tools/preload/channel.h"
 #include "tools/preload/real.h"
+#include "tools/preload/watch.h"
 #include "xfrm/shim_protocol.h"
 #include "xfrm/socket_policy.h"
 
@@ -231,8 +232,12 @@ ssize_t emulate_sendmsg(struct shim_socket* s, int fd, const struct msghdr* m, i
 
 // For a supervisor, whose clients hold the descriptors
 
-struct shim_socket* emulate_socket(int type, int* fd) {
-    *fd = channel_open(type);
+void emulate_start(void) {
+    registry_start(watch_forked);
+}
+
+struct shim_socket* emulate_socket(int type, pid_t pid, int* fd) {
+    *fd = channel_open(type, (uint32_t)pid);
     return *fd < 0 ? NULL : registry_detach(*fd);
 }
 

@@ -57,9 +57,12 @@ bool emulate_ike_option(int fd, int level, int option, const void* value, sockle
  * can bind it as well. */
 void emulate_share_port(int fd, const struct sockaddr* address, socklen_t length);
 
-/* A data socket and what stands for it; `*fd` is to be given to the client, and closed.  NULL:
- * errno. */
-struct shim_socket* emulate_socket(int type, int* fd);
+/* Once, before the first of them. */
+void emulate_start(void);
+
+/* A data socket for process `pid` and what stands for it; `*fd` is to be given to the client, and
+ * closed.  NULL: errno. */
+struct shim_socket* emulate_socket(int type, pid_t pid, int* fd);
 
 /* Says whether no client holds it any more: it is to be released. */
 bool emulate_has_ended(const struct shim_socket* s);

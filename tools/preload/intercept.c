@@ -56,7 +56,7 @@ EXPORT int socket(int domain, int type, int protocol) {
     watch_again();
     if (domain == AF_NETLINK && protocol == NETLINK_XFRM &&
         (kind == SOCK_RAW || kind == SOCK_DGRAM) && link_path() != NULL)
-        return channel_open(type);
+        return channel_open(type, 0);
     return REAL(int, socket, (int, int, int))(domain, type, protocol);
 }
 

@@ -37,6 +37,24 @@ const char* link_path(void) {
     return path != NULL && path[0] != '\0' ? path : NULL;
 }
 
+/* "/usr/lib/ipsec/charon (enforce)" is in usr.lib.ipsec.charon. */
+bool link_profile(char* name, size_t room) {
+    int fd = -1;
+    const char* const files[] = {"/proc/self/attr/apparmor/current", "/proc/self/attr/current"};
+    for (int i = 0; i < 2 && fd < 0; i++)
+        fd = REAL(int, open, (const char*, int, ...))(files[i], O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    const ssize_t length = REAL(ssize_t, read, (int, void*, size_t))(fd, name, room - 1);
+    real_close(fd);
+    if (length <= 0 || name[0] != '/') return false; /* unconfined */
+    name[length] = '\0';
+    name[strcspn(name, " \n")] = '\0';
+    memmove(name, name + 1, strlen(name));
+    for (char* at = name; (at = strchr(at, '/')) != NULL;)
+        *at = '.';
+    return true;
+}
+
 int link_move_up(int fd) {
     const int high = REAL(int, fcntl, (int, int, ...))(fd, F_DUPFD_CLOEXEC, own_minimum);
     if (high < 0) return fd;

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -13,6 +14,9 @@
 
 /* The path of the server's socket; NULL: the shim was not asked for. */
 const char* link_path(void);
+
+/* The name of the file of the AppArmor profile that confines this process.  False: none does. */
+bool link_profile(char* name, size_t room);
 
 /* A connection to the server, closed by exec.  No send on it takes longer than an answer may. */
 int link_connect(void);

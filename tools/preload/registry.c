@@ -94,6 +94,7 @@ struct shim_socket* registry_add(int fd, int kept, int type) {
     s->next_id = 1;
     s->port_id = 0;
     s->groups = 0;
+    s->pid = 0;
     s->type = type;
     s->options = 0;
     atomic_store(&s->listens, false);

@@ -32,6 +32,7 @@ struct shim_socket {
     uint32_t port_id;
     uint32_t groups;
     uint32_t mark;    /* of sockets that bypass IPsec, as last told */
+    uint32_t pid;     /* of the client, where it is another process; else 0 */
     int type;         /* SOCK_RAW or SOCK_DGRAM, as the client asked */
     uint32_t options; /* bit n: netlink option n is on */
     /* Without the lock: */

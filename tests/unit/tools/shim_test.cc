@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/shim.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <elf.h>
+#include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -46,6 +48,19 @@ TEST(IsStatic, LooksProgramsUpAsTheShellDoes) {
     EXPECT_TRUE(is_static("tool"));
     EXPECT_FALSE(is_static("absent"));
     ::setenv("PATH", before.c_str(), 1);
+}
+
+TEST(ConfiningProfile, IsNamedWhereItLacksOurRules) {
+    const temporary_directory directory;
+    const std::string program = directory.write("client", "");
+    std::string name = std::filesystem::canonical(program).string().substr(1);
+    std::ranges::replace(name, '/', '.');
+    EXPECT_EQ(confining_profile(program, directory.path()), "");
+    directory.write(name, "");
+    EXPECT_EQ(confining_profile(program, directory.path()), name);
+    std::filesystem::create_directory(directory.path() + "/local");
+    directory.write("local/" + name, "  #include <abstractions/esplane>\n");
+    EXPECT_EQ(confining_profile(program, directory.path()), "");
 }
 
 TEST(RunCommand, WithoutADaemonSaysHowToStartOne) {
