@@ -424,6 +424,7 @@ result<void> user_backend::spread_sa(const ipsec::sa_id& id, unsigned workers) {
     const auto found = sas_.find(id);
     if (found == sas_.end()) return fail(ESRCH);
     sa_record& r = *found->second;
+    if (is_of_cpu(&r)) return fail(EBUSY, "it is for the traffic of one CPU");
     if (is_near_limit(r)) return fail(EBUSY, "it is near a limit in packets or bytes");
     const auto has_worker = [&](const sa_owner& o) { return o.who() < workers; };
     const bool out = r.out && !r.spread_out_now && has_worker(r.out->owner);
@@ -525,7 +526,7 @@ std::vector<sa_load> user_backend::loads_of(unsigned worker) {
     for (const auto& [id, r] : sas_) {
         const bool is_theirs =
             (r->in && r->in->owner.who() == worker) || (r->out && r->out->owner.who() == worker);
-        if (!is_theirs) continue;
+        if (!is_theirs || is_of_cpu(r.get())) continue;
         const sa_counts c = r->counts();
         const std::uint64_t work = c.packets + c.bytes / bytes_like_a_packet;
         loads.push_back({id, work - std::exchange(r->work_known, work)});
@@ -536,7 +537,7 @@ std::vector<sa_load> user_backend::loads_of(unsigned worker) {
 
 bool user_backend::ask_to_move(const ipsec::sa_id& id, unsigned to) {
     const auto found = sas_.find(id);
-    if (found == sas_.end()) return false;
+    if (found == sas_.end() || is_of_cpu(found->second.get())) return false;
     if (found->second->in && !found->second->spread_in_now) found->second->in->owner.wish(to);
     if (found->second->out) found->second->out->owner.wish(to);
     return true;
@@ -622,7 +623,9 @@ void user_backend::deliver(const worker_event& e) {
         listener_->on_replay(e.id);
         break;
     case worker_event_kind::sa_wanted:
-        if (is_wanted(e.policy, e.flow)) listener_->on_sa_wanted(e.policy, e.flow, std::nullopt);
+        if (is_wanted(e))
+            listener_->on_sa_wanted(e.policy, e.flow,
+                                    e.of_cpu ? std::optional(cpu_of(e.worker)) : std::nullopt);
         break;
     case worker_event_kind::sa_mapping:
         listener_->on_mapping(e.id, e.source, e.port);

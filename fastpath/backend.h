@@ -55,6 +55,9 @@ class user_backend final : public control::backend {
     void use_memory(lasting_memory& m) noexcept { memory_ = &m; }
     /// Where the nonces of counter modes begin.  Before the first SA.
     void start_nonces_at(std::uint64_t base) noexcept { nonces_.start_at(base); }
+    /// For the traffic of which CPU each worker stands; without it the first for CPU 0, and so on.
+    /// Before the first SA.
+    void set_cpus(std::vector<std::uint32_t> of_workers) { cpus_ = std::move(of_workers); }
     void begin_batch() override { in_batch_ = true; }
     void end_batch() override;
 
@@ -134,10 +137,15 @@ class user_backend final : public control::backend {
     peer_record& add_peer(group_record& g, const ipsec::address& destination);
     void count_transport(const sa_record& r, int by);
     [[nodiscard]] group_record* acquire_group(const ipsec::policy& p);
+    [[nodiscard]] std::shared_ptr<const sa_choices>
+    choices_among(const std::vector<sa_record*>& sas, bool cpu_acquire) const;
+    [[nodiscard]] static bool is_of_cpu(const sa_record* r);
     void release_group(group_record* g);
     [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
     void publish(policy_record& p, bool on);
-    [[nodiscard]] bool is_wanted(std::uint32_t policy, const ipsec::flow& f) const;
+    [[nodiscard]] bool is_wanted(const worker_event& e) const;
+    [[nodiscard]] std::uint32_t cpu_of(unsigned worker) const;
+    [[nodiscard]] std::optional<unsigned> worker_of(std::uint32_t cpu) const;
     void retire(std::unique_ptr<policy_record> p);
     void count_encap(const sa_record& r, int by);
     void file(sa_record& r, int by);
@@ -155,6 +163,7 @@ class user_backend final : public control::backend {
     std::function<void()> encap_changed_;
     bool in_batch_ = false;
     std::uint32_t esp_mark_ = 0;
+    std::vector<std::uint32_t> cpus_; ///< by worker
     std::uint64_t serial_ = 0;
     std::unordered_map<ipsec::sa_id, std::unique_ptr<sa_record>, id_hash> sas_;
     std::unordered_map<endpoint, std::vector<sa_record*>, endpoint_hash> sas_by_endpoint_;

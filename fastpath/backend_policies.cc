@@ -17,6 +17,10 @@ policy_scope scope_of(const ipsec::policy& p) noexcept {
     return {p.if_id, p.mark, p.type};
 }
 
+bool asks_for_cpus(const ipsec::policy& p) noexcept {
+    return (p.flags & ipsec::policy_flag::cpu_acquire) != 0;
+}
+
 } // namespace
 
 void user_backend::resolve_all(const endpoint& e) {
@@ -50,6 +54,7 @@ auto user_backend::add_peer(group_record& g, const ipsec::address& destination) 
     p->group.wanted.source = {};
     p->group.scope = g.scope;
     p->group.security = g.security;
+    p->group.cpu_acquire = g.cpu_acquire;
     p->entry = {hash_of_peer(destination.bytes.data(), destination.fam), destination,
                 &p->group.run};
     resolve(p->group); // before it can be found
@@ -89,25 +94,69 @@ void user_backend::resolve(group_record& g) {
         };
         return rank(a, b) < rank(b, a);
     });
-    std::vector<sa_out*> all;
-    for (sa_record* r : found) {
+    std::erase_if(found, [this](sa_record* r) {
         if (!r->out) {
             auto made = make_out(*r);
-            if (!shared_.outbound().add(*made)) continue;
+            if (!shared_.outbound().add(*made)) return true;
             count_encap(*r, -1);
             r->out = std::move(made);
             count_encap(*r, 1);
             publish_limits(*r);
         }
+        return false;
+    });
+    std::vector<sa_out*> all;
+    for (const sa_record* r : found)
         all.push_back(r->out.get());
-    }
     all.push_back(nullptr);
     if (all == g.all) return;
-    g.run.best.store(all.front(), std::memory_order_release);
+    // Which of the two pointers a worker goes by: never neither.
+    auto choices = choices_among(found, g.cpu_acquire);
+    if (choices) g.run.choices.store(choices.get(), std::memory_order_release);
+    g.run.best.store(choices ? nullptr : all.front(), std::memory_order_release);
     g.run.all.store(all.data(), std::memory_order_release);
+    if (!choices) g.run.choices.store(nullptr, std::memory_order_release);
     shared_.note_sa_change();
     g.all.swap(all);
-    shared_.graveyard().add([old = std::move(all)] {});
+    g.choices.swap(choices);
+    shared_.graveyard().add([old = std::move(all), former = std::move(choices)] {});
+}
+
+/// xfrm_state_look_at() with a CPU: the SAs of a worker's own come before those of none; those of
+/// others do not count.  nullptr: all workers see the same.
+std::shared_ptr<const sa_choices> user_backend::choices_among(const std::vector<sa_record*>& sas,
+                                                              bool cpu_acquire) const {
+    if (!cpu_acquire && std::ranges::none_of(sas, is_of_cpu)) return nullptr;
+    auto made = std::make_shared<sa_choices>();
+    for (const sa_record* r : sas) {
+        const auto worker = is_of_cpu(r) ? worker_of(*r->described.pcpu) : std::nullopt;
+        if (!worker) continue;
+        if (made->of_worker.size() <= *worker) made->of_worker.resize(*worker + 1);
+        made->of_worker[*worker].sas.push_back(r->out.get());
+        ++made->of_worker[*worker].own;
+    }
+    for (const sa_record* r : sas) {
+        if (is_of_cpu(r)) continue;
+        made->rest.sas.push_back(r->out.get());
+        for (sa_choices::list& one : made->of_worker)
+            one.sas.push_back(r->out.get());
+    }
+    return made;
+}
+
+bool user_backend::is_of_cpu(const sa_record* r) {
+    return r->described.pcpu && r->described.dir == ipsec::direction::out;
+}
+
+std::uint32_t user_backend::cpu_of(unsigned worker) const {
+    return worker < cpus_.size() ? cpus_[worker] : worker;
+}
+
+std::optional<unsigned> user_backend::worker_of(std::uint32_t cpu) const {
+    if (cpus_.empty()) return cpu < max_lanes ? std::optional(cpu) : std::nullopt;
+    const auto at = std::ranges::find(cpus_, cpu);
+    if (at == cpus_.end()) return std::nullopt;
+    return static_cast<unsigned>(at - cpus_.begin());
 }
 
 auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
@@ -115,6 +164,7 @@ auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
     made->wanted = p.templates.front();
     made->scope = scope_of(p);
     made->security = p.security;
+    made->cpu_acquire = asks_for_cpus(p);
     auto& there = groups_[made->where()];
     for (const auto& g : there) {
         if (!g->is_for_the_same(*made)) continue;
@@ -157,6 +207,7 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
     e.required = p.templates.front();
     e.optional = e.required.optional;
     if (p.dir == ipsec::policy_direction::out) {
+        e.cpu_acquire = asks_for_cpus(p);
         r->group = acquire_group(p);
         e.group = &r->group->run;
     }
@@ -183,20 +234,24 @@ void user_backend::await_sas(std::uint32_t seconds, bool hold) {
 }
 
 /// Whether what a worker missed is missing still: an SA may have come since it said so.
-bool user_backend::is_wanted(std::uint32_t policy, const ipsec::flow& f) const {
-    const auto found = policies_.find(policy);
+bool user_backend::is_wanted(const worker_event& e) const {
+    const auto found = policies_.find(e.policy);
     if (found == policies_.end() || found->second->group == nullptr) return false;
     const group_record* g = found->second->group;
     if (g->is_transport()) {
-        const auto peer = g->by_destination.find(f.destination);
+        const auto peer = g->by_destination.find(e.flow.destination);
         if (peer == g->by_destination.end()) return true;
         g = &peer->second->group;
     }
-    return std::none_of(g->all.begin(), g->all.end(), [&](const sa_out* sa) {
+    const auto carries = [&](const sa_out* sa) {
         return sa != nullptr &&
-               (sa->inner_family == family::unspecified || sa->inner_family == f.source.fam) &&
-               (!sa->has_selector || sa->selector.matches(f));
-    });
+               (sa->inner_family == family::unspecified || sa->inner_family == e.flow.source.fam) &&
+               (!sa->has_selector || sa->selector.matches(e.flow));
+    };
+    if (!g->choices) return std::ranges::none_of(g->all, carries);
+    const sa_choices::list& theirs = g->choices->of(e.worker);
+    const std::size_t count = e.of_cpu ? theirs.own : theirs.sas.size();
+    return std::ranges::none_of(std::span(theirs.sas).first(count), carries);
 }
 
 void user_backend::retire(std::unique_ptr<policy_record> p) {

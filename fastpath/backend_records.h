@@ -124,13 +124,16 @@ struct user_backend::group_record {
     std::optional<ipsec::security_context> security; ///< the policy's
     std::vector<sa_out*> all;                        ///< what run.all points to; ends with nullptr
     unsigned users = 0;
+    bool cpu_acquire = false;                  ///< the policy's
+    std::shared_ptr<const sa_choices> choices; ///< what run.choices points to
 
     /// Of a template in transport mode: its SAs to each destination, a group of their own.
     std::unique_ptr<lookup_table<peer_group>> peers; ///< what run.peers points to
     std::map<ipsec::address, std::shared_ptr<peer_record>> by_destination;
 
     [[nodiscard]] bool is_for_the_same(const group_record& other) const {
-        return wanted == other.wanted && scope == other.scope && security == other.security;
+        return wanted == other.wanted && scope == other.scope && security == other.security &&
+               cpu_acquire == other.cpu_acquire;
     }
     [[nodiscard]] bool is_transport() const { return wanted.run_mode == ipsec::mode::transport; }
     /// Where it is in user_backend::groups_.  Packets in transport mode bring their destination.

@@ -199,10 +199,26 @@ const sa_group* peer_of(const lookup_table<peer_group>& peers, const packet& p) 
     return found == nullptr ? nullptr : found->sas;
 }
 
+/// Where SAs are for the traffic of one CPU each.
+sa_out* choose_for_worker(stage& s, const policy_entry& policy, const sa_choices& choices,
+                          const packet& p) noexcept {
+    const sa_choices::list& mine = choices.of(s.self);
+    const auto found =
+        std::ranges::find_if(mine.sas, [&](const sa_out* sa) { return carries(*sa, p); });
+    if (found == mine.sas.end()) return nullptr;
+    const bool is_own = static_cast<std::size_t>(found - mine.sas.begin()) < mine.own;
+    if (policy.cpu_acquire && !is_own && s.seeker != nullptr) s.seeker->ask_for_own(s, p, policy);
+    return *found;
+}
+
 /// The first that carries a packet which the best one does not; nullptr where none does.
-[[gnu::noinline]] sa_out* choose_other(const sa_group& group, const packet& p) noexcept {
+[[gnu::noinline]] sa_out* choose_other(stage& s, const policy_entry& policy,
+                                       const packet& p) noexcept {
+    const sa_group& group = *policy.group;
     const sa_group* const of = group.peers == nullptr ? &group : peer_of(*group.peers, p);
     if (of == nullptr) return nullptr;
+    if (const sa_choices* choices = of->choices.load(std::memory_order_acquire))
+        return choose_for_worker(s, policy, *choices, p);
     sa_out* const* one = of->all.load(std::memory_order_acquire);
     while (*one != nullptr && !carries(**one, p))
         ++one;
@@ -210,11 +226,12 @@ const sa_group* peer_of(const lookup_table<peer_group>& peers, const packet& p) 
 }
 
 /// The SA for an outbound packet; nullptr where none carries it.
-[[gnu::always_inline]] inline sa_out* choose(const sa_group& group, const packet& p) noexcept {
-    sa_out* best = group.best.load(std::memory_order_acquire);
+[[gnu::always_inline]] inline sa_out* choose(stage& s, const policy_entry& policy,
+                                             const packet& p) noexcept {
+    sa_out* best = policy.group->best.load(std::memory_order_acquire);
     if (best != nullptr && carries(*best, p)) [[likely]]
         return best;
-    return choose_other(group, p);
+    return choose_other(s, policy, p);
 }
 
 bool names_interface(const sa_in* sa) noexcept {
@@ -339,7 +356,7 @@ template <std::size_t Words>
         s.drop(p, drop_reason::policy_block);
         return;
     }
-    sa_out* sa = choose(*out->group, p);
+    sa_out* sa = choose(s, *out, p);
     if (sa == nullptr && out->optional && p.next->kind != adjacency_kind::tunnel) {
         ask_meanwhile(s, p, *out);
         let_out<Words>(s, p, to);

@@ -25,6 +25,21 @@ namespace esplane::fastpath {
 
 struct peer_group;
 
+/// The SAs of a template where some are for the traffic of one CPU: which a worker may take.
+/// Immutable.
+struct sa_choices {
+    struct list {
+        std::vector<sa_out*> sas; ///< best first, the worker's own before those of no CPU
+        std::size_t own = 0;      ///< how many are its own
+    };
+    std::vector<list> of_worker;
+    list rest; ///< for workers that have none of their own
+
+    [[nodiscard]] const list& of(unsigned worker) const noexcept {
+        return worker < of_worker.size() && of_worker[worker].own != 0 ? of_worker[worker] : rest;
+    }
+};
+
 /// The SAs that satisfy one template, best first: what control resolved it to.
 struct sa_group {
     /// The one that packets take; nullptr while there is none.
@@ -33,6 +48,8 @@ struct sa_group {
     std::atomic<sa_out* const*> all{nullptr};
     /// Of a template in transport mode: the packet's own destination says which.  Else nullptr.
     const lookup_table<peer_group>* peers = nullptr;
+    /// Where the worker makes a difference; `best` is nullptr then.  Else nullptr.
+    std::atomic<const sa_choices*> choices{nullptr};
 };
 
 /// Those SAs of a template in transport mode that go to one destination.
@@ -69,6 +86,7 @@ struct policy_entry {
     ipsec::policy_action action = ipsec::policy_action::allow;
     bool protects = false;
     bool optional = false;           ///< "level use": in clear where no SA is
+    bool cpu_acquire = false;        ///< each CPU is to have an SA of its own: RFC 9611
     std::uint32_t index = 0;         ///< control's name for it
     const sa_group* group = nullptr; ///< outbound, where it protects
     counter use_time;                ///< CLOCK_REALTIME seconds of the last packet

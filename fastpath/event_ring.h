@@ -34,6 +34,8 @@ struct worker_event {
     std::uint32_t mtu = 0;    ///< path_limit: bytes from the outer IP header on
     std::uint32_t policy = 0; ///< sa_wanted: its index
     ipsec::flow flow;         ///< sa_wanted: the packet's
+    unsigned worker = 0;      ///< sa_wanted: whose packet it is
+    bool of_cpu = false;      ///< sa_wanted: one for its CPU alone; another carries the packet
 };
 
 class event_ring {

@@ -121,6 +121,8 @@ class sa_seeker {
     virtual ~sa_seeker() = default;
     /// Takes the packet, or drops it.
     virtual void take(stage& s, packet& p, const policy_entry& policy) noexcept = 0;
+    /// Asks for an SA for the CPU of this worker, while one for all CPUs carries the packet.
+    virtual void ask_for_own(stage& s, const packet& p, const policy_entry& policy) noexcept = 0;
 };
 
 /// One burst's surroundings.  `routes` is the same table for the whole burst.

@@ -34,7 +34,25 @@ bool ask_for_sa(stage& s, const packet& p, const sa_cause& why) noexcept {
     e.kind = worker_event_kind::sa_wanted;
     e.policy = why.policy;
     e.flow = flow_of(p);
+    e.worker = s.self;
+    e.of_cpu = why.of_cpu;
     return s.events.push(e);
+}
+
+void sa_requests::ask(stage& s, const packet& p, const sa_cause& why) noexcept {
+    const std::uint32_t hash =
+        hash_of_spi(wire::be32(why.policy), why.destination.bytes.data(), ipsec::family::ipv6);
+    request& r = places_[hash % places_.size()];
+    const bool known = r.asked_ns != 0 && r.why == why;
+    if (known && s.now.monotonic_ns - r.asked_ns < again_ns) return;
+    if (ask_for_sa(s, p, why)) r = {why, s.now.monotonic_ns};
+}
+
+void trap::ask_for_own(stage& s, const packet& p, const policy_entry& policy) noexcept {
+    if (s.shared.await_ns() == 0) return;
+    sa_cause why = cause_of(p, policy);
+    why.of_cpu = true;
+    requests_.ask(s, p, why);
 }
 
 const trap::waiting* trap::first_of(const sa_cause& why) const noexcept {
@@ -44,13 +62,19 @@ const trap::waiting* trap::first_of(const sa_cause& why) const noexcept {
 }
 
 // 1. Nobody makes SAs: lost.
-// 2. Full, in all or for its policy: lost.
-// 3. It waits as long as the first of its cause; that one asks.
+// 2. Nothing may wait: lost, and asked for.
+// 3. Full, in all or for its policy: lost.
+// 4. It waits as long as the first of its cause; that one asks.
 void trap::take(stage& s, packet& p, const policy_entry& policy) noexcept {
     const std::uint64_t await_ns = s.shared.await_ns();
     share& mine = share_of(policy.index);
     if (await_ns == 0) {
         s.drop(p, drop_reason::sa_missing);
+        return;
+    }
+    if (!s.shared.holds()) {
+        requests_.ask(s, p, cause_of(p, policy));
+        s.drop(p, drop_reason::sa_larval);
         return;
     }
     if (count_ == capacity || mine.packets == packets_per_policy ||
@@ -73,7 +97,7 @@ void trap::take(stage& s, packet& p, const policy_entry& policy) noexcept {
     w.until_ns = before != nullptr ? before->until_ns : s.now.monotonic_ns + await_ns;
     if (first == nullptr) {
         if (before != nullptr) w.asked_ns = before->asked_ns;
-        if (s.now.monotonic_ns - w.asked_ns >= ask_ns) ask(s, w);
+        if (s.now.monotonic_ns - w.asked_ns >= sa_requests::again_ns) ask(s, w);
     }
     ++count_;
     ++mine.packets;

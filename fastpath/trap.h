@@ -27,6 +27,7 @@ struct sa_cause {
     std::uint32_t policy = 0;
     ipsec::address source;
     ipsec::address destination;
+    bool of_cpu = false; ///< for the CPU of this worker alone
 
     friend bool operator==(const sa_cause&, const sa_cause&) = default;
 };
@@ -35,17 +36,32 @@ struct sa_cause {
 /// Tells control that an SA is wanted.  False: not now, its ring is full.
 [[nodiscard]] bool ask_for_sa(stage& s, const packet& p, const sa_cause& why) noexcept;
 
+/// What no packet waits for: asked for once a second.  Two SAs may share a place, and are asked for
+/// more often then.
+class sa_requests {
+  public:
+    /// Between two requests for one SA: what control has forgotten is asked for again.
+    static constexpr std::uint64_t again_ns = 1'000'000'000;
+
+    void ask(stage& s, const packet& p, const sa_cause& why) noexcept;
+
+  private:
+    struct request {
+        sa_cause why;
+        std::uint64_t asked_ns = 0; ///< 0: none
+    };
+    std::array<request, 256> places_;
+};
+
 class trap final : public sa_seeker {
   public:
     static constexpr unsigned capacity = 512;
     static constexpr unsigned packets_per_policy = 100; ///< XFRM_MAX_QUEUE_LEN
     static constexpr std::uint32_t bytes_per_policy = 128 * 1024;
-    /// Between two requests for one SA: what control has forgotten is asked for again.
-    static constexpr std::uint64_t ask_ns = 1'000'000'000;
-
     /// Takes a packet, its policy's or lost: a copy of the descriptor waits, the buffer stays where
     /// it is.  Asks control for an SA, once for all that wait for the same.
     void take(stage& s, packet& p, const policy_entry& policy) noexcept override;
+    void ask_for_own(stage& s, const packet& p, const policy_entry& policy) noexcept override;
 
     /// Whether retry() has something to do.
     [[nodiscard]] bool due(const tables& shared, moment now) const noexcept;
@@ -86,6 +102,7 @@ class trap final : public sa_seeker {
     std::array<waiting, capacity> items_;    ///< a ring
     std::array<waiting, max_burst> leaving_; ///< what retry() is about
     std::array<share, 1024> shares_{};
+    sa_requests requests_; ///< of packets that do not wait
     /// In the place of SAs that packets came out of, which may be gone when they leave.
     sa_in stand_in_;
     unsigned first_ = 0;

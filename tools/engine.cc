@@ -17,6 +17,19 @@ void kernel_random(std::span<std::uint8_t> into) {
     }
 }
 
+namespace {
+
+/// Those they are pinned to; else by their numbers.
+std::vector<std::uint32_t> cpus_of(const std::vector<fastpath::worker_options>& workers) {
+    std::vector<std::uint32_t> cpus;
+    for (const fastpath::worker_options& w : workers)
+        cpus.push_back(w.cpu >= 0 ? static_cast<std::uint32_t>(w.cpu)
+                                  : static_cast<std::uint32_t>(cpus.size()));
+    return cpus;
+}
+
+} // namespace
+
 engine::engine(std::vector<fastpath::port*> ports, unsigned workers)
     : ports_(std::move(ports))
     , backend_(tables_, kernel_random)
@@ -46,6 +59,7 @@ result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
         if (!worker) return tl::unexpected(worker.error());
         e->workers_.push_back(std::move(*worker));
     }
+    e->backend_.set_cpus(cpus_of(workers));
     return e;
 }
 

@@ -124,17 +124,13 @@ bool worker::push(unsigned to, packet& p) noexcept {
 void worker::take(stage& s, packet& p, const fastpath::policy_entry& policy) noexcept {
     const bool answered = shared_.await_ns() != 0;
     outcome_of(p).awaits_sa = answered;
-    if (answered) {
-        const fastpath::sa_cause why = fastpath::cause_of(p, policy);
-        const std::uint32_t hash = fastpath::hash_of_spi(
-            wire::be32(why.policy), why.destination.bytes.data(), ipsec::family::ipv6);
-        request& r = requests_[hash % requests_.size()];
-        const bool known = r.why == why && r.asked_ns != 0;
-        if (!known || s.now.monotonic_ns - r.asked_ns >= fastpath::trap::ask_ns)
-            if (fastpath::ask_for_sa(s, p, why)) r = {why, s.now.monotonic_ns};
-    }
+    if (answered) requests_.ask(s, p, fastpath::cause_of(p, policy));
     s.drop(p, drop_reason::sa_missing);
 }
+
+/// Workers are the embedder's, and stand for no CPU.
+void worker::ask_for_own(stage& /*s*/, const packet& /*p*/,
+                         const fastpath::policy_entry& /*policy*/) noexcept {}
 
 void worker::inbound_burst(packet_array packets, moment now) noexcept {
     stage s = begin(packets, now);

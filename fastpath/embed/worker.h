@@ -78,6 +78,8 @@ class worker final : private fastpath::handover_sink, private fastpath::sa_seeke
     [[nodiscard]] bool push(unsigned to, fastpath::packet& p) noexcept override;
     void take(fastpath::stage& s, fastpath::packet& p,
               const fastpath::policy_entry& policy) noexcept override;
+    void ask_for_own(fastpath::stage& s, const fastpath::packet& p,
+                     const fastpath::policy_entry& policy) noexcept override;
     [[nodiscard]] fastpath::stage begin(const packet_array& packets, moment now) noexcept;
     void inbound_burst(packet_array packets, moment now) noexcept;
     void outbound_burst(packet_array packets, moment now, bool from_outside) noexcept;
@@ -92,12 +94,6 @@ class worker final : private fastpath::handover_sink, private fastpath::sa_seeke
         return outcomes_[static_cast<std::size_t>(&p - packets_.data())];
     }
 
-    /// An SA that was asked for a while ago.
-    struct request {
-        fastpath::sa_cause why;
-        std::uint64_t asked_ns = 0;
-    };
-
     fastpath::tables& shared_;
     unsigned index_;
     std::unique_ptr<crypto::engine> crypto_;
@@ -107,7 +103,7 @@ class worker final : private fastpath::handover_sink, private fastpath::sa_seeke
     fastpath::burst_scratch scratch_;
     std::array<fastpath::packet, fastpath::max_burst> packets_;
     std::array<outcome, fastpath::max_burst> outcomes_;
-    std::array<request, 256> requests_; ///< by hash: what falls on one another is asked for again
+    fastpath::sa_requests requests_;
     /// Ways out of packets that the embedder routed into an interface.
     std::array<fastpath::adjacency, fastpath::max_burst> interfaces_;
 };

@@ -233,11 +233,11 @@ void layer::on_replay(const ipsec::sa_id& id) {
 }
 
 void layer::on_sa_wanted(std::uint32_t index, const ipsec::flow& f,
-                         std::optional<std::uint32_t> /*cpu*/) {
+                         std::optional<std::uint32_t> cpu) {
     if (state_->answering.empty()) return;
     const ipsec::policy* const p = state_->policies.find_index(index);
     if (p != nullptr && p->dir == ipsec::policy_direction::out && p->protects())
-        state_->sas.acquire(*p, f, state_->latest);
+        state_->sas.acquire(*p, f, cpu, state_->latest);
 }
 
 } // namespace esplane::control

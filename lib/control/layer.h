@@ -33,6 +33,7 @@ struct spi_request {
     std::uint32_t if_id = 0;
     ipsec::mark_mask mark = {};
     ipsec::direction dir = ipsec::direction::unknown;
+    std::optional<std::uint32_t> pcpu = {};
     std::uint32_t min = 0; ///< host order, inclusive
     std::uint32_t max = 0;
 };
@@ -142,8 +143,8 @@ class layer final : private backend_listener {
     [[nodiscard]] result<void> delete_policy(const ipsec::policy_key& k, ipsec::originator by);
     /// Those of one type.
     void flush_policies(ipsec::policy_type type, ipsec::originator by);
-    /// XFRM_MSG_POLEXPIRE from a client: says so to listeners and, where `hard`, deletes the policy.
-    /// Errors: ENOENT.
+    /// XFRM_MSG_POLEXPIRE from a client: says so to listeners and, where `hard`, deletes the
+    /// policy. Errors: ENOENT.
     [[nodiscard]] result<void> expire_policy(const ipsec::policy_key& k, bool hard,
                                              ipsec::originator by);
     [[nodiscard]] const ipsec::policy* get_policy(const ipsec::policy_key& k);

@@ -52,6 +52,7 @@ ipsec::sa make_larval(const spi_request& r, wire::be32 spi, std::uint32_t expire
     s.reqid = r.reqid;
     s.if_id = r.if_id;
     s.dir = r.dir;
+    s.pcpu = r.pcpu;
     s.state = sa_state::larval;
     s.limits.hard_add_s = expires_s;
     return s;
@@ -69,7 +70,8 @@ ipsec::selector selector_of(const ipsec::flow& f) {
 }
 
 /// xfrm_init_tempstate(): addresses that the template leaves open are the flow's.
-ipsec::sa make_wanted(const ipsec::policy& p, const ipsec::flow& f, std::uint32_t expires_s) {
+ipsec::sa make_wanted(const ipsec::policy& p, const ipsec::flow& f,
+                      std::optional<std::uint32_t> cpu, std::uint32_t expires_s) {
     const ipsec::template_& wanted = p.templates.front();
     ipsec::sa s;
     s.id = wanted.id;
@@ -83,6 +85,7 @@ ipsec::sa make_wanted(const ipsec::policy& p, const ipsec::flow& f, std::uint32_
     s.run_mode = wanted.run_mode;
     s.reqid = wanted.reqid;
     s.if_id = p.if_id;
+    s.pcpu = cpu;
     s.dir = ipsec::direction::out;
     s.state = sa_state::larval;
     s.limits.hard_add_s = expires_s;
@@ -226,8 +229,9 @@ void sa_keeper::flush(std::uint8_t protocol, ipsec::originator by) {
 /// xfrm_state_add(): by `seq` where that names one, else by what it was for.  Nobody is told.
 void sa_keeper::end_acquire(const ipsec::sa& answer) {
     entry* larval = sad_.find_acquiring(answer.seq);
-    if (larval != nullptr && (larval->what.id.protocol != answer.id.protocol ||
-                              larval->what.id.destination != answer.id.destination))
+    if (larval != nullptr &&
+        (larval->what.id.protocol != answer.id.protocol ||
+         larval->what.id.destination != answer.id.destination || larval->what.pcpu != answer.pcpu))
         larval = nullptr;
     if (larval == nullptr) {
         larval = sad_.find_acquiring(ipsec::acquire_key_of(answer));
@@ -236,8 +240,9 @@ void sa_keeper::end_acquire(const ipsec::sa& answer) {
     if (larval != nullptr) take(*larval);
 }
 
-void sa_keeper::acquire(const ipsec::policy& p, const ipsec::flow& f, moment now) {
-    ipsec::sa wanted = make_wanted(p, f, acquire_expires_s_);
+void sa_keeper::acquire(const ipsec::policy& p, const ipsec::flow& f,
+                        std::optional<std::uint32_t> cpu, moment now) {
+    ipsec::sa wanted = make_wanted(p, f, cpu, acquire_expires_s_);
     if (sad_.acquiring() >= max_acquiring) return;
     if (sad_.find_acquiring(ipsec::acquire_key_of(wanted)) != nullptr) return;
     if (sad_.find(wanted.id) != nullptr) return; // another template's, or it has a selector
@@ -329,9 +334,11 @@ result<void> sa_keeper::expire_now(const ipsec::sa_id& id, bool hard, ipsec::ori
 /// The larval SA of an ACQUIRE that a request for an SPI is about: xfrm_alloc_userspi().
 sa_keeper::entry* sa_keeper::asked_for(const spi_request& r) {
     entry* larval = sad_.find_acquiring(r.seq);
-    if (larval != nullptr && larval->what.id.destination == r.destination) return larval;
+    if (larval != nullptr && larval->what.id.destination == r.destination &&
+        larval->what.pcpu == r.pcpu)
+        return larval;
     larval = sad_.find_acquiring(ipsec::acquire_key{r.destination, r.source, r.protocol, r.run_mode,
-                                                    r.reqid, r.if_id, r.mark});
+                                                    r.reqid, r.if_id, r.mark, r.pcpu});
     return larval != nullptr && larval->what.id.spi == wire::be32() ? larval : nullptr;
 }
 

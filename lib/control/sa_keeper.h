@@ -42,7 +42,10 @@ class sa_keeper {
                                                                                moment now);
     /// xfrm_state_find(): tells listeners that the policy's template wants an SA for a flow, unless
     /// that was said and the larval SA which stands for it has not expired.
-    void acquire(const ipsec::policy& p, const ipsec::flow& f, moment now);
+    ///
+    /// cpu   it is to be for the traffic of that one alone
+    void acquire(const ipsec::policy& p, const ipsec::flow& f, std::optional<std::uint32_t> cpu,
+                 moment now);
     /// XFRM_MSG_ACQUIRE from a client: tells listeners that somebody wants an SA like `wanted` for
     /// each template of `p`.  Nothing is kept.
     void announce_acquire(ipsec::sa wanted, const ipsec::policy& p);

@@ -25,7 +25,8 @@ sa_id without_mark(sa_id id) noexcept {
 } // namespace
 
 acquire_key acquire_key_of(const sa& s) noexcept {
-    return {s.id.destination, s.source, s.id.protocol, s.run_mode, s.reqid, s.if_id, s.id.mark};
+    return {s.id.destination, s.source, s.id.protocol, s.run_mode,
+            s.reqid,          s.if_id,  s.id.mark,     s.pcpu};
 }
 
 sad::entry* sad::find_exact(const sa_id& id) {

@@ -24,6 +24,7 @@ struct acquire_key {
     std::uint32_t reqid = 0;
     std::uint32_t if_id = 0;
     mark_mask mark = {};
+    std::optional<std::uint32_t> pcpu = {};
 
     friend auto operator<=>(const acquire_key&, const acquire_key&) = default;
 };

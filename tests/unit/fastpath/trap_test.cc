@@ -124,6 +124,48 @@ TEST_F(Trap, WhatIsHeldHasItsHopCountedOnce) {
     EXPECT_EQ(two.sent(plain), (std::vector<frame>{make_packet({.ttl = 62})}));
 }
 
+TEST_F(Trap, HoldsTheFirstHundredPacketsOfAPolicyAndLosesTheNext) {
+    one.add_policies({});
+    one.push(plain, packets(0, 100));
+    EXPECT_EQ(held(), 100u);
+    EXPECT_EQ(one.drops(drop_reason::sa_wait_full), 0u);
+    one.push(plain, packets(100, 7));
+    EXPECT_EQ(held(), 100u);
+    EXPECT_EQ(one.drops(drop_reason::sa_wait_full), 7u);
+    one.add_sas({});
+    one.run();
+    std::vector<std::uint32_t> all(100);
+    std::iota(all.begin(), all.end(), 0u);
+    EXPECT_EQ(arrived(), all);
+    expect_balance();
+}
+
+TEST_F(Trap, WithLarvalDropAsksAndHoldsNothing) {
+    control::sysctls s = one.control.current_sysctls();
+    s.larval_drop = 1;
+    one.control.set_sysctls(s);
+    one.add_policies({});
+    one.push(plain, packets(0, 5));
+    EXPECT_EQ(client.count, 1u);
+    EXPECT_EQ(held(), 0u);
+    EXPECT_EQ(one.drops(drop_reason::sa_larval), 5u);
+    one.add_sas({});
+    one.push(plain, packets(5, 2));
+    EXPECT_EQ(arrived(), (std::vector<std::uint32_t>{5, 6}));
+    expect_balance();
+}
+
+TEST_F(Trap, WithLarvalDropAsksAgainAfterTheLarvalSaHasExpired) {
+    control::sysctls s = one.control.current_sysctls();
+    s.larval_drop = 1;
+    one.control.set_sysctls(s);
+    one.add_policies({});
+    one.push(plain, packets(0, 1));
+    one.advance(12 * second_ns);
+    one.push(plain, packets(1, 1));
+    EXPECT_EQ(client.count, 2u);
+}
+
 TEST_F(Trap, DropsAtOnceWhereNobodyAnswers) {
     one.control.answer_acquires(&client, false);
     one.add_policies({});

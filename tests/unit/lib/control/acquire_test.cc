@@ -122,6 +122,46 @@ TEST_F(Acquire, ListsALarvalSaOfThatFlowAlone) {
     EXPECT_EQ(layer_.get_sa(larval->id), nullptr) << "without an SPI nothing names it";
 }
 
+TEST_F(Acquire, AnotherCpuIsAnotherAcquire) {
+    const std::uint32_t policy = add(trap_to("192.168.2.0", tunnel_template()));
+    const ipsec::flow f = ping_to("192.168.2.1");
+    backend_.listener->on_sa_wanted(policy, f, std::nullopt);
+    backend_.listener->on_sa_wanted(policy, f, 0);
+    backend_.listener->on_sa_wanted(policy, f, 1);
+    backend_.listener->on_sa_wanted(policy, f, 1);
+    EXPECT_EQ(events_.taken().size(), 3u);
+    EXPECT_EQ(newest_sa()->pcpu, 1u);
+}
+
+TEST_F(Acquire, OfACpuEndsWithAnSaForThatCpuAlone) {
+    const std::uint32_t policy = add(trap_to("192.168.2.0", tunnel_template()));
+    backend_.listener->on_sa_wanted(policy, ping_to("192.168.2.1"), 1);
+    const std::uint32_t seq = newest_sa()->seq;
+    ASSERT_TRUE(layer_.add_sa(answer(0x100, seq), client, start));
+    EXPECT_EQ(layer_.sa_count(), 2u) << "it is for all CPUs";
+    ipsec::sa of_cpu = answer(0x101, seq);
+    of_cpu.pcpu = 1;
+    ASSERT_TRUE(layer_.add_sa(std::move(of_cpu), client, start));
+    EXPECT_EQ(layer_.sa_count(), 2u) << "the larval one is gone";
+}
+
+TEST_F(Acquire, OfACpuGetsItsSpiByThatCpu) {
+    const std::uint32_t policy = add(trap_to("192.168.2.0", tunnel_template()));
+    backend_.listener->on_sa_wanted(policy, ping_to("192.168.2.1"), 1);
+    spi_request r;
+    r.source = parse("10.1.0.1");
+    r.destination = parse("10.1.0.2");
+    r.reqid = 1;
+    r.seq = newest_sa()->seq;
+    r.min = 0x1000;
+    r.max = 0x2000;
+    ASSERT_TRUE(layer_.allocate_spi(r, start));
+    EXPECT_EQ(layer_.sa_count(), 2u) << "one for all CPUs was asked for";
+    r.pcpu = 1;
+    ASSERT_TRUE(layer_.allocate_spi(r, start));
+    EXPECT_EQ(layer_.sa_count(), 2u);
+}
+
 TEST_F(Acquire, AnotherReqidIsAnotherAcquire) {
     ipsec::template_ other = tunnel_template();
     other.reqid = 2;
