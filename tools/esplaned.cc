@@ -39,6 +39,7 @@
 #include "tools/process.h"
 #include "tools/run_dir.h"
 #include "tools/state_file.h"
+#include "tools/takeover.h"
 #include "tools/trace.h"
 #include "tools/version.h"
 #include "tools/worker_care.h"
@@ -126,6 +127,8 @@ class daemon {
     }
 
   private:
+    [[nodiscard]] result<void> take_over();
+    [[nodiscard]] result<state_descriptors> hand_over();
     [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> record_devices(const std::vector<guarded_device>& earlier);
@@ -146,6 +149,7 @@ class daemon {
     void kernel_spoke();
     void worker_spoke();
     void client_spoke();
+    void serve_takeover();
     void send_keepalive(const ipsec::sa& s);
     [[nodiscard]] int timeout_ms();
 
@@ -168,6 +172,8 @@ class daemon {
     std::unique_ptr<xfrm::link_watch> links_;
     std::unique_ptr<xfrm::route_monitor> routes_;
     std::unique_ptr<control_server> control_;
+    std::unique_ptr<takeover_server> takeover_;
+    handed_state handed_; ///< by the daemon before
     std::unique_ptr<trace> trace_;
     event_loop loop_;
     bool stopping_ = false;
@@ -180,6 +186,8 @@ class daemon {
 
 result<void> daemon::start() {
     facts_ = {options_.run_dir, fastpath::now().monotonic_ns};
+    if (options_.takeover)
+        if (auto taken = take_over(); !taken) return taken;
     auto lock = run_lock::take(options_.run_dir, true);
     if (!lock) return tl::unexpected(lock.error());
     lock_ = std::make_unique<run_lock>(std::move(*lock));
@@ -206,6 +214,25 @@ result<void> daemon::begin_work() {
     if (auto started = engine_->start(); !started) return started;
     announce();
     return {};
+}
+
+/// From here on nothing passes until this daemon is ready.
+result<void> daemon::take_over() {
+    prepare_ahead(options_.ports);
+    auto handed = tools::take_over(options_.run_dir);
+    if (!handed) return tl::unexpected(handed.error());
+    handed_ = std::move(*handed);
+    return {};
+}
+
+/// Nothing is taken down: the process ends as if it had been killed, and as fast.
+result<state_descriptors> daemon::hand_over() {
+    if (!state_)
+        return fail(ENOTSUP, "the daemon that runs keeps no state (--state), so nothing would come "
+                             "over: stop it and start the new one");
+    engine_->stop();
+    state_->leave();
+    return state_descriptors{state_->log_descriptor(), state_->live_descriptor()};
 }
 
 /// Early, while nothing is attached yet.
@@ -288,6 +315,8 @@ result<void> daemon::find_state() {
     }
     auto place = o.kept_by_manager ? kept_place() : named_place(options_.run_dir, o.log_path);
     if (!place) return tl::unexpected(place.error());
+    if (handed_.log.valid())
+        place = handed_place(std::move(handed_.log), std::move(handed_.live), std::move(*place));
     auto state = state_file::open(o, std::move(*place), log);
     if (!state) return tl::unexpected(state.error());
     state_ = std::move(*state);
@@ -383,6 +412,9 @@ result<void> daemon::open_sockets() {
         });
     if (!control) return tl::unexpected(control.error());
     control_ = std::move(*control);
+    auto takeover = takeover_server::open(options_.run_dir, [this] { return hand_over(); });
+    if (!takeover) return tl::unexpected(takeover.error());
+    takeover_ = std::move(*takeover);
     auto traces = trace::make(engine_->control(), engine_->xfrm());
     if (!traces) return tl::unexpected(traces.error());
     trace_ = std::move(*traces);
@@ -399,6 +431,7 @@ result<void> daemon::watch_all() {
         {links_->descriptor(), [this] { kernel_spoke(); }},
         {routes_->descriptor(), [this] { kernel_spoke(); }},
         {control_->descriptor(), [this] { control_->serve(); }},
+        {takeover_->descriptor(), [this] { serve_takeover(); }},
         {trace_->descriptor(), [this] { trace_->serve(); }},
     };
     for (const auto& [fd, ready] : watched)
@@ -411,7 +444,7 @@ void daemon::announce() {
     const std::size_t n = options_.ports.size();
     log("ready: " + std::to_string(n) + (n == 1 ? " port" : " ports") +
         (options_.serve_xfrm ? ", XFRM at " + xfrm_socket_path(options_.run_dir) : ", no XFRM"));
-    ::sd_notify(0, "READY=1");
+    ::sd_notifyf(0, "READY=1\nMAINPID=%d", static_cast<int>(::getpid()));
 }
 
 void daemon::run() {
@@ -496,6 +529,12 @@ void daemon::client_spoke() {
     const std::uint64_t before = engine_->xfrm()->counters().clients;
     engine_->xfrm()->serve();
     if (engine_->xfrm()->counters().clients > before) tend_ports(true);
+}
+
+void daemon::serve_takeover() {
+    if (!takeover_->serve()) return;
+    log("handed over to the daemon that asked");
+    ::_exit(0);
 }
 
 /// Until the next deadline of the control layer, the ports or the workers.

@@ -15,6 +15,7 @@
 #include "tools/ports_socket.h"
 #include "tools/ports_tun.h"
 #ifdef ESPLANE_HAVE_XDP
+#include "fastpath/xdp/privileged.h"
 #include "tools/ports_xdp.h"
 #endif
 
@@ -57,6 +58,15 @@ std::map<std::string, reserve_port> kinds_of(const port_surroundings& around) {
 }
 
 } // namespace
+
+#ifdef ESPLANE_HAVE_XDP
+void prepare_ahead(const std::vector<port_spec>& specs) {
+    const auto n = std::ranges::count_if(specs, [](const auto& s) { return s.kind == "xdp"; });
+    fastpath::own_privileges::load_ahead(static_cast<std::size_t>(n));
+}
+#else
+void prepare_ahead(const std::vector<port_spec>&) {}
+#endif
 
 result<void> check_device(const std::string& device) {
     if (::if_nametoindex(device.c_str()) != 0) return {};

@@ -78,6 +78,9 @@ class port_set {
     std::vector<std::unique_ptr<fastpath::port>> ports_;
 };
 
+/// Does what takes long and needs no device, before another daemon gives them up.
+void prepare_ahead(const std::vector<port_spec>& specs);
+
 /// A device that must be there.  Errors: ENODEV.
 [[nodiscard]] result<void> check_device(const std::string& device);
 

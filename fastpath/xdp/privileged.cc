@@ -96,6 +96,20 @@ own_privileges::own_privileges() {
 }
 own_privileges::~own_privileges() = default;
 
+std::vector<std::unique_ptr<own_privileges::prepared>>& own_privileges::loaded_ahead() {
+    static std::vector<std::unique_ptr<prepared>> all;
+    return all;
+}
+
+void own_privileges::load_ahead(std::size_t devices) {
+    silence_bpf_libraries();
+    while (loaded_ahead().size() < devices) {
+        auto p = std::make_unique<prepared>();
+        if (!p->load()) return;
+        loaded_ahead().push_back(std::move(p));
+    }
+}
+
 result<guard_parts> own_privileges::prepare(const std::string& device) {
     const auto ifindex = index_of(device);
     if (!ifindex) return tl::unexpected(ifindex.error());
@@ -103,11 +117,17 @@ result<guard_parts> own_privileges::prepare(const std::string& device) {
     auto lock = reserve_device(device, *ifindex);
     if (!lock) return tl::unexpected(std::move(lock.error()));
 
-    auto p = std::make_unique<prepared>();
+    std::unique_ptr<prepared> p;
+    if (auto& ahead = loaded_ahead(); !ahead.empty()) {
+        p = std::move(ahead.back());
+        ahead.pop_back();
+    } else {
+        p = std::make_unique<prepared>();
+        if (auto loaded = p->load(); !loaded)
+            return fail(loaded.error().code, device + ": " + loaded.error().text);
+    }
     p->ifindex = *ifindex;
     p->lock = std::move(*lock);
-    if (auto loaded = p->load(); !loaded)
-        return fail(loaded.error().code, device + ": " + loaded.error().text);
     const attachments before = find_attachments(*ifindex);
     guard_parts parts{*ifindex, before.ingress || before.egress, {}};
     const auto own = p->parts();

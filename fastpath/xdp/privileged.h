@@ -18,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "fastpath/xdp/attachment.h"
 #include "fastpath/xdp/binding.h"
@@ -90,8 +91,14 @@ class own_privileges final : public privileged {
     [[nodiscard]] result<unique_fd> open_socket(unsigned busy_poll_us) override;
     [[nodiscard]] result<attachments> release(const std::string& device) override;
 
+    /// Loads the programs of so many devices before they are reserved, for prepare() of whichever
+    /// instance to take: the kernel's verifier needs long, and another daemon may still be at work.
+    /// What cannot be loaded prepare() will name.
+    static void load_ahead(std::size_t devices);
+
   private:
     struct prepared;
+    static std::vector<std::unique_ptr<prepared>>& loaded_ahead();
     std::map<std::string, std::unique_ptr<prepared>> devices_;
 };
 

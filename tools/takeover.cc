@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/takeover.h"
+
+#include <array>
+#include <cstring>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <utility>
+
+#include "tools/control_socket.h"
+
+namespace esplane::tools {
+
+namespace {
+
+constexpr int limit_ms = 10'000;
+constexpr std::size_t longest_line = 512;
+constexpr std::string_view request = "takeover 1";
+
+std::string path_in(const std::string& run_dir) {
+    return run_dir + "/takeover.sock";
+}
+
+result<ucred> peer_of(int socket) {
+    ucred peer{};
+    socklen_t length = sizeof peer;
+    if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
+        return fail_errno("takeover");
+    return peer;
+}
+
+bool is_ours(int socket) {
+    const auto peer = peer_of(socket);
+    return peer && (peer->uid == 0 || peer->uid == ::geteuid());
+}
+
+/// Descriptors go with it where there are some.
+bool send_line(int socket, std::string line, const state_descriptors& with) {
+    const std::array<int, 2> descriptors{with.log, with.live};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof descriptors)> control{};
+    iovec text{line.data(), line.size()};
+    msghdr message{};
+    message.msg_iov = &text;
+    message.msg_iovlen = 1;
+    if (with.log >= 0) {
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        cmsghdr* const head = CMSG_FIRSTHDR(&message);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(sizeof descriptors);
+        std::memcpy(CMSG_DATA(head), descriptors.data(), sizeof descriptors);
+    }
+    return ::sendmsg(socket, &message, MSG_NOSIGNAL) == std::ssize(line);
+}
+
+/// An empty line: it is handed over.
+result<handed_state> receive(int socket) {
+    std::array<char, longest_line> text;
+    std::array<int, 2> descriptors{-1, -1};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof descriptors)> control{};
+    iovec to{text.data(), text.size()};
+    msghdr message{};
+    message.msg_iov = &to;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    if (n < 0) return fail_errno("--takeover: the daemon does not answer");
+    const cmsghdr* const head = CMSG_FIRSTHDR(&message);
+    const std::string line(text.data(), static_cast<std::size_t>(n));
+    if (head == nullptr || head->cmsg_len != CMSG_LEN(sizeof descriptors))
+        return fail(EPROTO, "--takeover: " + (line.empty() ? "it gave nothing" : line));
+    std::memcpy(descriptors.data(), CMSG_DATA(head), sizeof descriptors);
+    return handed_state{unique_fd(descriptors[0]), unique_fd(descriptors[1])};
+}
+
+bool is_readable(int fd) {
+    pollfd wait{fd, POLLIN, 0};
+    return ::poll(&wait, 1, limit_ms) == 1;
+}
+
+} // namespace
+
+takeover_server::takeover_server(std::string path, unique_fd listener, hand_over give)
+    : path_(std::move(path))
+    , listener_(std::move(listener))
+    , give_(std::move(give)) {}
+
+takeover_server::~takeover_server() {
+    if (!given_) ::unlink(path_.c_str());
+}
+
+result<std::unique_ptr<takeover_server>> takeover_server::open(const std::string& run_dir,
+                                                               hand_over give) {
+    auto listener = listen_on(path_in(run_dir));
+    if (!listener) return tl::unexpected(listener.error());
+    return std::unique_ptr<takeover_server>(
+        new takeover_server(path_in(run_dir), std::move(*listener), std::move(give)));
+}
+
+/// Who connects has sent its request already, or is not served.
+bool takeover_server::serve() {
+    const unique_fd asking(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!asking.valid() || !is_ours(asking.get())) return false;
+    std::array<char, longest_line> text;
+    pollfd wait{asking.get(), POLLIN, 0};
+    constexpr int soon_ms = 100;
+    if (::poll(&wait, 1, soon_ms) != 1) return false;
+    const ssize_t n = ::recv(asking.get(), text.data(), text.size(), MSG_DONTWAIT);
+    if (n < 0 || std::string_view(text.data(), static_cast<std::size_t>(n)) != request)
+        return false;
+    const auto given = give_();
+    if (!given) {
+        (void)send_line(asking.get(), given.error().text, {});
+        return false;
+    }
+    given_ = true;
+    (void)send_line(asking.get(), "handed over", *given); // who is gone is started again
+    return true;
+}
+
+result<handed_state> take_over(const std::string& run_dir) {
+    auto socket = connect_to(path_in(run_dir));
+    if (!socket)
+        return fail(ECONNREFUSED, "--takeover: no esplaned that could hand over at " +
+                                      path_in(run_dir) + ": start without --takeover");
+    const auto peer = peer_of(socket->get());
+    if (!peer) return tl::unexpected(peer.error());
+    const unique_fd process(static_cast<int>(::syscall(SYS_pidfd_open, peer->pid, 0)));
+    if (!process.valid()) return fail_errno("--takeover");
+    if (!send_line(socket->get(), std::string(request), {}))
+        return fail_errno("--takeover: the daemon does not listen");
+    if (!is_readable(socket->get()))
+        return fail(ETIMEDOUT, "--takeover: the daemon does not answer: see `esplane status`");
+    auto handed = receive(socket->get());
+    if (!handed) return handed;
+    if (!is_readable(process.get()))
+        return fail(ETIMEDOUT, "--takeover: the old daemon does not end: stop it (kill)");
+    return handed;
+}
+
+} // namespace esplane::tools
