@@ -241,7 +241,8 @@ TEST(Options, ClampTheMssByThePathOrToANumberOfBytes) {
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
     EXPECT_EQ(error_in("colour = 1\n"), "unknown key \"colour\": there are run-dir, xfrm, workers, "
                                         "cpus, poll, port, eal, punt-limit, "
-                                        "mss-clamp, filter and routing");
+                                        "mss-clamp, filter, routing, state and "
+                                        "state-key");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
