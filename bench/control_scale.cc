@@ -17,7 +17,7 @@ namespace esplane::bench {
 namespace {
 
 constexpr std::uint32_t pairs = 1'000'000;
-constexpr std::uint32_t part = 100'000;  ///< each is timed by itself
+constexpr std::uint32_t part = 100'000; ///< each is timed by itself
 constexpr double schedule_bytes = 1088; ///< the expanded key of AES-GCM
 constexpr std::size_t longest_datagram = 3700;
 

@@ -59,6 +59,24 @@ TEST_F(Backend, TakesTheNewestSaThatIsNotDying) {
     EXPECT_EQ(spis(), spi_list{0x200}); // dying is better than none
 }
 
+TEST_F(Backend, OfManySasBetweenTheSameEndsTheNewestThatIsLeftIsTaken) {
+    constexpr std::uint32_t count = 40;
+    one.add_policies({});
+    std::set<std::uint32_t> left;
+    for (std::uint32_t spi = 0x100; spi < 0x100 + count; ++spi) {
+        add(leaving(spi, spi));
+        left.insert(spi);
+    }
+    for (std::uint32_t i = 0; i < count; ++i) {
+        ASSERT_EQ(spis(), spi_list{*left.rbegin()});
+        auto goes = left.begin();
+        std::advance(goes, i * 7 % left.size()); // first, last and between
+        ASSERT_TRUE(one.control.delete_sa(leaving(*goes, *goes).id, {}));
+        left.erase(goes);
+    }
+    EXPECT_TRUE(spis().empty());
+}
+
 TEST_F(Backend, TakesOnlyTheSpiThatATemplateNames) {
     ipsec::policy p;
     p.dir = ipsec::policy_direction::out;
@@ -218,8 +236,8 @@ TEST(NonceRegistry, AKeyThatWasForgottenGoesOnAboveItsMark) {
 
 TEST(NonceRegistry, KeepsToItsRangeAndEndsWithIt) {
     constexpr std::uint64_t base = ~std::uint64_t{0} - 5 * fastpath::nonce_space::block; // wraps
-    fastpath::nonce_space space(base, fastpath::nonce_space::range -
-                                          2 * fastpath::nonce_space::block);
+    fastpath::nonce_space space(base,
+                                fastpath::nonce_space::range - 2 * fastpath::nonce_space::block);
     EXPECT_EQ(space.take().value() - base,
               fastpath::nonce_space::range - 2 * fastpath::nonce_space::block);
     EXPECT_TRUE(space.take());
