@@ -61,6 +61,7 @@ class event_writer {
         body.seq = e.larval.seq;
         w.fixed(body);
         encode_policy_attributes(w, e.what);
+        encode_pcpu(w, e.larval);
         w.finish();
         return XFRMNLGRP_ACQUIRE;
     }

@@ -584,6 +584,9 @@ server::~server() = default;
 void server::set_exempt_mark(std::uint32_t mark) noexcept {
     state_->exempt_mark_ = mark;
 }
+void server::set_strict(bool strict) noexcept {
+    state_->dispatcher_.set_strict(strict);
+}
 void server::set_files(proc_files& files) noexcept {
     state_->files_ = &files;
 }

@@ -54,6 +54,8 @@ class server {
     /// at first: nothing.
     void set_exempt_mark(std::uint32_t mark) noexcept;
 
+    /// See dispatcher::set_strict().
+    void set_strict(bool strict) noexcept;
     /// What clients read and write as files; outlives the server.  Without it there are none.
     void set_files(proc_files& files) noexcept;
 
