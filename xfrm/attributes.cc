@@ -2,7 +2,8 @@
 #include "xfrm/attributes.h"
 
 #include <algorithm>
-#include <string_view>
+
+#include "xfrm/schema.h"
 
 namespace esplane::xfrm {
 namespace {
@@ -19,49 +20,48 @@ struct rule {
 };
 
 constexpr rule rules[] = {
-    {XFRMA_UNSPEC, "XFRMA_UNSPEC", treatment::ignored, 0},
-    {XFRMA_ALG_AUTH, "XFRMA_ALG_AUTH", treatment::carried, sizeof(xfrm_algo)},
-    {XFRMA_ALG_CRYPT, "XFRMA_ALG_CRYPT", treatment::carried, sizeof(xfrm_algo)},
-    {XFRMA_ALG_COMP, "XFRMA_ALG_COMP", treatment::refused, sizeof(xfrm_algo)},
-    {XFRMA_ENCAP, "XFRMA_ENCAP", treatment::carried, sizeof(xfrm_encap_tmpl)},
-    {XFRMA_TMPL, "XFRMA_TMPL", treatment::carried, sizeof(xfrm_user_tmpl)},
-    {XFRMA_SA, "XFRMA_SA", treatment::refused, sizeof(xfrm_usersa_info)},
-    {XFRMA_POLICY, "XFRMA_POLICY", treatment::refused, sizeof(xfrm_userpolicy_info)},
-    {XFRMA_SEC_CTX, "XFRMA_SEC_CTX", treatment::carried, sizeof(xfrm_user_sec_ctx)},
-    {XFRMA_LTIME_VAL, "XFRMA_LTIME_VAL", treatment::carried, sizeof(xfrm_lifetime_cur)},
-    {XFRMA_REPLAY_VAL, "XFRMA_REPLAY_VAL", treatment::carried, sizeof(xfrm_replay_state)},
-    {XFRMA_REPLAY_THRESH, "XFRMA_REPLAY_THRESH", treatment::carried, 4},
-    {XFRMA_ETIMER_THRESH, "XFRMA_ETIMER_THRESH", treatment::carried, 4},
-    {XFRMA_SRCADDR, "XFRMA_SRCADDR", treatment::carried, sizeof(xfrm_address_t)},
-    {XFRMA_COADDR, "XFRMA_COADDR", treatment::carried, sizeof(xfrm_address_t)},
-    {XFRMA_LASTUSED, "XFRMA_LASTUSED", treatment::carried, 8},
-    {XFRMA_POLICY_TYPE, "XFRMA_POLICY_TYPE", treatment::carried, sizeof(xfrm_userpolicy_type)},
-    {XFRMA_MIGRATE, "XFRMA_MIGRATE", treatment::carried, sizeof(xfrm_user_migrate)},
-    {XFRMA_ALG_AEAD, "XFRMA_ALG_AEAD", treatment::carried, sizeof(xfrm_algo_aead)},
-    {XFRMA_KMADDRESS, "XFRMA_KMADDRESS", treatment::carried, sizeof(xfrm_user_kmaddress)},
-    {XFRMA_ALG_AUTH_TRUNC, "XFRMA_ALG_AUTH_TRUNC", treatment::carried, sizeof(xfrm_algo_auth)},
-    {XFRMA_MARK, "XFRMA_MARK", treatment::carried, sizeof(xfrm_mark)},
-    {XFRMA_TFCPAD, "XFRMA_TFCPAD", treatment::carried, 4},
-    {XFRMA_REPLAY_ESN_VAL, "XFRMA_REPLAY_ESN_VAL", treatment::carried,
-     sizeof(xfrm_replay_state_esn)},
-    {XFRMA_SA_EXTRA_FLAGS, "XFRMA_SA_EXTRA_FLAGS", treatment::carried, 4},
-    {XFRMA_PROTO, "XFRMA_PROTO", treatment::carried, 1},
-    {XFRMA_ADDRESS_FILTER, "XFRMA_ADDRESS_FILTER", treatment::carried, sizeof(xfrm_address_filter)},
-    {XFRMA_PAD, "XFRMA_PAD", treatment::ignored, 0},
-    {XFRMA_OFFLOAD_DEV, "XFRMA_OFFLOAD_DEV", treatment::refused, sizeof(xfrm_user_offload)},
-    {XFRMA_SET_MARK, "XFRMA_SET_MARK", treatment::carried, 4},
-    {XFRMA_SET_MARK_MASK, "XFRMA_SET_MARK_MASK", treatment::carried, 4},
-    {XFRMA_IF_ID, "XFRMA_IF_ID", treatment::carried, 4},
-    {XFRMA_MTIMER_THRESH, "XFRMA_MTIMER_THRESH", treatment::carried, 4},
-    {xfrma_sa_dir, "XFRMA_SA_DIR", treatment::carried, 1},
-    {xfrma_nat_keepalive_interval, "XFRMA_NAT_KEEPALIVE_INTERVAL", treatment::carried, 4},
-    {xfrma_sa_pcpu, "XFRMA_SA_PCPU", treatment::refused, 0},
-    {xfrma_iptfs_drop_time, "XFRMA_IPTFS_DROP_TIME", treatment::refused, 0},
-    {xfrma_iptfs_reorder_window, "XFRMA_IPTFS_REORDER_WINDOW", treatment::refused, 0},
-    {xfrma_iptfs_dont_frag, "XFRMA_IPTFS_DONT_FRAG", treatment::refused, 0},
-    {xfrma_iptfs_init_delay, "XFRMA_IPTFS_INIT_DELAY", treatment::refused, 0},
-    {xfrma_iptfs_max_qsize, "XFRMA_IPTFS_MAX_QSIZE", treatment::refused, 0},
-    {xfrma_iptfs_pkt_size, "XFRMA_IPTFS_PKT_SIZE", treatment::refused, 0},
+    {XFRMA_UNSPEC, treatment::ignored},
+    {XFRMA_ALG_AUTH, treatment::carried},
+    {XFRMA_ALG_CRYPT, treatment::carried},
+    {XFRMA_ALG_COMP, treatment::refused},
+    {XFRMA_ENCAP, treatment::carried},
+    {XFRMA_TMPL, treatment::carried},
+    {XFRMA_SA, treatment::refused},
+    {XFRMA_POLICY, treatment::refused},
+    {XFRMA_SEC_CTX, treatment::carried},
+    {XFRMA_LTIME_VAL, treatment::carried},
+    {XFRMA_REPLAY_VAL, treatment::carried},
+    {XFRMA_REPLAY_THRESH, treatment::carried},
+    {XFRMA_ETIMER_THRESH, treatment::carried},
+    {XFRMA_SRCADDR, treatment::carried},
+    {XFRMA_COADDR, treatment::carried},
+    {XFRMA_LASTUSED, treatment::carried},
+    {XFRMA_POLICY_TYPE, treatment::carried},
+    {XFRMA_MIGRATE, treatment::carried},
+    {XFRMA_ALG_AEAD, treatment::carried},
+    {XFRMA_KMADDRESS, treatment::carried},
+    {XFRMA_ALG_AUTH_TRUNC, treatment::carried},
+    {XFRMA_MARK, treatment::carried},
+    {XFRMA_TFCPAD, treatment::carried},
+    {XFRMA_REPLAY_ESN_VAL, treatment::carried},
+    {XFRMA_SA_EXTRA_FLAGS, treatment::carried},
+    {XFRMA_PROTO, treatment::carried},
+    {XFRMA_ADDRESS_FILTER, treatment::carried},
+    {XFRMA_PAD, treatment::ignored},
+    {XFRMA_OFFLOAD_DEV, treatment::refused},
+    {XFRMA_SET_MARK, treatment::carried},
+    {XFRMA_SET_MARK_MASK, treatment::carried},
+    {XFRMA_IF_ID, treatment::carried},
+    {XFRMA_MTIMER_THRESH, treatment::carried},
+    {xfrma_sa_dir, treatment::carried},
+    {xfrma_nat_keepalive_interval, treatment::carried},
+    {xfrma_sa_pcpu, treatment::carried},
+    {xfrma_iptfs_drop_time, treatment::refused},
+    {xfrma_iptfs_reorder_window, treatment::refused},
+    {xfrma_iptfs_dont_frag, treatment::refused},
+    {xfrma_iptfs_init_delay, treatment::refused},
+    {xfrma_iptfs_max_qsize, treatment::refused},
+    {xfrma_iptfs_pkt_size, treatment::refused},
 };
 
 consteval bool ordered_by_type() {
@@ -71,9 +71,19 @@ consteval bool ordered_by_type() {
 }
 static_assert(ordered_by_type());
 
+/// Bytes that a value must have, by xfrma_policy.
+std::size_t least_of(std::uint16_t type) noexcept {
+    const structure* const content = find_attribute(xfrm_attributes(), type)->content;
+    return content != nullptr ? content->size : 0;
+}
+
 /// What the kernel's xfrma_policy says of one value.
 [[nodiscard]] result<void> check_value(std::uint16_t type, bytes value) {
-    if (value.size() < rules[type].least && type != xfrma_sa_dir)
+    // What is younger than the kernel's strict checks.
+    const bool strictly = type >= xfrma_sa_dir && rules[type].how == treatment::carried;
+    if (strictly && least_of(type) != 0 && value.size() != least_of(type))
+        return fail(EINVAL, "invalid attribute length", attribute_name(type));
+    if (value.size() < least_of(type))
         return fail(ERANGE, "Attribute failed policy validation", attribute_name(type));
     if (type != xfrma_sa_dir) return {};
     if (value.size() != 1) return fail(EINVAL, "invalid attribute length", attribute_name(type));
@@ -85,8 +95,8 @@ static_assert(ordered_by_type());
 } // namespace
 
 std::string attribute_name(std::uint16_t type) {
-    return type < std::size(rules) ? std::string(rules[type].name)
-                                   : "XFRMA_" + std::to_string(type);
+    const attribute_form* const form = find_attribute(xfrm_attributes(), type);
+    return form != nullptr ? std::string(form->name) : "XFRMA_" + std::to_string(type);
 }
 
 tl::unexpected<error> not_carried(std::uint16_t type) {

@@ -2,6 +2,7 @@
 #include "lib/base/unique_fd.h"
 #include "xfrm/server.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -549,6 +550,101 @@ TEST_F(XfrmClients, AnInheritedSocketGetsASideChannelOfItsOwn) {
     EXPECT_EQ(c->ask(sa_by_id(XFRM_MSG_DELSA, 1)), ESRCH);
 }
 
+/// A shim that passes its data socket over a connection: the client's descriptor outlives servers.
+class lasting_shim {
+  public:
+    explicit lasting_shim(std::function<void()> serve)
+        : serve_(std::move(serve)) {
+        int ends[2];
+        if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+            std::abort();
+        data_ = unique_fd(ends[0]);
+        kept_ = unique_fd(ends[1]);
+    }
+
+    /// The answer to shim_open; kind 0: none.
+    shim_answer open(const std::string& path, shim_had had, int passed) {
+        side_ = unique_fd(connected(path));
+        shim_header h{SHIM_MAGIC, SHIM_VERSION, shim_open, 0, 0, 0};
+        iovec v[] = {{&h, sizeof h}, {&had, sizeof had}};
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+        msghdr m{};
+        m.msg_iov = v;
+        m.msg_iovlen = 2;
+        m.msg_control = control;
+        m.msg_controllen = sizeof control;
+        cmsghdr* const c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
+        EXPECT_GT(::sendmsg(side_.get(), &m, 0), 0);
+        serve_();
+        shim_answer a{};
+        if (::recv(side_.get(), &a, sizeof a, MSG_DONTWAIT) != sizeof a) a.kind = 0;
+        return a;
+    }
+    shim_answer open(const std::string& path, shim_had had = {}) {
+        return open(path, had, kept_.get());
+    }
+    void send(const datagram& d, std::uint32_t channel) {
+        const shim_header h{SHIM_MAGIC, SHIM_VERSION, shim_request, channel, 1, ~std::uint64_t{0}};
+        datagram all(sizeof h);
+        std::memcpy(all.data(), &h, sizeof h);
+        all.insert(all.end(), d.begin(), d.end());
+        EXPECT_EQ(::send(data_.get(), all.data(), all.size(), 0), static_cast<ssize_t>(all.size()));
+    }
+    [[nodiscard]] bool has_received() const {
+        char byte = 0;
+        return ::recv(data_.get(), &byte, 1, MSG_DONTWAIT) > 0;
+    }
+
+  private:
+    std::function<void()> serve_;
+    unique_fd data_, kept_, side_;
+};
+
+TEST_F(XfrmClients, ADataSocketIsKnownAgainAndItsSecondProcessBecomesNoClient) {
+    lasting_shim s([this] { serve(); });
+    EXPECT_EQ(s.open(path()).status, 0u);
+    EXPECT_EQ(s.open(path()).status, static_cast<std::uint32_t>(EALREADY));
+    EXPECT_EQ(server_->counters().clients, 1u);
+    EXPECT_EQ(server_->counters().broken_clients, 0u);
+}
+
+TEST_F(XfrmClients, WhatASocketHadAtAnEarlierServerIsGivenBack) {
+    lasting_shim s([this] { serve(); });
+    const shim_answer a = s.open(path(), {.port_id = 77, .groups = 4, .options = 0, .pid = 0});
+    EXPECT_EQ(a.kind, shim_open);
+    EXPECT_EQ(a.port_id, 77u);
+    EXPECT_EQ(a.groups, 4u);
+    ASSERT_TRUE(layer_.add_sa(resolved(example_sa()), {}, now_));
+    EXPECT_TRUE(s.has_received());
+}
+
+TEST_F(XfrmClients, ARequestThatAServerLeftUnreadIsNotCarriedOutByTheNext) {
+    lasting_shim s([this] { serve(); });
+    const shim_answer before = s.open(path());
+    s.send(new_sa(example_sa()), before.channel); // no serve(): it dies
+    server_.reset();
+    now_.monotonic_ns += 1'000'000;
+    server_ = open().value();
+    const shim_answer after = s.open(path());
+    EXPECT_EQ(after.status, 0u);
+    EXPECT_EQ(layer_.sa_count(), 0u);
+    EXPECT_FALSE(s.has_received());
+    s.send(new_sa(example_sa()), after.channel);
+    serve();
+    EXPECT_EQ(layer_.sa_count(), 1u);
+}
+
+TEST_F(XfrmClients, APassedDescriptorThatIsNoSocketEndsTheClient) {
+    lasting_shim s([this] { serve(); });
+    const unique_fd file(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    EXPECT_EQ(s.open(path(), {}, file.get()).kind, 0u);
+    EXPECT_EQ(server_->counters().clients, 0u);
+}
+
 TEST_F(XfrmClients, ASideChannelThatTheClientHoldsAtBothEndsDoesNotKeepTheServerBusy) {
     const auto quiet = [this] {
         pollfd p{server_->descriptor(), POLLIN, 0};
@@ -610,6 +706,42 @@ TEST_F(XfrmServer, AConnectionThatFindsNoDescriptorIsTurnedAwayAndTheNextIsTaken
     const unique_fd next(connected(path()));
     serve();
     EXPECT_EQ(server_->counters().clients, 1u);
+}
+
+TEST_F(XfrmClients, ATapIsShownRequestsEventsAndRepliesInTheirOrder) {
+    std::vector<std::pair<traced::direction, std::uint16_t>> shown;
+    std::uint32_t pid = 0;
+    server_->set_tap([&](const traced& what) {
+        if (what.way == traced::direction::request) pid = what.pid;
+        shown.emplace_back(what.way, read_fixed<nlmsghdr>(what.whole)->nlmsg_type);
+    });
+    const auto c = client();
+    EXPECT_EQ(c->ask(new_sa(example_sa())), 0);
+    const std::vector<std::pair<traced::direction, std::uint16_t>> expected = {
+        {traced::direction::request, XFRM_MSG_NEWSA},
+        {traced::direction::event, XFRM_MSG_NEWSA},
+        {traced::direction::reply, NLMSG_ERROR}};
+    EXPECT_EQ(shown, expected);
+    EXPECT_EQ(pid, static_cast<std::uint32_t>(::getpid()));
+    server_->set_tap(nullptr);
+    EXPECT_EQ(c->ask(new_sa(example_sa(2))), 0);
+    EXPECT_EQ(shown.size(), 3u);
+}
+
+TEST_F(XfrmClients, ATapIsShownADumpToItsEnd) {
+    fill(50);
+    std::uint32_t sas = 0, ends = 0;
+    server_->set_tap([&](const traced& what) {
+        for (bytes rest = what.whole; const auto m = next_message(rest);) {
+            sas += m->header.nlmsg_type == XFRM_MSG_NEWSA ? 1 : 0;
+            ends += m->header.nlmsg_type == NLMSG_DONE ? 1 : 0;
+        }
+    });
+    const auto c = client();
+    c->send(request(XFRM_MSG_GETSA, NLM_F_REQUEST | NLM_F_DUMP, [](message_writer&) {}));
+    serve();
+    EXPECT_EQ(sas, 50u);
+    EXPECT_EQ(ends, 1u);
 }
 
 TEST_F(XfrmClients, OneThatLeavesIsForgotten) {
