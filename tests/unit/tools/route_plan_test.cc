@@ -233,6 +233,25 @@ TEST_F(RoutePlan, AfterAFlushNothingIsLeft) {
     EXPECT_TRUE(plan_.destinations().empty());
 }
 
+TEST_F(RoutePlan, AFlushIsOfOneType) {
+    ipsec::policy sub = protecting(9, "10.1.0.0", 24, "10.2.0.0", 16);
+    sub.type = ipsec::policy_type::sub;
+    plan_.learn(sub);
+    plan_.learn(protecting(17, "10.1.0.0", 24, "10.3.0.0", 16));
+    plan_.forget_all(ipsec::policy_type::main);
+    EXPECT_EQ(way("10.2.0.0", 16), into);
+    EXPECT_EQ(way("10.3.0.0", 16), std::nullopt);
+}
+
+TEST_F(RoutePlan, ASubPolicyThatLetsPassLeadsNothingAround) {
+    plan_.learn(protecting(9, "10.1.0.0", 24, "10.2.0.0", 16));
+    ipsec::policy sub = passing(protecting(17, "0.0.0.0", 0, "10.2.0.0", 16));
+    sub.type = ipsec::policy_type::sub;
+    sub.priority = 1;
+    plan_.learn(sub);
+    EXPECT_EQ(way("10.2.0.0", 16), into) << "the main policy may protect";
+}
+
 TEST(RoutingOptions, AreReadByCharonsNames) {
     routing_options o;
     ASSERT_TRUE(set_routing_options(
