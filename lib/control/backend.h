@@ -72,9 +72,9 @@ class backend {
     /// but for those under way.
     /// Errors: EEXIST; EPROTONOSUPPORT; ENOBUFS.  Nothing has changed then.
     [[nodiscard]] virtual result<void> move_sa(const ipsec::sa_id& before, const ipsec::sa& s) = 0;
-    /// Once the SA has sent number `sent` or received number `received`, or a higher one, on_replay()
-    /// comes, within 0.1 s; in place of what was asked before.  ~0: never.  True: it has already,
-    /// and on_replay() may not come.
+    /// Once the SA has sent number `sent` or received number `received`, or a higher one,
+    /// on_replay() comes, within 0.1 s; in place of what was asked before.  ~0: never.  True: it
+    /// has already, and on_replay() may not come.
     [[nodiscard]] virtual bool watch_replay(const ipsec::sa_id& id, std::uint64_t sent,
                                             std::uint64_t received) = 0;
     /// Cannot fail; an SA that is not there is ignored.  Counters are final: query first.

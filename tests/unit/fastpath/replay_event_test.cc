@@ -200,7 +200,9 @@ TEST_F(ReplayEvents, AnSaOfNoDirectionIsLimitedFromWhatAClientRestored) {
         });
         EXPECT_EQ(send(20).size(), 5u) << bytes;
         EXPECT_EQ(one().control.get_sa(id()), nullptr) << "gone, as in the kernel";
-        EXPECT_EQ(log.taken().back(), "sa expired 4096 packets 105 hard");
+        const lines told = log.taken();
+        ASSERT_FALSE(told.empty());
+        EXPECT_EQ(told.back(), "sa expired 4096 packets 105 hard");
     }
 }
 

@@ -50,7 +50,7 @@ class fake_backend final : public backend {
         goals[id] = {sent, received};
         const auto at = usage.find(id);
         return at != usage.end() &&
-               (at->second.replay.sent >= sent || at->second.replay.received >= received);
+               (at->second.replay.sent + ahead >= sent || at->second.replay.received >= received);
     }
     void delete_sa(const ipsec::sa_id& id) override {
         log("delete_sa", id.spi.host());
@@ -107,6 +107,7 @@ class fake_backend final : public backend {
     std::optional<error> refuse; ///< the answer to the next additions and updates
     std::set<ipsec::sa_id> sas;
     std::map<ipsec::sa_id, sa_usage> usage;
+    std::uint64_t ahead = 0; ///< what is sent before watch_replay() looks
     /// As watch_replay() said: of what is sent, of what is received.
     std::map<ipsec::sa_id, std::pair<std::uint64_t, std::uint64_t>> goals;
     std::map<std::uint32_t, std::uint64_t> positions; ///< of policies, by index
