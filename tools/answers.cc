@@ -76,6 +76,26 @@ json report_workers(const engine& e, const daemon_facts& facts) {
     return {{"workers", std::move(workers)}};
 }
 
+/// Sets the one that is named where a value is given; all of them, or the one.
+json answer_sysctl(xfrm::proc_files& files, const json& request) {
+    const auto text_at = [&request](const char* key) -> std::optional<std::string> {
+        const auto at = request.find(key);
+        if (at == request.end() || !at->is_string()) return std::nullopt;
+        return at->get<std::string>();
+    };
+    const auto name = text_at("name");
+    const auto value = text_at("value");
+    if (name && value)
+        if (const auto done = files.write(*name, *value); !done)
+            return {{"error", done.error().text}};
+    json shown = json::object();
+    for (const std::string_view one : xfrm::proc_files::sysctl_names())
+        if (!name || *name == one)
+            shown[std::string(one)] = std::stoul(files.read(one).value_or("0"));
+    if (shown.empty()) return {{"error", *name + ": no such sysctl of XFRM"}};
+    return {{"sysctls", std::move(shown)}};
+}
+
 /// Where a page begins; false where the request says no place.
 bool read_cursor(const json& request, control::cursor& into) {
     const auto at = request.find("cursor");
@@ -100,8 +120,10 @@ json answer(engine& e, const daemon_facts& facts, const json& request) {
     if (command == "drops") return report_drops_of(e);
     if (command == "workers") return report_workers(e, facts);
     if (command == "filter") return report_filter(e.filter());
+    if (command == "sysctl") return answer_sysctl(e.files(), request);
     return {{"error", "unknown command \"" + command +
-                          "\": there are status, sa, policy, ports, drops, workers and filter"}};
+                          "\": there are status, sa, policy, ports, drops, workers, filter "
+                          "and sysctl"}};
 }
 
 } // namespace esplane::tools

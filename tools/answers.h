@@ -7,6 +7,8 @@
 //   {"command": "drops"}                      {"packets": {...}, "drops": [...]}
 //   {"command": "workers"}                    {"workers": [...]}
 //   {"command": "filter"}                     {"rules": [...]}
+//   {"command": "sysctl", "name": N, "value": V}
+//                                             {"sysctls": {name: number, ...}}; V sets N
 //   {"command": "sa", "cursor": N}            {"sas": [...], "next": N or null}
 //   {"command": "policy", "cursor": N}        {"policies": [...], "next": N or null}
 //

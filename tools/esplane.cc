@@ -64,6 +64,20 @@ int ask(const std::string& run_dir, const question& q, bool as_json, bool verbos
     return 0;
 }
 
+/// [NAME[=VALUE]]
+int ask_sysctl(const std::string& run_dir, const std::string& what, bool as_json) {
+    nlohmann::json request = {{"command", "sysctl"}};
+    const auto equals = what.find('=');
+    if (!what.empty()) request["name"] = what.substr(0, equals);
+    if (equals != std::string::npos) request["value"] = what.substr(equals + 1);
+    auto client = control_client::connect(run_dir);
+    if (!client) return report_failure(client.error());
+    const auto reply = client->ask(request);
+    if (!reply) return report_failure(reply.error());
+    std::cout << (as_json ? reply->dump(2) + "\n" : text_of_reply("sysctl", *reply));
+    return 0;
+}
+
 /// Makes an interface or takes it away.
 int change_interface(const std::string& run_dir, const std::string& action,
                      const std::vector<std::string>& words, bool as_json) {
@@ -185,6 +199,7 @@ class command_line {
             sub->final_callback(
                 [this, q] { action_ = [this, q] { return ask(run_dir_, q, json_, verbose_); }; });
         }
+        add_sysctl();
         add_helper();
         add_interface();
         add_trace();
@@ -222,6 +237,14 @@ class command_line {
                       "reach statically linked programs, too; slower: see doc/clients.md");
         sub->final_callback(
             [this] { action_ = [this] { return run(run_dir_, command_, supervised_); }; });
+    }
+
+    void add_sysctl() {
+        CLI::App* sub = app_.add_subcommand("sysctl", "net.core.xfrm_*, as esplaned uses them");
+        sub->add_option("what", sysctl_, "one of them, shown or set")->option_text("NAME[=VALUE]");
+        add_json(sub);
+        sub->final_callback(
+            [this] { action_ = [this] { return ask_sysctl(run_dir_, sysctl_, json_); }; });
     }
 
     void add_helper() {
@@ -310,6 +333,7 @@ class command_line {
     std::string run_dir_ = default_run_dir;
     bool json_ = false;
     bool verbose_ = false;
+    std::string sysctl_;                 ///< of sysctl
     std::vector<std::string> command_;   ///< of run
     bool supervised_ = false;            ///< run --seccomp
     std::vector<std::string> interface_; ///< of interface add, del

@@ -403,6 +403,7 @@ result<void> daemon::lead_traffic() {
 result<void> daemon::open_sockets() {
     if (options_.serve_xfrm) {
         if (auto open = engine_->open_xfrm(xfrm_socket_path(options_.run_dir)); !open) return open;
+        engine_->xfrm()->set_strict(options_.strict_xfrm);
         engine_->xfrm()->set_exempt_mark(exempt_mark(options_.ports, options_.routing));
     }
     auto control = control_server::open(

@@ -125,6 +125,7 @@ result<void> check_kind(const port_spec& spec) {
 struct stated {
     std::optional<std::string> run_dir;
     std::optional<std::string> xfrm;
+    std::optional<std::string> xfrm_unknown;
     std::optional<unsigned> workers;
     std::optional<std::string> cpus;
     std::optional<std::vector<std::string>> ports;
@@ -141,6 +142,7 @@ struct stated {
 stated overlay(stated over, const stated& under) {
     if (!over.run_dir) over.run_dir = under.run_dir;
     if (!over.xfrm) over.xfrm = under.xfrm;
+    if (!over.xfrm_unknown) over.xfrm_unknown = under.xfrm_unknown;
     if (!over.workers) over.workers = under.workers;
     if (!over.cpus) over.cpus = under.cpus;
     if (!over.ports) over.ports = under.ports;
@@ -224,6 +226,8 @@ result<stated> read_file(const std::string& path) {
             read = read_value(path, key, node, "a text", s.run_dir);
         else if (key == "xfrm")
             read = read_value(path, key, node, "a text", s.xfrm);
+        else if (key == "xfrm-unknown")
+            read = read_value(path, key, node, "a text", s.xfrm_unknown);
         else if (key == "workers")
             read = read_value(path, key, node, "a number", s.workers);
         else if (key == "cpus")
@@ -248,10 +252,11 @@ result<stated> read_file(const std::string& path) {
         else if (key == "filter")
             read = read_texts(path, "filter", node, "deny out proto tcp dport 25", s.filter);
         else
-            read =
-                bad_file(path, "unknown key \"" + std::string(key) +
-                                   "\": there are run-dir, xfrm, workers, cpus, poll, port, eal, "
-                                   "punt-limit, mss-clamp, filter, routing, state and state-key");
+            read = bad_file(
+                path,
+                "unknown key \"" + std::string(key) +
+                    "\": there are run-dir, xfrm, xfrm-unknown, workers, cpus, poll, port, eal, "
+                    "punt-limit, mss-clamp, filter, routing, state and state-key");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -289,6 +294,13 @@ result<bool> parse_xfrm(const std::string& text) {
     if (text == "mirror")
         return fail(EINVAL, "--xfrm mirror: not in this version: choose serve or off", "xfrm");
     return fail(EINVAL, "--xfrm " + text + ": choose serve or off", "xfrm");
+}
+
+result<bool> parse_xfrm_unknown(const std::string& text) {
+    if (text == "strict") return true;
+    if (text == "kernel-like") return false;
+    return fail(EINVAL, "--xfrm-unknown " + text + ": choose strict or kernel-like",
+                "xfrm-unknown");
 }
 
 result<std::vector<fastpath::filter_rule>> parse_filter(const std::vector<std::string>& texts) {
@@ -344,6 +356,9 @@ result<daemon_options> interpret(const stated& s) {
     const auto xfrm = parse_xfrm(s.xfrm.value_or("serve"));
     if (!xfrm) return tl::unexpected(xfrm.error());
     o.serve_xfrm = *xfrm;
+    const auto strict = parse_xfrm_unknown(s.xfrm_unknown.value_or("strict"));
+    if (!strict) return tl::unexpected(strict.error());
+    o.strict_xfrm = *strict;
     const auto state = parse_state(s.state.value_or("auto"));
     if (!state) return tl::unexpected(state.error());
     o.state = *state;
@@ -508,6 +523,9 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
         ->option_text("DIR [" + std::string(default_run_dir) + "]");
     app.add_option("--xfrm", given.xfrm, "answer XFRM netlink clients at DIR/xfrm.sock")
         ->option_text("serve|off [serve]");
+    app.add_option("--xfrm-unknown", given.xfrm_unknown,
+                   "whether attributes that mean nothing are refused or passed over")
+        ->option_text("strict|kernel-like [strict]");
     app.add_option("--workers", given.workers, "packet threads, 1 to 64")->option_text("N [1]");
     app.add_option("--cpus", given.cpus, "the CPU to pin each worker to")->option_text("LIST");
     std::vector<std::string> ports;

@@ -48,6 +48,7 @@ struct port_spec {
 struct daemon_options {
     std::string run_dir = default_run_dir;
     bool serve_xfrm = true;
+    bool strict_xfrm = true; ///< see xfrm::dispatcher::set_strict()
     unsigned workers = 1;
     bool always_poll = false;   ///< workers never sleep
     std::vector<unsigned> cpus; ///< one for each worker; empty: wherever the kernel puts them

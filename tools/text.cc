@@ -194,6 +194,13 @@ std::string interfaces_text(const json& reply) {
     return t.empty() ? "no interfaces\n" : t.to_string();
 }
 
+std::string sysctl_text(const json& reply) {
+    std::string text;
+    for (const auto& [name, value] : reply.at("sysctls").items())
+        text += name + " = " + value.dump() + "\n";
+    return text;
+}
+
 } // namespace
 
 std::string text_of_port_details(const json& reply) {
@@ -212,6 +219,7 @@ std::string text_of_reply(const std::string& command, const json& reply) {
     if (command == "interfaces") return interfaces_text(reply);
     if (command == "workers") return workers_text(reply);
     if (command == "filter") return filter_text(reply);
+    if (command == "sysctl") return sysctl_text(reply);
     const std::string drops = text_of_drops(reply.at("drops"));
     return drops.empty() ? "no drops\n" : drops;
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/xfrm_stat.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace esplane::tools {
 
 using fastpath::drop_reason;
@@ -51,6 +54,7 @@ xfrm::xfrm_counters xfrm_stat_of(const fastpath::worker_counters& counted) noexc
     for (const auto& [reason, line] : mapped)
         sum[line] += counted.dropped[static_cast<std::size_t>(reason)].get();
     const auto moved = [&sum](stat_line from, stat_line to, std::uint64_t packets) {
+        packets = std::min(packets, sum[from]); // a worker may be between the two of one packet
         sum[from] -= packets;
         sum[to] += packets;
     };

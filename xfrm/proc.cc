@@ -62,20 +62,23 @@ constexpr std::array<std::uint32_t sysctls::*, 4> sysctl_fields = {
     &sysctls::aevent_rseqth,
     &sysctls::larval_drop,
 };
+/// As the kernel keeps them: an int or an unsigned one.
+constexpr std::array<std::uint32_t, 4> sysctl_most = {INT_MAX, UINT_MAX, UINT_MAX, INT_MAX};
 /// The kernel drops by default what has no SA; here it waits.
 constexpr std::size_t larval_drop = 3;
 
-/// proc_dointvec: white space around it, decimal, 0x or 0; but nothing below 0.
-std::optional<std::uint32_t> number_of(std::string_view text) {
+/// proc_dointvec and proc_douintvec: the first number, decimal, 0x or 0; but nothing below 0.
+std::optional<std::uint32_t> number_of(std::string_view text, std::uint32_t most) {
     constexpr std::string_view space = " \t\n\v\f\r";
     const std::size_t first = text.find_first_not_of(space);
     if (first == std::string_view::npos || text[first] < '0' || text[first] > '9')
         return std::nullopt;
-    const std::string digits(text.substr(first, text.find_last_not_of(space) + 1 - first));
+    const std::string digits(text.substr(first));
     char* end = nullptr;
     errno = 0;
     const unsigned long value = std::strtoul(digits.c_str(), &end, 0);
-    if (errno != 0 || end != digits.c_str() + digits.size() || value > INT_MAX) return std::nullopt;
+    if (errno != 0 || (*end != 0 && space.find(*end) == space.npos) || value > most)
+        return std::nullopt;
     return static_cast<std::uint32_t>(value);
 }
 
@@ -123,8 +126,10 @@ result<void> proc_files::write(std::string_view name, std::string_view text) {
     if (name == stat_file) return fail(EACCES, "xfrm_stat can only be read");
     const auto index = index_of(name);
     if (!index) return fail(ENOENT, std::string(name) + ": no such sysctl of XFRM");
-    const auto value = number_of(text);
-    if (!value) return fail(EINVAL, std::string(name) + ": must be a number from 0 to 2147483647");
+    const auto value = number_of(text, sysctl_most[*index]);
+    if (!value)
+        return fail(EINVAL, std::string(name) + ": must be a number from 0 to " +
+                                std::to_string(sysctl_most[*index]));
     sysctls all = layer_.current_sysctls();
     all.*sysctl_fields[*index] = *value;
     written_[*index] = true;
@@ -143,7 +148,7 @@ void proc_files::read_kernel() {
     for (std::size_t i = 0; i < sysctl_files.size(); ++i) {
         if (written_[i] || i == larval_drop) continue;
         const auto text = kernel_(sysctl_files[i]);
-        const auto value = text ? number_of(*text) : std::nullopt;
+        const auto value = text ? number_of(*text, sysctl_most[i]) : std::nullopt;
         all.*sysctl_fields[i] = value.value_or(sysctls().*sysctl_fields[i]);
     }
     layer_.set_sysctls(all);

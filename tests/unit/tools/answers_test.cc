@@ -81,6 +81,26 @@ TEST_F(Answers, FilterShowsItsRulesInOrderWithWhatTheyDecided) {
     EXPECT_TRUE(ask({{"command", "filter"}})["rules"].empty());
 }
 
+TEST_F(Answers, SysctlsAreShownAndSet) {
+    const json all = ask({{"command", "sysctl"}})["sysctls"];
+    EXPECT_EQ(all.size(), 4u);
+    EXPECT_EQ(all["xfrm_larval_drop"], 0);
+    const json set = ask({{"command", "sysctl"}, {"name", "xfrm_acq_expires"}, {"value", "165"}});
+    EXPECT_EQ(set, (json{{"sysctls", {{"xfrm_acq_expires", 165}}}}));
+    EXPECT_EQ(text_of_reply("sysctl", set), "xfrm_acq_expires = 165\n");
+    EXPECT_EQ(engine_->control().current_sysctls().acq_expires, 165u);
+}
+
+TEST_F(Answers, SysctlsThatAreNoneAreNamed) {
+    EXPECT_EQ(ask({{"command", "sysctl"}, {"name", "colour"}})["error"],
+              "colour: no such sysctl of XFRM");
+    EXPECT_EQ(ask({{"command", "sysctl"}, {"name", "colour"}, {"value", "1"}})["error"],
+              "colour: no such sysctl of XFRM");
+    EXPECT_EQ(
+        ask({{"command", "sysctl"}, {"name", "xfrm_acq_expires"}, {"value", "soon"}})["error"],
+        "xfrm_acq_expires: must be a number from 0 to 2147483647");
+}
+
 TEST_F(Answers, StatusCountsWhatIsThere) {
     add_sa(0x1000);
     add_policy(ipsec::policy_direction::out, "10.0.0.1");

@@ -230,6 +230,13 @@ TEST_F(ConfigFile, YieldsToTheCommandLine) {
     EXPECT_EQ(o.ports[0].name, "only");
 }
 
+TEST(Options, RefuseUnknownAttributesUnlessToldOtherwise) {
+    EXPECT_TRUE(options_of({"--port", "a=packet:b"}).strict_xfrm);
+    EXPECT_FALSE(options_of({"--port", "a=packet:b", "--xfrm-unknown", "kernel-like"}).strict_xfrm);
+    EXPECT_EQ(error_of({"--port", "a=packet:b", "--xfrm-unknown", "lenient"}),
+              "--xfrm-unknown lenient: choose strict or kernel-like");
+}
+
 TEST(Options, ClampTheMssByThePathOrToANumberOfBytes) {
     EXPECT_EQ(parse_mss_clamp("off"), 0u);
     EXPECT_EQ(parse_mss_clamp("on"), fastpath::mss_by_path);
@@ -239,10 +246,9 @@ TEST(Options, ClampTheMssByThePathOrToANumberOfBytes) {
 }
 
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
-    EXPECT_EQ(error_in("colour = 1\n"), "unknown key \"colour\": there are run-dir, xfrm, workers, "
-                                        "cpus, poll, port, eal, punt-limit, "
-                                        "mss-clamp, filter, routing, state and "
-                                        "state-key");
+    EXPECT_EQ(error_in("colour = 1\n"),
+              "unknown key \"colour\": there are run-dir, xfrm, xfrm-unknown, workers, cpus, poll, "
+              "port, eal, punt-limit, mss-clamp, filter, routing, state and state-key");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");

@@ -117,11 +117,14 @@ TEST_F(ProcFiles, AreWhatTheLayerUses) {
 }
 
 TEST_F(ProcFiles, RefuseWhatIsNoNumber) {
-    for (const char* text :
-         {"", "\n", "many", "-1", "12x", "1 2", "2147483648", "99999999999999999999"})
+    for (const char* text : {"", "\n", "many", "-1", "12x", "2147483648", "99999999999999999999"})
         EXPECT_EQ(refusal("xfrm_acq_expires", text), EINVAL) << text;
     EXPECT_EQ(read("xfrm_acq_expires"), "30\n");
     EXPECT_EQ(refusal("xfrm_acq_expires", "2147483647"), 0);
+    EXPECT_EQ(refusal("xfrm_aevent_etime", "4294967295"), 0);
+    EXPECT_EQ(refusal("xfrm_aevent_etime", "4294967296"), EINVAL);
+    EXPECT_EQ(refusal("xfrm_aevent_rseqth", "1 2"), 0) << "the first counts, as in the kernel";
+    EXPECT_EQ(read("xfrm_aevent_rseqth"), "1\n");
 }
 
 TEST_F(ProcFiles, KnowNoOthers) {
