@@ -14,9 +14,7 @@ enum class treatment : std::uint8_t { ignored, carried, refused };
 
 struct rule {
     std::uint16_t type;
-    std::string_view name;
     treatment how;
-    std::uint16_t least; ///< bytes of value, by xfrma_policy
 };
 
 constexpr rule rules[] = {
@@ -86,7 +84,6 @@ std::size_t least_of(std::uint16_t type) noexcept {
     if (value.size() < least_of(type))
         return fail(ERANGE, "Attribute failed policy validation", attribute_name(type));
     if (type != xfrma_sa_dir) return {};
-    if (value.size() != 1) return fail(EINVAL, "invalid attribute length", attribute_name(type));
     if (value[0] != xfrm_sa_dir_in && value[0] != xfrm_sa_dir_out)
         return fail(ERANGE, "integer out of range", attribute_name(type));
     return {};
