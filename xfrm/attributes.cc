@@ -101,12 +101,12 @@ tl::unexpected<error> not_carried(std::uint16_t type) {
     return fail(EOPNOTSUPP, name + " is not carried", name);
 }
 
-result<attributes> attributes::parse(const message& m, std::size_t fixed) {
+result<attributes> attributes::parse(const message& m, std::size_t fixed, bool strict) {
     attributes found;
     result<void> verdict;
     for_each_attribute(m.after(fixed), [&](std::uint16_t type, bytes value) {
         if (type >= std::size(rules)) {
-            verdict = not_carried(type);
+            if (strict) verdict = not_carried(type);
         } else if (rules[type].how != treatment::ignored) {
             verdict = check_value(type, value);
             found.values_[type] = value;
@@ -119,11 +119,21 @@ result<attributes> attributes::parse(const message& m, std::size_t fixed) {
     return found;
 }
 
+bool has_leftover(const message& m, std::size_t fixed) {
+    bytes rest = m.after(fixed);
+    for_each_attribute(rest, [&rest](std::uint16_t, bytes value) {
+        const auto end = static_cast<std::size_t>(value.data() - rest.data()) + value.size();
+        rest = rest.subspan(std::min(aligned(end), rest.size()));
+        return true;
+    });
+    return !rest.empty();
+}
+
 std::optional<std::uint32_t> attribute_offset(const message& m, std::size_t fixed,
                                               const std::string& name) {
     std::optional<std::uint32_t> offset;
     for_each_attribute(m.after(fixed), [&](std::uint16_t type, bytes value) {
-        if (attribute_name(type) == name)
+        if (attribute_name(type) == name || "XFRMA_SPD_" + std::to_string(type) == name)
             offset = static_cast<std::uint32_t>(value.data() - m.whole.data() - sizeof(nlattr));
         return true;
     });

@@ -26,7 +26,10 @@ class attributes {
     /// Errors, as nlmsg_parse and xfrma_policy give them: ERANGE for an attribute that is too short
     /// or a direction that is none, EINVAL for a direction of the wrong length; and EOPNOTSUPP for
     /// one that is not carried.  `field` names the attribute.
-    [[nodiscard]] static result<attributes> parse(const message& m, std::size_t fixed);
+    ///
+    /// strict   one that Linux 6.18 does not know is not carried either; else it is passed over
+    [[nodiscard]] static result<attributes> parse(const message& m, std::size_t fixed,
+                                                  bool strict = true);
 
     [[nodiscard]] bool has(std::uint16_t type) const noexcept {
         return get(type).data() != nullptr;
@@ -55,6 +58,10 @@ void for_each_attribute(bytes rest, Visit&& visit) {
         rest = rest.subspan(std::min<std::size_t>(aligned(head->nla_len), rest.size()));
     }
 }
+
+/// Whether something lies behind the last attribute that is none: the kernel says so, whatever else
+/// it answers.
+[[nodiscard]] bool has_leftover(const message& m, std::size_t fixed);
 
 /// Bytes from the start of the message to the attribute of that name, for NLMSGERR_ATTR_OFFS;
 /// nullopt where it has none.

@@ -9,6 +9,7 @@
 #include "xfrm/attributes.h"
 #include "xfrm/event_codec.h"
 #include "xfrm/mark_codec.h"
+#include "xfrm/misplaced.h"
 #include "xfrm/policy_codec.h"
 #include "xfrm/replay_codec.h"
 
@@ -68,7 +69,11 @@ answer resolve_algorithms(ipsec::algorithms& a) {
 answer put_sa(const exchange& x) {
     auto s = decode_sa(x.fixed<xfrm_usersa_info>(), x.a);
     if (!s) return tl::unexpected(std::move(s.error()));
-    if (auto ok = resolve_algorithms(s->algs); !ok) return ok;
+    auto resolved = resolve_algorithms(s->algs);
+    if (!resolved && resolved.error().code == ENOSYS) return resolved;
+    if (auto ok = check_family_change(*s); !ok) return ok;
+    if (!resolved) return resolved;
+    if (auto ok = check_use(*s); !ok) return ok;
     const control::sysctls& defaults = x.layer.current_sysctls();
     if (!x.a.has(XFRMA_REPLAY_THRESH)) s->replay_threshold = defaults.aevent_rseqth;
     if (!x.a.has(XFRMA_ETIMER_THRESH)) s->replay_timer = defaults.aevent_etime;
@@ -79,7 +84,8 @@ answer put_sa(const exchange& x) {
 
 /// Mobile IPv6's "SAs" have no SPI and are found by source: without one the request is malformed.
 answer check_lookup(const exchange& x, std::uint8_t protocol) {
-    const bool has_spi = protocol == 50 || protocol == 51 || protocol == 108;
+    constexpr std::uint8_t any = 255; // IPSEC_PROTO_ANY
+    const bool has_spi = protocol == 50 || protocol == 51 || protocol == 108 || protocol == any;
     if (!has_spi && !x.a.has(XFRMA_SRCADDR)) return fail(EINVAL);
     return {};
 }
@@ -117,7 +123,11 @@ answer get_sa_event(const exchange& x) {
     const auto id = x.fixed<xfrm_aevent_id>();
     const ipsec::sa* s = x.layer.get_sa(decode_sa_id(id.sa_id, x.a));
     if (s == nullptr) return fail(ESRCH);
-    send(x, XFRM_MSG_NEWAE, [&](message_writer& w) { encode_sa_event(w, *s, id.flags); });
+    datagram d; // to the port id that the request says, as in the kernel
+    message_writer w(d, XFRM_MSG_NEWAE, 0, x.m.header.nlmsg_seq, x.m.header.nlmsg_pid);
+    encode_sa_event(w, *s, id.flags);
+    w.finish();
+    x.out.reply(std::move(d));
     return {};
 }
 
@@ -261,7 +271,8 @@ answer set_spd_info(const exchange& x) {
         const bool v4 = type == XFRMA_SPD_IPV4_HTHRESH;
         const auto t = read_fixed<xfrmu_spdhthresh>(value);
         if (!t)
-            verdict = fail(ERANGE, "Attribute failed policy validation");
+            verdict = fail(ERANGE, "Attribute failed policy validation",
+                           "XFRMA_SPD_" + std::to_string(type));
         else if (t->lbits > (v4 ? 32 : 128) || t->rbits > (v4 ? 32 : 128))
             verdict = fail(EINVAL, v4 ? "Invalid hash threshold (must be <= 32 for IPv4)"
                                       : "Invalid hash threshold (must be <= 128 for IPv6)");
@@ -301,7 +312,7 @@ constexpr message_type types[] = {
     {XFRM_MSG_GETAE, "XFRM_MSG_GETAE", sizeof(xfrm_aevent_id), get_sa_event},
     {XFRM_MSG_REPORT, "XFRM_MSG_REPORT", sizeof(xfrm_user_report), refuse},
     {XFRM_MSG_MIGRATE, "XFRM_MSG_MIGRATE", sizeof(xfrm_userpolicy_id), migrate},
-    {XFRM_MSG_NEWSADINFO, "XFRM_MSG_NEWSADINFO", sizeof(std::uint32_t), refuse},
+    {XFRM_MSG_NEWSADINFO, "XFRM_MSG_NEWSADINFO", 0, refuse},
     {XFRM_MSG_GETSADINFO, "XFRM_MSG_GETSADINFO", sizeof(std::uint32_t), get_sad_info},
     {XFRM_MSG_NEWSPDINFO, "XFRM_MSG_NEWSPDINFO", sizeof(std::uint32_t), set_spd_info, true},
     {XFRM_MSG_GETSPDINFO, "XFRM_MSG_GETSPDINFO", sizeof(std::uint32_t), get_spd_info},
@@ -320,69 +331,110 @@ bool is_dump(const nlmsghdr& h) {
            (h.nlmsg_flags & NLM_F_DUMP) != 0;
 }
 
-result<running_dump> begin_dump(const message& m) {
+constexpr const char* leftover_text = "bytes leftover after parsing attributes";
+
+result<sa_filter> filter_of(const message& m, bool strict) {
+    return attributes::parse(m, 0, strict).and_then([](const attributes& a) {
+        return decode_sa_filter(a);
+    });
+}
+
+/// What is wrong with a dump is said at its end.
+running_dump begin_dump(const message& m, bool strict) {
     running_dump d;
     d.policies = m.header.nlmsg_type == XFRM_MSG_GETPOLICY;
     d.sequence = m.header.nlmsg_seq;
     if (d.policies) return d; // the kernel looks at no attribute here
-    const auto a = attributes::parse(m, 0);
-    if (!a) return tl::unexpected(a.error());
-    const auto filter = decode_sa_filter(*a);
-    if (!filter) return tl::unexpected(filter.error());
-    d.filter = *filter;
+    auto filter = filter_of(m, strict);
+    if (!filter) {
+        d.end = std::move(filter.error());
+        d.end_offset = attribute_offset(m, 0, d.end.field);
+        d.at.next = 0; // nothing comes before it
+    } else {
+        d.filter = *filter;
+        if (has_leftover(m, 0)) d.end.text = leftover_text;
+    }
     return d;
 }
 
 answer carry_out(control::layer& layer, const message& m, client_state& who, moment now,
-                 reply_sink& out) {
+                 reply_sink& out, bool strict) {
     const message_type* const type = find_type(m.header.nlmsg_type);
     if (type == nullptr) return fail(EINVAL);
     if (m.payload().size() < type->fixed) return fail(EINVAL, "Invalid header length");
     if (type->run == nullptr)
         return fail(EOPNOTSUPP, std::string(type->name) + " is not carried", "nlmsg_type");
     if (type->own_attributes) return type->run({layer, m, {}, who, now, out});
-    const auto a = attributes::parse(m, type->fixed);
+    const auto a = attributes::parse(m, type->fixed, strict);
     if (!a) return tl::unexpected(a.error());
-    for (const std::uint16_t of_dumps : {XFRMA_PROTO, XFRMA_ADDRESS_FILTER})
-        if (a->has(of_dumps)) return not_carried(of_dumps);
+    if (const auto stranger = misplaced(*a, m.header.nlmsg_type); strict && stranger)
+        return not_carried(*stranger);
     const bool makes_sa = m.header.nlmsg_type == XFRM_MSG_NEWSA ||
                           m.header.nlmsg_type == XFRM_MSG_UPDSA ||
                           m.header.nlmsg_type == XFRM_MSG_ALLOCSPI;
     if (a->has(xfrma_sa_dir) && !makes_sa) return fail(EINVAL, "Invalid attribute SA_DIR");
+    if (a->has(xfrma_sa_pcpu) && !makes_sa && m.header.nlmsg_type != XFRM_MSG_ACQUIRE)
+        return fail(EINVAL, "Invalid attribute SA_PCPU");
     return type->run({layer, m, *a, who, now, out});
+}
+
+const error no_error{0, {}, {}};
+
+void write_text(message_writer& w, const error& e) {
+    w.attribute_bytes(NLMSGERR_ATTR_MSG,
+                      {reinterpret_cast<const std::uint8_t*>(e.text.c_str()), e.text.size() + 1});
 }
 
 /// NLMSGERR_ATTR_MSG and NLMSGERR_ATTR_OFFS.
 void write_extended_ack(message_writer& w, const message& m, const error& e) {
-    if (!e.text.empty())
-        w.attribute_bytes(NLMSGERR_ATTR_MSG, {reinterpret_cast<const std::uint8_t*>(e.text.c_str()),
-                                              e.text.size() + 1});
+    if (!e.text.empty()) write_text(w, e);
     const message_type* const type = find_type(m.header.nlmsg_type);
     const std::size_t fixed = type == nullptr || is_dump(m.header) ? 0 : type->fixed;
     if (const auto offset = attribute_offset(m, fixed, e.field))
         w.attribute(NLMSGERR_ATTR_OFFS, *offset);
 }
 
-/// netlink_ack: an error echoes the request unless the client asked for capped ones.
-datagram acknowledgement(const message& m, const client_state& who, const error* e) {
-    const bool capped = e == nullptr || who.capped_acks;
-    const bool extended =
-        e != nullptr && who.extended_acks && !(e->text.empty() && e->field.empty());
+/// netlink_ack: an error echoes the request unless the client asked for capped ones.  Code 0 may
+/// come with a text, too.
+datagram acknowledgement(const message& m, const client_state& who, const error& e) {
+    const bool capped = e.code == 0 || who.capped_acks;
+    const bool extended = who.extended_acks && !(e.text.empty() && e.field.empty());
     const auto flags =
         static_cast<std::uint16_t>((capped ? NLM_F_CAPPED : 0) | (extended ? NLM_F_ACK_TLVS : 0));
     datagram d;
     message_writer w(d, NLMSG_ERROR, flags, m.header.nlmsg_seq, who.port_id);
-    w.fixed(nlmsgerr{e == nullptr ? 0 : -e->code, m.header});
+    w.fixed(nlmsgerr{-e.code, m.header});
     if (!capped) w.raw(m.payload());
-    if (extended) write_extended_ack(w, m, *e);
+    if (extended) write_extended_ack(w, m, e);
     w.finish();
     return d;
 }
 
-/// A backend may have named the field at fault without a text.
-error with_text(error e) {
+/// Whether the kernel would look at the attributes of it and find that something is behind them.
+bool has_leftover(const message& m) {
+    const message_type* const type = find_type(m.header.nlmsg_type);
+    return type != nullptr && !is_dump(m.header) && m.payload().size() >= type->fixed &&
+           has_leftover(m, type->fixed);
+}
+
+/// A backend may have named the field at fault without a text; and what the kernel noted while it
+/// read stands where nothing else is said.
+error with_text(error e, const message& m) {
     if (e.text.empty() && !e.field.empty()) e.text = e.field + " is not carried";
+    if (e.text.empty() && has_leftover(m)) e.text = leftover_text;
     return e;
+}
+
+/// netlink_dump_done
+void write_done(datagram& d, const client_state& who) {
+    const error& end = who.dump->end;
+    const bool extended = who.extended_acks && !end.text.empty();
+    const auto flags = static_cast<std::uint16_t>(NLM_F_MULTI | (extended ? NLM_F_ACK_TLVS : 0));
+    message_writer w(d, NLMSG_DONE, flags, who.dump->sequence, who.port_id);
+    w.fixed(std::int32_t{-end.code});
+    if (extended) write_text(w, end);
+    if (extended && who.dump->end_offset) w.attribute(NLMSGERR_ATTR_OFFS, *who.dump->end_offset);
+    w.finish();
 }
 
 /// Writes what `next` yields until the datagram is full or the walk ends.
@@ -407,23 +459,19 @@ void dispatcher::request(bytes datagram_in, client_state& who, moment now, reply
         const bool asks =
             (m->header.nlmsg_flags & NLM_F_REQUEST) != 0 && m->header.nlmsg_type >= NLMSG_MIN_TYPE;
         if (asks && is_dump(m->header)) {
-            auto dump = begin_dump(*m);
-            if (dump && who.dump) dump = fail(EBUSY);
-            if (dump) {
-                who.dump = *dump;
+            if (!who.dump) {
+                who.dump = begin_dump(*m, strict_);
                 out.reply(continue_dump(who));
                 continue;
             }
-            verdict = tl::unexpected(std::move(dump.error()));
+            verdict = fail(EBUSY);
         } else if (asks) {
-            verdict = carry_out(layer_, *m, who, now, out);
+            verdict = carry_out(layer_, *m, who, now, out, strict_);
         }
-        if (!verdict) {
-            const error e = with_text(std::move(verdict.error()));
-            out.reply(acknowledgement(*m, who, &e));
-        } else if ((m->header.nlmsg_flags & NLM_F_ACK) != 0) {
-            out.reply(acknowledgement(*m, who, nullptr));
-        }
+        if (!verdict)
+            out.reply(acknowledgement(*m, who, with_text(std::move(verdict.error()), *m)));
+        else if ((m->header.nlmsg_flags & NLM_F_ACK) != 0)
+            out.reply(acknowledgement(*m, who, with_text(no_error, *m)));
     }
 }
 
@@ -451,8 +499,10 @@ datagram dispatcher::continue_dump(client_state& who) {
         fill(d, dump, next_policy);
     else
         fill(d, dump, next_sa);
-    if (d.empty()) {
-        write(NLMSG_DONE, [](message_writer& w) { w.fixed(std::int32_t{0}); });
+    if (!d.empty()) {
+        dump.end.text.clear(); // of the first datagram alone
+    } else {
+        write_done(d, who);
         who.dump.reset();
     }
     return d;

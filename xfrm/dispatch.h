@@ -27,6 +27,8 @@ struct running_dump {
     std::uint32_t sequence = 0;
     sa_filter filter;
     control::cursor at;
+    error end{0, {}, {}}; ///< what NLMSG_DONE says; code 0: all is well
+    std::optional<std::uint32_t> end_offset; ///< where the fault is in the request
 };
 
 /// What must be known of who asks.
@@ -50,6 +52,11 @@ class dispatcher {
     explicit dispatcher(control::layer& l)
         : layer_(l) {}
 
+    /// What becomes of attributes that mean nothing to the kernel: refused by name (true, as at
+    /// first), or passed over as it does.  Those that esplane knows and does not carry are refused
+    /// in any case.
+    void set_strict(bool strict) noexcept { strict_ = strict; }
+
     /// Carries out all messages of one datagram.  Events come from the layer before the reply to
     /// the message that caused them.  Of a dump only the first datagram is written.
     void request(bytes datagram_in, client_state& who, moment now, reply_sink& out);
@@ -59,6 +66,7 @@ class dispatcher {
 
   private:
     control::layer& layer_;
+    bool strict_ = true;
 };
 
 } // namespace esplane::xfrm

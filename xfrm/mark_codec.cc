@@ -5,7 +5,7 @@ namespace esplane::xfrm {
 
 ipsec::mark_mask decode_mark(const attributes& a) noexcept {
     const auto m = a.load<xfrm_mark>(XFRMA_MARK).value_or(xfrm_mark{});
-    return {m.v, m.m};
+    return {m.v & m.m, m.m};
 }
 
 void encode_mark(message_writer& w, const ipsec::mark_mask& m) {

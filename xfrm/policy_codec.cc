@@ -49,6 +49,8 @@ result<void> check_carried(const xfrm_user_tmpl& t) {
     if (t.aalgos != all || t.ealgos != all || t.calgos != all)
         return fail(EOPNOTSUPP, "XFRMA_TMPL with a choice of algorithms is not carried",
                     "XFRMA_TMPL");
+    if (t.mode == XFRM_MODE_IN_TRIGGER)
+        return fail(EOPNOTSUPP, "mode in_trigger is not carried", "XFRMA_TMPL");
     return check_mode(t.mode, "Unsupported mode", "XFRMA_TMPL");
 }
 

@@ -106,12 +106,7 @@ result<void> check_esn_state(const xfrm_usersa_info& info, const esn_head& state
         return fail(EINVAL, "ESN not compatible with legacy replay_window");
     const bool esn = (info.flags & XFRM_STATE_ESN) != 0;
     if (dir == ipsec::direction::out) return check_esn_output(state, esn);
-    if (dir == ipsec::direction::in)
-        if (auto ok = check_esn_input(state, esn); !ok) return ok;
-    if (state.window > state.bitmap_words * 32)
-        return fail(EINVAL, "ESN replay window is too large for the chosen bitmap size");
-    if (esn && state.window == 0) return fail(EINVAL, "ESN replay window must be > 0");
-    return {};
+    return dir == ipsec::direction::in ? check_esn_input(state, esn) : result<void>();
 }
 
 /// iproute2 sends the head alone: the bitmap is empty then.
@@ -121,7 +116,7 @@ ipsec::replay_state esn_state_from(const esn_head& state, bytes value) {
     const std::size_t length = ring.size() * sizeof(std::uint32_t);
     if (length > 0 && bitmap.size() >= length) std::memcpy(ring.data(), bitmap.data(), length);
     return {join(state.sent_high, state.sent), join(state.received_high, state.received),
-            from_ring(ring, state.received, state.window)};
+            from_ring(ring, state.received, std::min(state.window, state.bitmap_words * 32))};
 }
 
 result<void> decode_esn_state(const xfrm_usersa_info& info, bytes value, ipsec::sa& s) {
@@ -168,6 +163,15 @@ void decode_legacy_state(const xfrm_usersa_info& info, const attributes& a, ipse
 }
 
 } // namespace
+
+result<void> check_window(const ipsec::sa& s) {
+    if (!s.replay_esn_form) return {};
+    if (s.replay_window > s.replay.bitmap.size() * 32)
+        return fail(EINVAL, "ESN replay window is too large for the chosen bitmap size");
+    if (s.esn() && s.replay_window == 0 && s.dir != ipsec::direction::out)
+        return fail(EINVAL, "ESN replay window must be > 0");
+    return {};
+}
 
 result<void> decode_replay(const xfrm_usersa_info& info, const attributes& a, ipsec::sa& s) {
     if (auto ok = decode_esn_state(info, a.get(XFRMA_REPLAY_ESN_VAL), s); !ok) return ok;

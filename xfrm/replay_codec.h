@@ -11,6 +11,10 @@
 
 namespace esplane::xfrm {
 
+/// xfrm_init_replay(): whether the window that was asked for is one.  Errors: EINVAL with the
+/// kernel's text.
+[[nodiscard]] result<void> check_window(const ipsec::sa& s);
+
 /// From NEWSA and UPDSA, for an SA whose direction is known.
 ///
 /// Errors: EINVAL with the kernel's text.

@@ -2,6 +2,7 @@
 #include "xfrm/sa_codec.h"
 
 #include <sys/socket.h>
+#include <sys/sysinfo.h>
 
 #include "xfrm/mark_codec.h"
 #include "xfrm/replay_codec.h"
@@ -11,6 +12,7 @@ namespace esplane::xfrm {
 namespace {
 
 constexpr std::uint16_t encap_espinudp = 2; // UDP_ENCAP_ESPINUDP
+constexpr std::uint16_t encap_espintcp = 7; // TCP_ENCAP_ESPINTCP
 
 // Algorithms: struct xfrm_algo, xfrm_algo_auth and xfrm_algo_aead differ in what stands between
 // the length of the key and the key: nothing, the truncated length, the length of the ICV.
@@ -122,21 +124,22 @@ result<void> check_direction(const xfrm_usersa_info& info, const attributes& a,
     return {};
 }
 
-/// What only an SA in UDP may have, of one direction.
-result<void> check_nat(const ipsec::sa& s) {
-    if (s.mapping_threshold != 0 && !s.encap)
-        return fail(EINVAL, "MTIMER_THRESH attribute can only be set on ENCAP states",
-                    "XFRMA_MTIMER_THRESH");
-    if (s.mapping_threshold != 0 && s.dir == ipsec::direction::out)
-        return fail(EINVAL, "MTIMER_THRESH attribute should not be set on output SA",
-                    "XFRMA_MTIMER_THRESH");
-    if (s.nat_keepalive != 0 && s.dir != ipsec::direction::out)
-        return fail(EINVAL, "NAT keepalive is only supported for outbound SAs",
-                    "XFRMA_NAT_KEEPALIVE_INTERVAL");
-    if (s.nat_keepalive != 0 && !s.encap)
-        return fail(EINVAL, "NAT keepalive is only supported for UDP encapsulation",
-                    "XFRMA_NAT_KEEPALIVE_INTERVAL");
+/// What only an inbound SA in UDP may have.
+result<void> check_mapping_threshold(const attributes& a, ipsec::direction dir) {
+    if (!a.has(XFRMA_MTIMER_THRESH)) return {};
+    if (!a.has(XFRMA_ENCAP))
+        return fail(EINVAL, "MTIMER_THRESH attribute can only be set on ENCAP states");
+    if (dir == ipsec::direction::out)
+        return fail(EINVAL, "MTIMER_THRESH attribute should not be set on output SA");
     return {};
+}
+
+/// xfrm_state_construct() and xfrm_alloc_userspi() differ in what they say of one that cannot be.
+result<std::optional<std::uint32_t>> decode_pcpu(const attributes& a, int too_big) {
+    const auto cpu = a.load<std::uint32_t>(xfrma_sa_pcpu);
+    if (cpu && *cpu >= static_cast<std::uint32_t>(::get_nprocs_conf()))
+        return fail(too_big, "pCPU number too big");
+    return cpu;
 }
 
 ipsec::direction direction_from(const attributes& a) noexcept {
@@ -173,14 +176,16 @@ result<void> check_families(const xfrm_usersa_info& info) {
     return check_carried(info.sel);
 }
 
-/// verify_newsa_info, as far as it does not depend on values of attributes.
+/// verify_newsa_info, up to the values of attributes.
 result<void> check_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = check_families(info); !ok) return ok;
     if (auto ok = check_protocol(info.id.proto, "Unsupported protocol", "id.proto"); !ok) return ok;
     if (auto ok = check_algorithm_attributes(a); !ok) return ok;
+    if (a.has(xfrma_sa_pcpu) && !a.has(xfrma_sa_dir))
+        return fail(EINVAL, "SA_PCPU only supported with SA_DIR");
     if (a.has(XFRMA_TFCPAD) && info.mode != XFRM_MODE_TUNNEL)
         return fail(EINVAL, "TFC padding can only be used in tunnel mode");
-    return check_mode(info.mode, "Unsupported mode", "mode");
+    return {};
 }
 
 ipsec::sa sa_from(const xfrm_usersa_info& info) {
@@ -214,6 +219,10 @@ result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (!security) return tl::unexpected(std::move(security.error()));
     s.security = std::move(*security);
     if (auto ok = decode_replay(info, a, s); !ok) return tl::unexpected(std::move(ok.error()));
+    if (auto ok = check_mode(info.mode, "Unsupported mode", "mode"); !ok)
+        return tl::unexpected(std::move(ok.error()));
+    if (auto ok = check_mapping_threshold(a, s.dir); !ok)
+        return tl::unexpected(std::move(ok.error()));
     if (auto ok = check_direction(info, a, s.dir); !ok)
         return tl::unexpected(std::move(ok.error()));
     auto encap = decode_encap(a, s.id.destination.fam);
@@ -230,10 +239,27 @@ result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     s.replay_timer = a.load<std::uint32_t>(XFRMA_ETIMER_THRESH).value_or(0);
     s.mapping_threshold = a.load<std::uint32_t>(XFRMA_MTIMER_THRESH).value_or(0);
     s.nat_keepalive = a.load<std::uint32_t>(xfrma_nat_keepalive_interval).value_or(0);
-    if (auto ok = check_nat(s); !ok) return tl::unexpected(std::move(ok.error()));
+    const auto cpu = decode_pcpu(a, ERANGE);
+    if (!cpu) return tl::unexpected(cpu.error());
+    s.pcpu = *cpu;
     if (const auto current = a.load<xfrm_lifetime_cur>(XFRMA_LTIME_VAL))
         s.current = current_from(*current);
     return s;
+}
+
+result<void> check_family_change(const ipsec::sa& s) {
+    if (s.run_mode == ipsec::mode::transport && s.sel.fam != ipsec::family::unspecified &&
+        s.sel.fam != s.id.destination.fam)
+        return fail(EPROTONOSUPPORT, "Only tunnel modes can accommodate a change of family");
+    return {};
+}
+
+result<void> check_use(const ipsec::sa& s) {
+    if (s.nat_keepalive != 0 && s.dir != ipsec::direction::out)
+        return fail(EINVAL, "NAT keepalive is only supported for outbound SAs");
+    if (s.nat_keepalive != 0 && !s.encap)
+        return fail(EINVAL, "NAT keepalive is only supported for UDP encapsulation");
+    return check_window(s);
 }
 
 xfrm_usersa_info sa_info(const ipsec::sa& s) noexcept {
@@ -263,15 +289,20 @@ std::uint32_t decode_if_id(const attributes& a) noexcept {
     return a.load<std::uint32_t>(XFRMA_IF_ID).value_or(0);
 }
 
+void encode_pcpu(message_writer& w, const ipsec::sa& s) {
+    if (s.pcpu) w.attribute(xfrma_sa_pcpu, *s.pcpu);
+}
+
 void encode_direction(message_writer& w, const ipsec::sa& s) {
     if (s.dir == ipsec::direction::unknown) return;
     w.attribute(xfrma_sa_dir, s.dir == ipsec::direction::in ? xfrm_sa_dir_in : xfrm_sa_dir_out);
 }
 
-result<std::optional<ipsec::udp_encapsulation>> decode_encap(const attributes& a,
-                                                             ipsec::family f) {
+result<std::optional<ipsec::udp_encapsulation>> decode_encap(const attributes& a, ipsec::family f) {
     const auto encap = a.load<xfrm_encap_tmpl>(XFRMA_ENCAP);
     if (!encap) return std::nullopt;
+    if (encap->encap_type == encap_espintcp)
+        return fail(EOPNOTSUPP, "ESP in TCP is not carried, only in UDP", "XFRMA_ENCAP");
     if (encap->encap_type != encap_espinudp)
         return fail(EINVAL, "Unsupported encapsulation type for ESP");
     return ipsec::udp_encapsulation{wire::be16::from_network(encap->encap_sport),
@@ -306,6 +337,7 @@ void encode_sa_attributes(message_writer& w, const ipsec::sa& s) {
     encode_if_id(w, s.if_id);
     encode_security(w, s.security);
     if (s.mapping_threshold != 0) w.attribute(XFRMA_MTIMER_THRESH, s.mapping_threshold);
+    encode_pcpu(w, s);
     encode_direction(w, s);
     if (s.nat_keepalive != 0) w.attribute(xfrma_nat_keepalive_interval, s.nat_keepalive);
 }
@@ -351,6 +383,9 @@ result<control::spi_request> decode_spi_request(const xfrm_userspi_info& info,
     r.if_id = decode_if_id(a);
     r.mark = decode_mark(a);
     r.dir = direction_from(a);
+    const auto cpu = decode_pcpu(a, EINVAL);
+    if (!cpu) return tl::unexpected(cpu.error());
+    r.pcpu = *cpu;
     r.min = info.min;
     r.max = info.max;
     return r;
@@ -372,8 +407,7 @@ result<sa_filter> decode_sa_filter(const attributes& a) {
     out.protocol = a.load<std::uint8_t>(XFRMA_PROTO).value_or(0);
     const auto filter = a.load<xfrm_address_filter>(XFRMA_ADDRESS_FILTER);
     if (!filter) return out;
-    if (filter->splen > 128 || filter->dplen > 128)
-        return fail(EINVAL, "Invalid prefix length in XFRMA_ADDRESS_FILTER (must be <= 128)");
+    if (filter->splen > 128 || filter->dplen > 128) return fail(EINVAL);
     out.fam = family_from(filter->family);
     out.source = filter->saddr;
     out.destination = filter->daddr;

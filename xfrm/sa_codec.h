@@ -20,6 +20,11 @@ namespace esplane::xfrm {
 ///
 /// Errors: EINVAL with the kernel's text; EPROTONOSUPPORT and EOPNOTSUPP with `field`.
 [[nodiscard]] result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a);
+/// What the kernel's __xfrm_init_state says of an SA whose algorithms it knows, before it makes its
+/// transform.  Errors: EPROTONOSUPPORT.
+[[nodiscard]] result<void> check_family_change(const ipsec::sa& s);
+/// And what it says afterwards, of NAT keepalives and the window.  Errors: EINVAL.
+[[nodiscard]] result<void> check_use(const ipsec::sa& s);
 /// The fixed part of NEWSA, UPDSA and EXPIRE.
 [[nodiscard]] xfrm_usersa_info sa_info(const ipsec::sa& s) noexcept;
 /// What follows it in NEWSA and UPDSA.
@@ -47,6 +52,7 @@ void encode_if_id(message_writer& w, std::uint32_t if_id);
 void encode_encap(message_writer& w, const ipsec::udp_encapsulation& e);
 /// Writes XFRMA_SA_DIR where the SA has a direction.
 void encode_direction(message_writer& w, const ipsec::sa& s);
+void encode_pcpu(message_writer& w, const ipsec::sa& s);
 
 /// Which SAs a dump shows: XFRMA_ADDRESS_FILTER and XFRMA_PROTO.
 struct sa_filter {

@@ -186,8 +186,7 @@ result<void> sa_keeper::fill_larval(entry& larval, ipsec::sa s, ipsec::originato
 result<void> sa_keeper::change_valid(entry& e, ipsec::sa s, ipsec::originator by, moment now) {
     if (s.dir != e.what.dir) return fail(ESRCH);
     if (s.encap.has_value() != e.what.encap.has_value())
-        return fail(EINVAL, "UDP encapsulation cannot be added to or taken from an SA in use",
-                    "XFRMA_ENCAP");
+        return fail(EINVAL); // it cannot be added to or taken from an SA in use
     refresh(e);
     ipsec::sa merged = e.what.clone();
     merge(merged, s);
@@ -197,7 +196,8 @@ result<void> sa_keeper::change_valid(entry& e, ipsec::sa s, ipsec::originator by
     start_timer(e, now);
     if (s.current.add_time == 0) s.current.add_time = now.realtime_s;
     out_.announce(ipsec::sa_updated{s, by});
-    expire(e, ipsec::check_count_limits(e.what.limits, e.what.current, e.what.dying));
+    if (e.what.current.use_time != 0) // the kernel does not look at an SA that nobody has used
+        expire(e, ipsec::check_count_limits(e.what.limits, e.what.current, e.what.dying));
     return {};
 }
 

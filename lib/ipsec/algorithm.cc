@@ -7,11 +7,13 @@ namespace esplane::ipsec {
 
 namespace {
 
-/// What the kernel says where a transform cannot be made from what the client gave.
+/// What the kernel says where it cannot make an AEAD from what the client gave; of a cipher with an
+/// ICV of its own it says nothing.
 constexpr const char* no_transform = "Kernel was unable to initialize cryptographic operations";
 
 constexpr std::size_t salt_length = 4;
 constexpr std::uint32_t icv_bits = 128;
+constexpr std::uint32_t sha256_bits = 256;
 
 /// One row per suite.  Exactly one of `aead` and `cipher` is there; `auth` goes with `cipher`.
 struct suite_row {
@@ -62,6 +64,12 @@ tl::unexpected<error> not_found(const char* kind, const char* field) {
     return fail(ENOSYS, std::string("Requested ") + kind + " algorithm not found", field);
 }
 
+tl::unexpected<error> short_icv(std::string_view name, std::uint32_t bits) {
+    const std::string icv =
+        bits == 0 ? "its default ICV" : "an ICV of " + std::to_string(bits) + " bits";
+    return fail(ENOSYS, std::string(name) + " with " + icv + " is not carried, only with 128");
+}
+
 result<void> check_combination(const algorithms& a) {
     if (!a.aead.present() && !a.cipher.present() && !a.auth.present())
         return fail(EINVAL, "Missing required attribute for ESP: at least one of AUTH, "
@@ -73,21 +81,27 @@ result<void> check_combination(const algorithms& a) {
 }
 
 result<void> check_aead(const algorithms& a) {
-    if (a.aead.name != gcm || a.aead.icv_bits != icv_bits)
-        return not_found("AEAD", "XFRMA_ALG_AEAD");
+    if (a.aead.name != gcm) return not_found("AEAD", "XFRMA_ALG_AEAD");
+    if (a.aead.icv_bits == 64 || a.aead.icv_bits == 96) return short_icv(gcm, a.aead.icv_bits);
+    if (a.aead.icv_bits != icv_bits) return not_found("AEAD", "XFRMA_ALG_AEAD");
     return {};
 }
 
 /// Without a truncation of its own hmac(sha256) has 96 bits in the kernel: not built here.
 result<void> check_auth(const algorithms& a) {
-    if (a.auth.present() && canonical(a.auth.name) == sha256 && a.auth.icv_bits == icv_bits)
-        return {};
+    if (!a.auth.present())
+        return fail(ENOSYS, "encryption without integrity is not carried", "XFRMA_ALG_CRYPT");
+    if (canonical(a.auth.name) == sha256) {
+        if (a.auth.icv_bits > sha256_bits)
+            return fail(EINVAL, "Invalid length requested for truncated ICV");
+        return a.auth.icv_bits == icv_bits ? result<void>() : short_icv(sha256, a.auth.icv_bits);
+    }
     if (a.auth.icv_bits == 0) return not_found("AUTH", "XFRMA_ALG_AUTH");
     return not_found("AUTH_TRUNC", "XFRMA_ALG_AUTH_TRUNC");
 }
 
 result<void> check_cipher(const algorithms& a) {
-    if (!a.cipher.present()) return fail(EINVAL, no_transform);
+    if (!a.cipher.present()) return fail(EINVAL, "ESP: AEAD or CRYPT must be provided");
     const std::string_view name = canonical(a.cipher.name);
     if (name != cbc && name != null) return not_found("CRYPT", "XFRMA_ALG_CRYPT");
     return {};
@@ -122,7 +136,7 @@ result<void> resolve(algorithms& a) {
     if (auto r = check_combination(a); !r) return r;
     if (auto r = check_names(a); !r) return r;
     const suite_row* row = find_row(a);
-    if (row == nullptr) return fail(EINVAL, no_transform);
+    if (row == nullptr) return fail(EINVAL, a.aead.present() ? no_transform : "");
     a.cipher.name = row->cipher;
     a.auth.name = row->auth;
     a.run = row->run;

@@ -17,6 +17,10 @@ std::size_t sad::id_hash::operator()(const sa_id& id) const noexcept {
 
 namespace {
 
+constexpr std::uint64_t spi_key(wire::be32 spi, std::uint8_t protocol) noexcept {
+    return std::uint64_t{protocol} << 32 | spi.host();
+}
+
 sa_id without_mark(sa_id id) noexcept {
     id.mark = {};
     return id;
@@ -48,9 +52,8 @@ sad::entry* sad::find(const sa_id& id) {
     return best;
 }
 
-bool sad::knows(const sa_id& id) const {
-    const sa_id plain = without_mark(id);
-    return by_id_.contains(plain) || marked_.contains(plain);
+bool sad::knows_spi(wire::be32 spi, std::uint8_t protocol) const {
+    return spis_.contains(spi_key(spi, protocol));
 }
 
 sad::entry* sad::find_serial(std::uint64_t serial) {
@@ -102,12 +105,16 @@ void sad::give_spi(entry& e, wire::be32 spi) {
 
 void sad::name(entry& e) {
     by_id_.emplace(e.what.id, &e);
+    ++spis_[spi_key(e.what.id.spi, e.what.id.protocol)];
     if (e.what.id.mark.given()) marked_.emplace(without_mark(e.what.id), &e);
 }
 
 void sad::forget_name(const entry& e, const sa_id& id) {
-    if (const auto named = by_id_.find(id); named != by_id_.end() && named->second == &e)
+    if (const auto named = by_id_.find(id); named != by_id_.end() && named->second == &e) {
         by_id_.erase(named);
+        const auto spi = spis_.find(spi_key(id.spi, id.protocol));
+        if (--spi->second == 0) spis_.erase(spi);
+    }
     const auto [first, last] = marked_.equal_range(without_mark(id));
     const auto at = std::find_if(first, last, [&](const auto& one) { return one.second == &e; });
     if (at != last) marked_.erase(at);

@@ -44,8 +44,8 @@ class sad {
     [[nodiscard]] entry* find(const sa_id& id);
     /// The one of exactly this id.
     [[nodiscard]] entry* find_exact(const sa_id& id);
-    /// Whether there is one of that destination, SPI and protocol, whatever its mark.
-    [[nodiscard]] bool knows(const sa_id& id) const;
+    /// Whether there is one of that SPI and protocol, whatever its destination and mark.
+    [[nodiscard]] bool knows_spi(wire::be32 spi, std::uint8_t protocol) const;
     [[nodiscard]] entry* find_serial(std::uint64_t serial);
     /// The newest entry whose serial is at most `serial`; nullptr at the end of a walk.
     [[nodiscard]] entry* newest_from(std::uint64_t serial);
@@ -79,6 +79,7 @@ class sad {
     std::map<std::uint64_t, entry> by_serial_;
     std::unordered_map<sa_id, entry*, id_hash> by_id_;       ///< what has an SPI
     std::unordered_multimap<sa_id, entry*, id_hash> marked_; ///< of these, by the id without mark
+    std::unordered_map<std::uint64_t, std::uint32_t> spis_;  ///< how many have one, by protocol too
     std::map<acquire_key, entry*> acquiring_;
     std::unordered_map<std::uint32_t, entry*> acquiring_by_seq_;
     std::uint64_t last_serial_ = 0;

@@ -23,9 +23,9 @@ std::size_t spd::name_hash::operator()(const name& n) const noexcept {
                   "padding must not be hashed");
     const selector& s = n.sel;
     const auto head = std::hash<std::string_view>()({reinterpret_cast<const char*>(&s), packed});
-    const std::uint64_t tail =
-        (std::uint64_t{s.user} << 32) | static_cast<std::uint32_t>(s.ifindex << 3) |
-        static_cast<std::uint32_t>(n.type) << 2 | bits_of(n.dir);
+    const std::uint64_t tail = (std::uint64_t{s.user} << 32) |
+                               static_cast<std::uint32_t>(s.ifindex << 3) |
+                               static_cast<std::uint32_t>(n.type) << 2 | bits_of(n.dir);
     const std::uint64_t mark = (std::uint64_t{n.mark.mask} << 32) | n.mark.value;
     return head ^ (tail * 0x9e3779b97f4a7c15u) ^ (n.if_id * 0xc2b2ae3d27d4eb4fu) ^
            (mark * 0xd6e8feb86659fd93u);
@@ -75,9 +75,8 @@ spd::index_choice spd::generate_index(policy_direction dir) const {
     }
 }
 
-spd::entry& spd::insert(policy p) {
-    const index_choice generated = generate_index(p.dir);
-    if (p.index == generated.index) index_generator_ = generated.generator;
+spd::entry& spd::insert(policy p, bool index_chosen) {
+    if (index_chosen) index_generator_ = generate_index(p.dir).generator;
     entry& e = by_name_[name_of(p)];
     e.what = std::move(p);
     by_index_.emplace(e.what.index, &e);

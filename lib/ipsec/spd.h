@@ -43,7 +43,9 @@ class spd {
     [[nodiscard]] std::uint64_t next_position() const noexcept { return last_position_ + 1; }
 
     /// Puts in a policy whose name is not there yet; index and position are chosen already.
-    entry& insert(policy p);
+    ///
+    /// index_chosen   the index is one that choose_index() made up
+    entry& insert(policy p, bool index_chosen);
     /// Puts `p`, of the same name and index, in the place of what `e` holds.  As in
     /// the kernel it is the newest then.
     void replace(entry& e, policy p);

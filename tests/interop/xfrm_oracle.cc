@@ -63,9 +63,10 @@ struct prepared {
     std::map<std::string, unsigned> refused;
 };
 
-void leave_out_refused(prepared& p) {
+/// `told` are the answers with texts: which tell what is refused.
+void leave_out_refused(prepared& p, const answers& told) {
     for (std::size_t i = 0; i < p.asked.asked.size(); ++i) {
-        const auto listed = listed_refusals(p.asked.asked[i], p.ours[i]);
+        const auto listed = listed_refusals(p.asked.asked[i], told[i]);
         if (listed.empty()) continue;
         std::set<std::uint32_t> sequences;
         for (const auto& [sequence, kind] : listed) {
@@ -92,7 +93,9 @@ std::vector<prepared> prepare(const settings& how, const kernel_age& age, std::s
         p.asked = make_session(how.seed, p.number, datagrams_in_session, age);
         requests += requests_in(p.asked);
         p.ours = ask_esplane(p.asked);
-        leave_out_refused(p);
+        session with_texts = p.asked;
+        with_texts.extended_acks = true;
+        leave_out_refused(p, p.asked.extended_acks ? p.ours : ask_esplane(with_texts));
         all.push_back(std::move(p));
     } while (!how.only_session && requests < how.requests);
     return all;
@@ -100,7 +103,9 @@ std::vector<prepared> prepare(const settings& how, const kernel_age& age, std::s
 
 std::string guest_script(const std::string& self, const std::string& share) {
     return "mkdir /run/share\n"
-           "mount -t hostfs none /run/share -o " + share + " && cd /run/share || exit 1\n"
+           "mount -t hostfs none /run/share -o " +
+           share +
+           " && cd /run/share || exit 1\n"
            "modprobe -a esp4 esp6 xfrm_user 2>/dev/null\n"
            "uname -r >release\n" +
            self + " --serve sessions answers && sync && echo && echo guest-done && read never\n";
@@ -153,8 +158,8 @@ void compare(const settings& how, const prepared& p, const answers& theirs, tall
             ++into.compared;
             continue;
         }
-        const std::string place = std::to_string(how.seed) + ":" + std::to_string(p.number) + ":" +
-                                  std::to_string(i);
+        const std::string place =
+            std::to_string(how.seed) + ":" + std::to_string(p.number) + ":" + std::to_string(i);
         auto& [count, first] = into.kinds[*kind];
         if (count++ == 0) first = place;
         if (!how.collect && into.kinds.size() == 1 && count == 1) {
@@ -212,9 +217,8 @@ settings settings_from(int argc, char** argv) {
             s.only_session = number;
             if (in >> number) s.only_datagram = number;
         } else {
-            throw std::runtime_error(
-                "usage: xfrm_oracle [--requests N] [--seed S] [--collect] "
-                "[--replay SEED:SESSION[:DATAGRAM]]");
+            throw std::runtime_error("usage: xfrm_oracle [--requests N] [--seed S] [--collect] "
+                                     "[--replay SEED:SESSION[:DATAGRAM]]");
         }
     }
     return s;

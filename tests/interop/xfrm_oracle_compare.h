@@ -53,9 +53,8 @@ class normalizer {
 [[nodiscard]] question without(const question& q, const std::set<std::uint32_t>& sequences);
 
 /// What kind of difference there is; nullopt: none.
-[[nodiscard]] std::optional<std::string> difference(const question& q,
-                                                    const std::vector<item>& ours,
-                                                    const std::vector<item>& theirs);
+[[nodiscard]] std::optional<std::string>
+difference(const question& q, const std::vector<item>& ours, const std::vector<item>& theirs);
 
 // As text
 [[nodiscard]] std::string show(const question& q);

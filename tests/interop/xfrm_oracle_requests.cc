@@ -232,12 +232,27 @@ class author {
         if (chance(10)) state.seq_hi = 1;
         if (chance(10)) state.oseq_hi = 1;
         byte_vector value = bytes_of(state);
-        if (chance(70))
-            for (std::uint32_t i = 0; i < words; ++i)
-                append(value, state.seq == 0 ? 0 : below(4));
+        if (chance(70)) append_bitmap(value, state);
         d.attributes.push_back({XFRMA_REPLAY_ESN_VAL, value, {}});
         if (!chance(5)) info.replay_window = 0;
         if (chance(70)) info.flags |= XFRM_STATE_ESN;
+    }
+    /// Bits of numbers that have come, and of no other.
+    void append_bitmap(byte_vector& to, const xfrm_replay_state_esn& state) {
+        std::vector<std::uint32_t> ring(state.bmp_len);
+        const std::uint32_t window = std::min(state.replay_window, state.bmp_len * 32);
+        for (std::uint32_t back = 0; back < std::min(window, state.seq); ++back) {
+            const std::uint32_t bit = (state.seq - back - 1) % window;
+            ring[bit / 32] |= below(2) << (bit % 32);
+        }
+        for (const std::uint32_t word : ring)
+            append(to, word);
+    }
+    /// The same of the window of 32.
+    xfrm_replay_state replay_state(std::uint8_t window) {
+        const std::uint32_t received = below(10);
+        const std::uint32_t bits = window < 32 ? 0 : below(1u << received);
+        return {below(10), received, bits};
     }
     void add_encap(draft& d) {
         xfrm_encap_tmpl e{};
@@ -264,7 +279,8 @@ class author {
         if (age_.has_directions && chance(4)) d.add(xfrma_nat_keepalive_interval, below(3) * 10);
     }
     xfrm_lifetime_cur current() {
-        return {below(3) * 1000, below(3) * 10, 0, below(2) * std::uint64_t{1'600'000'000}};
+        return {below(3) * 1000, below(3) * 10, 1'600'000'000,
+                below(2) * std::uint64_t{1'600'000'000}};
     }
 
     // Requests
@@ -294,8 +310,7 @@ class author {
         xfrm_usersa_info info = sa_info();
         add_algorithms(d);
         if (chance(20)) add_esn(d, info);
-        if (chance(15))
-            d.add(XFRMA_REPLAY_VAL, xfrm_replay_state{below(10), below(10), below(1u << 10)});
+        if (chance(15)) d.add(XFRMA_REPLAY_VAL, replay_state(info.replay_window));
         add_direction(d);
         add_mark(d);
         add_if_id(d);
@@ -307,10 +322,9 @@ class author {
     }
     /// Makes of it what completes an ALLOCSPI.
     void fill(xfrm_usersa_info& info, draft& d) {
-        const asked_spi& a =
-            allocated_[allocated_.size() - 1 -
-                       below(std::min<std::uint32_t>(
-                           3, static_cast<std::uint32_t>(allocated_.size())))];
+        const asked_spi& a = allocated_[allocated_.size() - 1 -
+                                        below(std::min<std::uint32_t>(
+                                            3, static_cast<std::uint32_t>(allocated_.size())))];
         info.family = a.info.family;
         info.id.daddr = a.info.id.daddr;
         info.saddr = a.info.saddr;
@@ -378,7 +392,8 @@ class author {
             i.min = first_random_spi;
             i.max = last_random_spi;
         }
-        if (chance(5)) i.min = below(3);
+        if (chance(5)) i.min = i.max + 1;
+        if (chance(2)) i.min = i.max = below(2);
         add_mark(d);
         add_if_id(d);
         add_direction(d);
@@ -682,11 +697,11 @@ class author {
     void break_something(draft& d) {
         using breaker = void (author::*)(draft&);
         static constexpr breaker all[] = {
-            &author::break_fixed,     &author::break_fixed,  &author::shorten_fixed,
-            &author::drop_attribute,  &author::say_twice,    &author::add_random_attribute,
+            &author::break_fixed,       &author::break_fixed,       &author::shorten_fixed,
+            &author::drop_attribute,    &author::say_twice,         &author::add_random_attribute,
             &author::add_any_attribute, &author::shorten_attribute, &author::lengthen_attribute,
-            &author::break_attribute, &author::break_attribute, &author::lie_about_length,
-            &author::add_behind,      &author::break_flags,
+            &author::break_attribute,   &author::break_attribute,   &author::lie_about_length,
+            &author::add_behind,        &author::break_flags,
         };
         (this->*one_of(all))(d);
     }
@@ -700,7 +715,20 @@ class author {
         one = chance(50) ? static_cast<std::uint8_t>(one ^ (1u << below(8)))
                          : one_of<std::uint8_t>({0, 1, 2, 10, 127, 128, 255});
     }
-    void break_fixed(draft& d) { break_bytes(d.fixed); }
+    /// But for what would make a difference that doc/xfrm-differences.md lists: bytes behind an
+    /// IPv4 address; and ranges of SPIs without a pattern.
+    void break_fixed(draft& d) {
+        const byte_vector before = d.fixed;
+        break_bytes(d.fixed);
+        const auto at = std::ranges::mismatch(before, d.fixed).in1 - before.begin();
+        const auto within = [at](std::ptrdiff_t from, std::ptrdiff_t to) {
+            return at >= from && at < to;
+        };
+        if (within(4, 16) || within(20, 32) || within(60, 72) || within(84, 96) || within(40, 42) ||
+            within(45, 48) || within(77, 80) || within(212, 214) ||
+            (d.type == XFRM_MSG_ALLOCSPI && at >= 224))
+            d.fixed = before;
+    }
     void shorten_fixed(draft& d) {
         if (d.fixed.empty()) return;
         d.fixed.resize(below(static_cast<std::uint32_t>(d.fixed.size())));
@@ -708,12 +736,13 @@ class author {
         d.spi.reset();
     }
     void drop_attribute(draft& d) {
-        if (attribute* a = any_of(d)) d.attributes.erase(d.attributes.begin() + (a - d.attributes.data()));
+        if (attribute* a = any_of(d))
+            d.attributes.erase(d.attributes.begin() + (a - d.attributes.data()));
     }
     void say_twice(draft& d) {
         if (const attribute* a = any_of(d)) {
             attribute again = *a;
-            if (chance(50)) break_bytes(again.value);
+            if (chance(50)) break_value(again);
             d.attributes.push_back(std::move(again));
         }
     }
@@ -741,7 +770,18 @@ class author {
         if (attribute* a = any_of(d)) a->value.resize(a->value.size() + 1 + below(9));
     }
     void break_attribute(draft& d) {
-        if (attribute* a = any_of(d)) break_bytes(a->value);
+        if (attribute* const a = any_of(d)) break_value(*a);
+    }
+    void break_value(attribute& a) {
+        const byte_vector before = a.value;
+        break_bytes(a.value);
+        const auto at = (std::ranges::mismatch(before, a.value).in1 - before.begin()) %
+                        static_cast<std::ptrdiff_t>(sizeof(xfrm_user_tmpl));
+        const bool unseen =
+            (at >= 4 && at < 16) || (at >= 24 && at < 28) || (at >= 32 && at < 44) || at == 51;
+        if ((a.type == XFRMA_TMPL && unseen) || (a.type == XFRMA_ENCAP && at >= 12) ||
+            a.type == XFRMA_MIGRATE)
+            a.value = before;
     }
     void lie_about_length(draft& d) {
         if (attribute* a = any_of(d))
@@ -751,6 +791,18 @@ class author {
     void break_flags(draft& d) { d.flags = static_cast<std::uint16_t>(below(0x1000)); }
 
     // Datagrams
+
+    /// The kernel keeps bits outside of the mask in some messages, and then does not find the SA.
+    static void mask_marks(draft& d) {
+        if (d.type != XFRM_MSG_ALLOCSPI && d.type != XFRM_MSG_UPDSA && d.type != XFRM_MSG_ACQUIRE)
+            return;
+        for (attribute& a : d.attributes) {
+            auto m = read_fixed<xfrm_mark>(a.value);
+            if (a.type != XFRMA_MARK || !m) continue;
+            m->v &= m->m;
+            std::memcpy(a.value.data(), &*m, sizeof *m);
+        }
+    }
 
     /// Writes it at the end of `into`; returns where its fixed part lies.
     std::size_t append_message(byte_vector& into, const draft& d) {
@@ -783,8 +835,10 @@ class author {
                     {NLM_F_REPLACE, NLM_F_CREATE, NLM_F_EXCL, NLM_F_ECHO, NLM_F_MULTI});
             const bool broken = chance(25);
             if (broken) break_something(d);
+            mask_marks(d);
             const std::size_t fixed = append_message(q.bytes, d);
-            if (d.spi) q.patches.push_back({static_cast<std::uint32_t>(fixed) + d.spi->at, d.spi->from});
+            if (d.spi)
+                q.patches.push_back({static_cast<std::uint32_t>(fixed) + d.spi->at, d.spi->from});
             if (d.type == XFRM_MSG_ALLOCSPI && !broken && messages == 1) {
                 const auto info = read_fixed<xfrm_userspi_info>(d.fixed);
                 allocated_.push_back({number, info->info, d.attributes});

@@ -27,8 +27,8 @@ std::vector<std::uint8_t> copy_of(const xfrm::datagram& d) {
 class esplane_side final : public xfrm::reply_sink, private ipsec::listener {
   public:
     explicit esplane_side(const session& s)
-        : backend_(tables_, random_bytes)
-        , layer_(backend_, random_bytes)
+        : backend_(tables_, random_bytes())
+        , layer_(backend_, random_bytes())
         , dispatcher_(layer_) {
         who_.port_id = port_id;
         who_.capped_acks = s.capped_acks;
@@ -50,10 +50,11 @@ class esplane_side final : public xfrm::reply_sink, private ipsec::listener {
     }
 
   private:
-    static void random_bytes(std::span<std::uint8_t> into) {
-        static std::uint8_t next = 0;
-        for (std::uint8_t& b : into)
-            b = next++;
+    static control::random_source random_bytes() {
+        return [next = std::uint8_t{0}](std::span<std::uint8_t> into) mutable {
+            for (std::uint8_t& b : into)
+                b = next++;
+        };
     }
     void reply(xfrm::datagram&& d) override { answer_.push_back({0, copy_of(d)}); }
     void on_event(const ipsec::event& e) override {

@@ -13,7 +13,11 @@ result<ipsec::sa> decode(const datagram& d) {
     const message m = messages_of(d).at(0);
     const auto a = attributes::parse(m, sizeof(xfrm_usersa_info));
     if (!a) return tl::unexpected(a.error());
-    return decode_sa(read_fixed<xfrm_usersa_info>(m.payload()).value(), *a);
+    auto s = decode_sa(read_fixed<xfrm_usersa_info>(m.payload()).value(), *a);
+    if (!s) return s;
+    if (auto ok = check_family_change(*s).and_then([&] { return check_use(*s); }); !ok)
+        return tl::unexpected(ok.error());
+    return s;
 }
 
 result<ipsec::policy> decode_policy_of(const datagram& d) {

@@ -80,7 +80,8 @@ TEST_F(Dispatch, AnAckFollowsAnAnswerWhereItIsAskedFor) {
 
 TEST_F(Dispatch, ARefusedAttributeIsNamedAndFound) {
     const datagram plain = new_sa(example_sa());
-    const auto views = ask_for(with_attribute(plain, XFRMA_OFFLOAD_DEV, std::vector<std::uint8_t>(8)));
+    const auto views =
+        ask_for(with_attribute(plain, XFRMA_OFFLOAD_DEV, std::vector<std::uint8_t>(8)));
     ASSERT_EQ(views.size(), 1u);
     EXPECT_EQ(views[0].error, EOPNOTSUPP);
     EXPECT_EQ(views[0].text, "XFRMA_OFFLOAD_DEV is not carried");
@@ -90,8 +91,8 @@ TEST_F(Dispatch, ARefusedAttributeIsNamedAndFound) {
 
 TEST_F(Dispatch, WithoutExtendedAcksAnErrorIsJustANumber) {
     client_.extended_acks = false;
-    const auto views =
-        ask_for(with_attribute(new_sa(example_sa()), XFRMA_OFFLOAD_DEV, std::vector<std::uint8_t>(8)));
+    const auto views = ask_for(
+        with_attribute(new_sa(example_sa()), XFRMA_OFFLOAD_DEV, std::vector<std::uint8_t>(8)));
     EXPECT_EQ(views.at(0).error, EOPNOTSUPP);
     EXPECT_EQ(views.at(0).flags, 0);
 }
@@ -321,9 +322,8 @@ TEST_F(Dispatch, ADumpShowsWhatTheFilterLetsThrough) {
     EXPECT_EQ(body_of<xfrm_usersa_info>(0).id.spi, other.id.spi.network());
     client_.dump.reset();
     filter.splen = 129;
-    EXPECT_EQ(
-        error_of(with_attribute(dump(XFRM_MSG_GETSA), XFRMA_ADDRESS_FILTER, {at, sizeof filter})),
-        EINVAL);
+    ask_for(with_attribute(dump(XFRM_MSG_GETSA), XFRMA_ADDRESS_FILTER, {at, sizeof filter}));
+    EXPECT_EQ(body_of<std::int32_t>(0), -EINVAL) << "the end of the dump says it";
     const std::uint8_t ah = 51;
     EXPECT_EQ(ask_for(with_attribute(dump(XFRM_MSG_GETSA), XFRMA_PROTO, {&ah, 1})).at(0).type,
               NLMSG_DONE);

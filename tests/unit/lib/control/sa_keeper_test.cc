@@ -287,7 +287,7 @@ TEST_F(SaRules, EverySpiOfARangeIsGivenOnceAndThenNoneIsLeft) {
     EXPECT_EQ(given_spis.size(), 16u);
     EXPECT_EQ(layer_.allocate_spi(spis(0x100, 0x10f), start).error().code, ENOENT);
     EXPECT_EQ(layer_.allocate_spi(spis(0x105, 0x105), start).error().text,
-              "Requested SPI is already in use");
+              "No SPI available in the requested range");
 }
 
 TEST_F(SaRules, TheWholeSpaceOfSpisCanBeAskedFor) {

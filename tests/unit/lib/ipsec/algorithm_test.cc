@@ -59,8 +59,10 @@ TEST(Algorithm, AliasesBecomeTheNamesTheKernelDumps) {
 
 TEST(Algorithm, UnknownOnesAreNamedAsTheKernelNamesThem) {
     EXPECT_EQ(refusal(aead("rfc4106(foo(aes))", 20)).text, "Requested AEAD algorithm not found");
-    EXPECT_EQ(refusal(aead("rfc4106(gcm(aes))", 20, 64)).text,
+    EXPECT_EQ(refusal(aead("rfc4106(gcm(aes))", 20, 72)).text,
               "Requested AEAD algorithm not found");
+    EXPECT_EQ(refusal(aead("rfc4106(gcm(aes))", 20, 64)).text,
+              "rfc4106(gcm(aes)) with an ICV of 64 bits is not carried, only with 128");
     EXPECT_EQ(refusal(pair("cbc(des3_ede)", 24)).text, "Requested CRYPT algorithm not found");
     EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(sha1)", 96)).text,
               "Requested AUTH_TRUNC algorithm not found");

@@ -45,7 +45,7 @@ TEST(Sad, FindsTheSaThatARequestsMarkIsFor) {
     EXPECT_EQ(db.find(with_mark(0x106, 0xffff).id), six) << "the SA's mask says what counts";
     EXPECT_EQ(db.find(with_mark(7, 0xff).id), nullptr);
     EXPECT_EQ(db.find(with_spi(1).id), nullptr) << "no mark is mark 0";
-    EXPECT_TRUE(db.knows(with_spi(1).id));
+    EXPECT_TRUE(db.knows_spi(wire::be32(1), 50));
     const auto* any = &db.insert(with_spi(1));
     EXPECT_EQ(db.find(with_spi(1).id), any);
     EXPECT_EQ(db.find(with_mark(5, 0xff).id), any) << "the newest of those it is for";
@@ -59,7 +59,7 @@ TEST(Sad, AnSaWithAMarkThatIsTakenOutIsGone) {
     EXPECT_EQ(db.find(with_mark(5, 0xff).id), nullptr);
     EXPECT_NE(db.find(with_mark(6, 0xff).id), nullptr);
     db.take(*db.find(with_mark(6, 0xff).id));
-    EXPECT_FALSE(db.knows(with_spi(1).id));
+    EXPECT_FALSE(db.knows_spi(wire::be32(1), 50));
 }
 
 TEST(Sad, WalksFromTheNewestDown) {

@@ -18,8 +18,9 @@ policy from(const char* source, policy_direction dir = out) {
 }
 
 spd::entry& put(spd& db, policy p) {
-    p.index = db.choose_index(p.dir, p.index);
-    return db.insert(std::move(p));
+    const std::uint32_t wanted = std::exchange(p.index, db.choose_index(p.dir, p.index));
+    const bool chosen = p.index != wanted;
+    return db.insert(std::move(p), chosen);
 }
 
 std::vector<std::uint32_t> walk(spd& db) {
