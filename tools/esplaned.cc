@@ -174,6 +174,7 @@ class daemon {
     std::unique_ptr<control_server> control_;
     std::unique_ptr<takeover_server> takeover_;
     handed_state handed_; ///< by the daemon before
+    std::unique_ptr<fastpath::buffer_pool> buffers_ahead_;
     std::unique_ptr<trace> trace_;
     event_loop loop_;
     bool stopping_ = false;
@@ -218,7 +219,9 @@ result<void> daemon::begin_work() {
 
 /// From here on nothing passes until this daemon is ready.
 result<void> daemon::take_over() {
-    prepare_ahead(options_.ports);
+    auto buffers = prepare_ahead(options_);
+    if (!buffers) return tl::unexpected(buffers.error());
+    buffers_ahead_ = std::move(*buffers);
     auto handed = tools::take_over(options_.run_dir);
     if (!handed) return tl::unexpected(handed.error());
     handed_ = std::move(*handed);
@@ -249,7 +252,7 @@ result<void> daemon::check_cpus() {
 
 /// The record first: whatever happens from then on, `esplane release` finds the devices.
 result<void> daemon::guard_devices() {
-    auto devices = port_set::reserve(options_, log);
+    auto devices = port_set::reserve(options_, log, std::move(buffers_ahead_));
     if (!devices) return tl::unexpected(devices.error());
     devices_ = std::move(*devices);
     auto recorded = read_guarded(options_.run_dir);

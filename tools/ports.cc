@@ -36,6 +36,14 @@ std::uint32_t buffers_for(std::size_t ports, unsigned lanes) {
                                       fastpath::buffer_pool::kept_by_lanes(lanes));
 }
 
+result<std::unique_ptr<fastpath::buffer_pool>> make_buffers(const daemon_options& options) {
+    std::vector<int> nodes;
+    for (const unsigned cpu : options.cpus)
+        nodes.push_back(fastpath::node_of_cpu(static_cast<int>(cpu)));
+    return fastpath::buffer_pool::make(buffers_for(options.ports.size(), options.workers),
+                                       options.workers, nodes);
+}
+
 tl::unexpected<error> port_failed(const port_spec& spec, const error& e) {
     return fail(e.code, "--port " + spec.text + ": " + e.text, "port");
 }
@@ -59,31 +67,32 @@ std::map<std::string, reserve_port> kinds_of(const port_surroundings& around) {
 
 } // namespace
 
-#ifdef ESPLANE_HAVE_XDP
-void prepare_ahead(const std::vector<port_spec>& specs) {
-    const auto n = std::ranges::count_if(specs, [](const auto& s) { return s.kind == "xdp"; });
-    fastpath::own_privileges::load_ahead(static_cast<std::size_t>(n));
-}
-#else
-void prepare_ahead(const std::vector<port_spec>&) {}
-#endif
-
 result<void> check_device(const std::string& device) {
     if (::if_nametoindex(device.c_str()) != 0) return {};
     return fail(ENODEV, "no such device: create it or name another (ip link)");
 }
 
-result<std::unique_ptr<port_set>> port_set::reserve(const daemon_options& options,
-                                                    std::function<void(const std::string&)> log) {
+result<std::unique_ptr<fastpath::buffer_pool>> prepare_ahead(const daemon_options& options) {
+#ifdef ESPLANE_HAVE_XDP
+    const auto n =
+        std::ranges::count_if(options.ports, [](const auto& s) { return s.kind == "xdp"; });
+    fastpath::own_privileges::load_ahead(static_cast<std::size_t>(n));
+#endif
+    return make_buffers(options);
+}
+
+result<std::unique_ptr<port_set>>
+port_set::reserve(const daemon_options& options, std::function<void(const std::string&)> log,
+                  std::unique_ptr<fastpath::buffer_pool> buffers) {
     const std::vector<port_spec>& specs = options.ports;
     const unsigned lanes = options.workers;
     std::unique_ptr<port_set> all(new port_set(specs));
-    std::vector<int> nodes;
-    for (const unsigned cpu : options.cpus)
-        nodes.push_back(fastpath::node_of_cpu(static_cast<int>(cpu)));
-    auto buffers = fastpath::buffer_pool::make(buffers_for(specs.size(), lanes), lanes, nodes);
-    if (!buffers) return tl::unexpected(buffers.error());
-    all->buffers_ = std::move(*buffers);
+    if (!buffers) {
+        auto made = make_buffers(options);
+        if (!made) return tl::unexpected(made.error());
+        buffers = std::move(*made);
+    }
+    all->buffers_ = std::move(buffers);
     const auto kinds = kinds_of({*all->buffers_, specs, lanes, options.eal, std::move(log)});
     for (const port_spec& spec : specs) {
         auto opener = kinds.at(spec.kind)(spec);

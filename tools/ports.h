@@ -48,13 +48,19 @@ struct port_surroundings {
     std::function<void(const std::string& line)> log;
 };
 
+/// Does what takes long and needs no device, before another daemon gives them up.
+/// Returns the buffers for port_set::reserve().  Errors: those of buffer_pool::make.
+[[nodiscard]] result<std::unique_ptr<fastpath::buffer_pool>>
+prepare_ahead(const daemon_options& options);
+
 class port_set {
   public:
     /// Reserves the devices; nothing is attached yet.  log   takes a line where a port will do
-    /// with less than it could
+    /// with less than it could.  buffers   of prepare_ahead(), or nullptr
     /// Errors: ENODEV, EBUSY, EPERM, ENOMEM, each with the port as the user gave it.
     [[nodiscard]] static result<std::unique_ptr<port_set>>
-    reserve(const daemon_options& options, std::function<void(const std::string& line)> log);
+    reserve(const daemon_options& options, std::function<void(const std::string& line)> log,
+            std::unique_ptr<fastpath::buffer_pool> buffers = nullptr);
 
     /// Attaches protection: from here on the devices are protected until they are released.
     [[nodiscard]] result<void> attach();
@@ -77,9 +83,6 @@ class port_set {
     std::vector<std::unique_ptr<port_opener>> openers_; ///< in step with specs_
     std::vector<std::unique_ptr<fastpath::port>> ports_;
 };
-
-/// Does what takes long and needs no device, before another daemon gives them up.
-void prepare_ahead(const std::vector<port_spec>& specs);
 
 /// A device that must be there.  Errors: ENODEV.
 [[nodiscard]] result<void> check_device(const std::string& device);
