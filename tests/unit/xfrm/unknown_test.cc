@@ -4,6 +4,8 @@
 // kernel does was seen on Linux 6.18.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/unit/lib/fake_backend.h"
 #include "tests/unit/xfrm/requests.h"
 #include "xfrm/dispatch.h"
@@ -54,7 +56,7 @@ TEST_F(UnknownAttributes, BeyondThoseOfTheKernelAreRefusedByName) {
 
 TEST_F(UnknownAttributes, BeyondThoseOfTheKernelArePassedOverAsItDoes) {
     dispatcher_.set_strict(false);
-    for (const std::uint16_t type : {42, 99, 0x3fff})
+    for (const std::uint16_t type : std::initializer_list<std::uint16_t>{42, 99, 0x3fff})
         EXPECT_EQ(ask_for(with_attribute(new_sa(example_sa(type)), type, value(4))).error, 0);
     EXPECT_EQ(layer_.sa_count(), 3u);
     const auto by_id = sa_by_id(XFRM_MSG_GETSA, 0x9999);
