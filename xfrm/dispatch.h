@@ -27,7 +27,7 @@ struct running_dump {
     std::uint32_t sequence = 0;
     sa_filter filter;
     control::cursor at;
-    error end{0, {}, {}}; ///< what NLMSG_DONE says; code 0: all is well
+    error end{0, {}, {}};                    ///< what NLMSG_DONE says; code 0: all is well
     std::optional<std::uint32_t> end_offset; ///< where the fault is in the request
 };
 

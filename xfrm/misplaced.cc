@@ -9,12 +9,23 @@ namespace {
 
 constexpr std::uint16_t of_dumps[] = {XFRMA_PROTO, XFRMA_ADDRESS_FILTER};
 constexpr std::uint16_t of_sas[] = {
-    XFRMA_ALG_AUTH,       XFRMA_ALG_CRYPT,     XFRMA_LTIME_VAL,
-    XFRMA_REPLAY_VAL,     XFRMA_REPLAY_THRESH, XFRMA_ETIMER_THRESH,
-    XFRMA_COADDR,         XFRMA_LASTUSED,      XFRMA_ALG_AEAD,
-    XFRMA_ALG_AUTH_TRUNC, XFRMA_TFCPAD,        XFRMA_REPLAY_ESN_VAL,
-    XFRMA_SA_EXTRA_FLAGS, XFRMA_SET_MARK,      XFRMA_SET_MARK_MASK,
-    XFRMA_MTIMER_THRESH,  xfrma_nat_keepalive_interval,
+    XFRMA_ALG_AUTH,
+    XFRMA_ALG_CRYPT,
+    XFRMA_LTIME_VAL,
+    XFRMA_REPLAY_VAL,
+    XFRMA_REPLAY_THRESH,
+    XFRMA_ETIMER_THRESH,
+    XFRMA_COADDR,
+    XFRMA_LASTUSED,
+    XFRMA_ALG_AEAD,
+    XFRMA_ALG_AUTH_TRUNC,
+    XFRMA_TFCPAD,
+    XFRMA_REPLAY_ESN_VAL,
+    XFRMA_SA_EXTRA_FLAGS,
+    XFRMA_SET_MARK,
+    XFRMA_SET_MARK_MASK,
+    XFRMA_MTIMER_THRESH,
+    xfrma_nat_keepalive_interval,
 };
 constexpr std::uint16_t of_policies[] = {XFRMA_TMPL, XFRMA_POLICY_TYPE};
 constexpr std::uint16_t of_migration[] = {XFRMA_MIGRATE, XFRMA_KMADDRESS};
