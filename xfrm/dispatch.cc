@@ -471,7 +471,7 @@ void dispatcher::request(bytes datagram_in, client_state& who, moment now, reply
         if (!verdict)
             out.reply(acknowledgement(*m, who, with_text(std::move(verdict.error()), *m)));
         else if ((m->header.nlmsg_flags & NLM_F_ACK) != 0)
-            out.reply(acknowledgement(*m, who, with_text(no_error, *m)));
+            out.reply(acknowledgement(*m, who, asks ? with_text(no_error, *m) : no_error));
     }
 }
 

@@ -360,6 +360,14 @@ std::size_t words_at(const item& i) {
                                              : aligned(sizeof(std::int32_t) + echo_length(i));
 }
 
+/// The kernel completes templates inside the request, and echoes it so.
+void hide_echo_of_templates(item& i) {
+    const auto echo = read_fixed<nlmsgerr>(i.payload);
+    if (i.header.nlmsg_type != NLMSG_ERROR || !echo) return;
+    if (echo->msg.nlmsg_type == XFRM_MSG_NEWPOLICY || echo->msg.nlmsg_type == XFRM_MSG_UPDPOLICY)
+        zero(i.payload, sizeof *echo, words_at(i) - sizeof *echo);
+}
+
 /// NLMSGERR_ATTR_POLICY, which esplane does not send, stands last.  XFRM_MODE_MAX is 5 in kernels
 /// that do not know IP-TFS.
 void level_words(item& i) {
@@ -393,6 +401,7 @@ std::vector<item> normalizer::operator()(const answer& a) {
             item i{h.group, m->header, {m->payload().begin(), m->payload().end()}};
             if (is_reply(i)) hide_times(i);
             if (!is_reply(i)) {
+                hide_echo_of_templates(i);
                 level_words(i);
                 drop_words(i);
             }

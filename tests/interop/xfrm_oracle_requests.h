@@ -9,15 +9,9 @@
 
 namespace esplane::tests::oracle {
 
-/// What the kernel that judges knows.
-struct kernel_age {
-    bool has_directions = true; ///< 6.10 and later: XFRMA_SA_DIR and what follows it
-};
-
 /// The session of that number: the same one each time.
 ///
 /// datagrams   of the session; most have one request
-[[nodiscard]] session make_session(std::uint64_t seed, std::uint32_t number, unsigned datagrams,
-                                   const kernel_age& age);
+[[nodiscard]] session make_session(std::uint64_t seed, std::uint32_t number, unsigned datagrams);
 
 } // namespace esplane::tests::oracle
