@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The XFRM server behind its socket: whatever a client may do with connections, side channels and
+// descriptors, on the real control layer.
+//
+// Input: steps, each an action, the number of one of our ends, and bytes behind their length (two
+// bytes, host order).  Held to be true: the server comes to rest after each, never says an empty
+// datagram, and has no client left when all our ends are closed.
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <fcntl.h>
+#include <filesystem>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <vector>
+
+#include "lib/base/unique_fd.h"
+#include "tests/fuzz/require.h"
+#include "tests/unit/lib/fake_backend.h"
+#include "xfrm/message.h"
+#include "xfrm/proc.h"
+#include "xfrm/server.h"
+#include "xfrm/shim_protocol.h"
+
+namespace {
+
+using namespace esplane;
+using namespace esplane::xfrm;
+
+constexpr std::size_t max_ends = 16;
+constexpr int patience = 10'000; // rounds; a dump takes one for each datagram
+
+/// One directory for all runs: what a run leaves there the next replaces.
+const std::string& socket_path() {
+    static const std::string path = [] {
+        char name[] = "/tmp/esplane-fuzz-XXXXXX";
+        REQUIRE(::mkdtemp(name) != nullptr);
+        static const std::string directory = name;
+        std::atexit([] { std::filesystem::remove_all(directory); });
+        return directory + "/xfrm";
+    }();
+    return path;
+}
+
+/// A socket of ours that leads to the server.
+struct end {
+    unique_fd socket;
+    std::uint32_t channel = 0; ///< as the server's last word on it said
+};
+
+template <typename T>
+T first_of(bytes given) {
+    T value{};
+    std::memcpy(&value, given.data(), std::min(given.size(), sizeof value));
+    return value;
+}
+
+template <typename T>
+bytes bytes_of(const T& value) {
+    return {reinterpret_cast<const std::uint8_t*>(&value), sizeof value};
+}
+
+class scene {
+  public:
+    scene()
+        : server_(server::open(layer_, socket_path(), [this] { return now_; }).value()) {
+        server_->set_files(files_);
+        connect();
+    }
+
+    enum action : std::uint8_t {
+        connects,
+        opens,
+        attaches,
+        asks,
+        reads,
+        writes,
+        controls,
+        says_anything,
+        passes_anything,
+        closes,
+        waits,
+        action_count
+    };
+    void step(std::uint8_t what, std::uint8_t who, bytes given) {
+        end* const at = ends_.empty() ? nullptr : &ends_[who % ends_.size()];
+        act(what % action_count, at, given);
+        settle();
+        hear();
+    }
+    void end_all() {
+        ends_.clear();
+        settle();
+        REQUIRE(server_->counters().clients == 0);
+    }
+
+  private:
+    void act(std::uint8_t what, end* at, bytes given) {
+        if (what == connects || at == nullptr) return connect();
+        switch (what) {
+        case opens:
+            return pass(*at, message(*at, shim_open, given), new_pair());
+        case attaches:
+            return pass(*at, message(*at, shim_attach, {}), new_pair());
+        case asks:
+            return say(*at, message(*at, shim_request, given));
+        case reads:
+            return say(*at, message(*at, shim_read, given));
+        case writes:
+            return say(*at, message(*at, shim_write, given));
+        case controls:
+            return control(*at, given);
+        case says_anything:
+            return say(*at, given);
+        case passes_anything:
+            return pass(*at, given, unique_fd(::open("/dev/null", O_RDWR | O_CLOEXEC)));
+        case closes:
+            ends_.erase(ends_.begin() + (at - ends_.data()));
+            return;
+        default:
+            now_.monotonic_ns += 6'000'000'000;
+            now_.realtime_s += 6;
+            layer_.tick(now_);
+        }
+    }
+
+    void connect() {
+        if (ends_.size() == max_ends) return;
+        unique_fd s(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        sockaddr_un a{};
+        a.sun_family = AF_UNIX;
+        socket_path().copy(a.sun_path, sizeof a.sun_path - 1);
+        REQUIRE(::connect(s.get(), reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0);
+        ends_.push_back({std::move(s)});
+    }
+    /// Keeps one end, returns the other.
+    unique_fd new_pair() {
+        int pair[2];
+        REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
+        if (ends_.size() < max_ends)
+            kept_ = unique_fd(pair[0]);
+        else
+            ::close(pair[0]);
+        return unique_fd(pair[1]);
+    }
+
+    [[nodiscard]] datagram message(const end& at, std::uint16_t kind, bytes body) {
+        const shim_header h{SHIM_MAGIC, SHIM_VERSION, kind,
+                            at.channel, ++id_,        now_.monotonic_ns + SHIM_ANSWER_TIMEOUT_NS};
+        const bytes head = bytes_of(h);
+        datagram d(head.begin(), head.end());
+        d.insert(d.end(), body.begin(), body.end());
+        return d;
+    }
+    void control(const end& at, bytes given) {
+        auto c = first_of<shim_control>(given);
+        c.magic = SHIM_MAGIC;
+        c.version = SHIM_VERSION;
+        say(at, bytes_of(c));
+    }
+    static void say(const end& at, bytes what) {
+        (void)::send(at.socket.get(), what.data(), what.size(), MSG_NOSIGNAL);
+    }
+    void pass(const end& at, bytes what, unique_fd passed) {
+        iovec v{const_cast<std::uint8_t*>(what.data()), what.size()};
+        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> room{};
+        msghdr m{};
+        m.msg_iov = &v;
+        m.msg_iovlen = 1;
+        m.msg_control = room.data();
+        m.msg_controllen = room.size();
+        cmsghdr* const c = CMSG_FIRSTHDR(&m);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        const int fd = passed.get();
+        std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
+        (void)::sendmsg(at.socket.get(), &m, MSG_NOSIGNAL);
+        if (kept_.valid()) ends_.push_back({std::move(kept_)});
+    }
+
+    void settle() {
+        pollfd p{server_->descriptor(), POLLIN, 0};
+        int rounds = 0;
+        for (; rounds<patience&& ::poll(&p, 1, 0)> 0; ++rounds) {
+            server_->serve();
+            hear();
+        }
+        REQUIRE(rounds < patience);
+    }
+    void hear() {
+        for (end& one : ends_) {
+            std::array<std::uint8_t, 4096> heard;
+            ssize_t length = 0;
+            while ((length = ::recv(one.socket.get(), heard.data(), heard.size(),
+                                    MSG_DONTWAIT | MSG_TRUNC)) > 0) {
+                const auto a = first_of<shim_answer>({heard.data(), heard.size()});
+                if (length == sizeof a && a.magic == SHIM_MAGIC) tell_channel(a.channel);
+            }
+        }
+    }
+    /// A side channel's number is for requests on the data socket, whichever end that is.
+    void tell_channel(std::uint32_t channel) {
+        for (end& one : ends_)
+            one.channel = channel;
+    }
+
+    moment now_{1'000'000'000, 1'700'000'000};
+    control::fake_backend backend_;
+    control::layer layer_{backend_, [](auto into) { std::ranges::fill(into, 3); }};
+    proc_files files_{layer_, [](auto) { return std::nullopt; }, [] { return xfrm_counters{}; }};
+    std::unique_ptr<server> server_;
+    std::vector<end> ends_;
+    unique_fd kept_; ///< our end of what is passed next
+    std::uint32_t id_ = 0;
+};
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    struct head {
+        std::uint8_t action, end;
+        std::uint16_t length;
+    };
+    bytes rest(data, size);
+    scene s;
+    while (const auto h = read_fixed<head>(rest)) {
+        rest = rest.subspan(sizeof *h);
+        const bytes given = rest.first(std::min<std::size_t>(h->length, rest.size()));
+        s.step(h->action, h->end, given);
+        rest = rest.subspan(given.size());
+    }
+    s.end_all();
+    return 0;
+}
