@@ -423,9 +423,9 @@ void compare(const std::string& file, const std::vector<output>& recorded,
     for (std::size_t i = 0; i < ours.size(); ++i) {
         EXPECT_EQ(recorded[i].event, ours[i].event) << file << ": order of output " << i;
         if (!ours[i].event) {
-            const auto header = at<nlmsghdr>(ours[i].bytes, 0);
-            const bool of_the_request = header.nlmsg_type == XFRM_MSG_NEWAE;
-            EXPECT_EQ(header.nlmsg_pid, of_the_request ? 0 : replay::port_id) << file;
+            const auto reply = at<nlmsghdr>(ours[i].bytes, 0);
+            const bool of_the_request = reply.nlmsg_type == XFRM_MSG_NEWAE;
+            EXPECT_EQ(reply.nlmsg_pid, of_the_request ? 0 : replay::port_id) << file;
         }
         EXPECT_EQ(hex(map.canonical(recorded[i].bytes, recorded[i].event, false)),
                   hex(map.canonical(ours[i].bytes, ours[i].event, true)))
