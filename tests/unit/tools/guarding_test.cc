@@ -94,7 +94,8 @@ bool may_leave(const guarding& g, const char* to) {
 class EgressRules : public ::testing::Test {
   protected:
     void add(ipsec::policy p, std::uint32_t index, const char* to, ipsec::policy_type type) {
-        p.index = p.position = index;
+        p.index = index;
+        p.position = index;
         p.type = type;
         p.sel.fam = p.sel.source.fam = ipsec::family::ipv4;
         p.sel.destination = *ipsec::address::parse(to);

@@ -403,8 +403,9 @@ TEST_F(XfrmClients, ADumpHasWhatIsThereThroughoutOnceWhateverComesAndGoes) {
             const std::uint32_t spi = wire::be32::from_network(info.id.spi).host();
             if (spi <= count) ++seen[spi];
         }
-        if (gone + step <= count)
+        if (gone + step <= count) {
             ASSERT_EQ(other->ask(sa_by_id(XFRM_MSG_DELSA, gone += step, ask_ack)), 0);
+        }
         ASSERT_EQ(other->ask(new_sa(example_sa(++came))), 0);
     }
     for (std::uint32_t spi = 1; spi <= count; ++spi)
