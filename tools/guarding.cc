@@ -110,7 +110,10 @@ void guarding::open() {
 /// The new one first: a packet falls under one of the two, never under none.
 void guarding::learn(const ipsec::policy& p) {
     const bool bypass = p.action == ipsec::policy_action::allow && !p.protects();
-    if (p.if_id == 0) {
+    // The programs see no marks: what lets some packets pass lets none pass there.
+    if (bypass && p.mark.given()) {
+        forget(p);
+    } else if (p.if_id == 0) {
         const known_policy now{p.dir, p.type, rule_of(p, bypass)};
         add(now);
         const auto [at, fresh] = policies_.try_emplace(p.index, now);

@@ -3,16 +3,11 @@
 
 #include <algorithm>
 
+#include "lib/base/overloaded.h"
+
 namespace esplane::tools {
 
 namespace {
-
-template <typename... Cases>
-struct overloaded : Cases... {
-    using Cases::operator()...;
-};
-template <typename... Cases>
-overloaded(Cases...) -> overloaded<Cases...>;
 
 std::optional<std::uint32_t> smaller(std::optional<std::uint32_t> a,
                                      std::optional<std::uint32_t> b) {

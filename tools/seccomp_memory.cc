@@ -5,7 +5,9 @@
 #include <fcntl.h>
 #include <fstream>
 #include <linux/capability.h>
+#include <sstream>
 #include <string>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 namespace esplane::tools {
@@ -30,6 +32,15 @@ unique_fd open_process(pid_t thread) {
     if (fd.valid()) return fd;
     return unique_fd(
         static_cast<int>(::syscall(SYS_pidfd_open, status_field(thread, "Tgid", 10), 0)));
+}
+
+/// Capabilities count in the user namespace of whoever has them.
+bool shares_user_namespace(pid_t thread) {
+    struct stat ours {
+    }, theirs{};
+    return ::stat("/proc/self/ns/user", &ours) == 0 &&
+           ::stat(path_of(thread, "ns/user").c_str(), &theirs) == 0 &&
+           ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
 }
 
 } // namespace
@@ -91,8 +102,20 @@ pid_t client_memory::process() const {
     return static_cast<pid_t>(status_field(thread_, "Tgid", 10));
 }
 
+std::optional<uid_t> client_memory::user() const {
+    std::ifstream status(path_of(thread_, "status"));
+    for (std::string line; std::getline(status, line);) { // its name may hold any words
+        if (!line.starts_with("Uid:")) continue;
+        std::istringstream numbers(line.substr(4));
+        uid_t real = 0, effective = 0;
+        if (numbers >> real >> effective) return effective;
+    }
+    return std::nullopt;
+}
+
 bool client_memory::is_net_admin() const {
-    return (status_field(thread_, "CapEff", 16) >> CAP_NET_ADMIN & 1) != 0;
+    return shares_user_namespace(thread_) &&
+           (status_field(thread_, "CapEff", 16) >> CAP_NET_ADMIN & 1) != 0;
 }
 
 bool client_memory::has_signal() const {

@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -45,7 +46,9 @@ class client_memory {
     [[nodiscard]] unique_fd borrow(int fd) const;
     [[nodiscard]] bool has_descriptor(int fd) const;
     [[nodiscard]] pid_t process() const;
-    /// It may set what needs CAP_NET_ADMIN.
+    /// Its effective user; nullopt where it is gone.
+    [[nodiscard]] std::optional<uid_t> user() const;
+    /// It may set what needs CAP_NET_ADMIN, in our user namespace.
     [[nodiscard]] bool is_net_admin() const;
     /// A signal waits that the client would be interrupted by.
     [[nodiscard]] bool has_signal() const;

@@ -221,6 +221,9 @@ supervisor::answer supervisor::open_socket(const call& c) {
     const int type = c.integer(1);
     const int kind = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (kind != SOCK_RAW && kind != SOCK_DGRAM) return -ESOCKTNOSUPPORT;
+    const auto user = c.memory.user(); // the server would see the supervisor's
+    if (!is_valid(c)) return -EINTR;
+    if (!user || (*user != 0 && *user != ::geteuid())) return -EPERM;
     int made = -1;
     shim_socket* const socket = emulate_socket(type | SOCK_CLOEXEC, c.memory.process(), &made);
     if (socket == nullptr) return -errno;
@@ -259,6 +262,7 @@ supervisor::answer supervisor::option_of_ike(const call& c) {
         return leave_to_kernel(listener_.get(), c.notification.id);
     const bool privileged = c.integer(1) != IPPROTO_UDP;
     if (privileged && !c.memory.is_net_admin()) return -EPERM; // the supervisor may be
+    if (!is_valid(c)) return -EINTR;                           // what was read may be another's
     int result = 0;
     if (!emulate_ike_option(fd.get(), c.integer(1), c.integer(2),
                             c.argument(3) != 0 ? value.data() : nullptr,

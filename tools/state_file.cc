@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "fastpath/backend.h"
+#include "lib/base/overloaded.h"
 #include "tools/engine.h"
 #include "tools/sealing.h"
 
@@ -314,15 +315,6 @@ void state_file::leave() {
     layer_ = nullptr;
     if (live_) live_->detach();
 }
-
-namespace {
-
-template <typename... F>
-struct overloaded : F... {
-    using F::operator()...;
-};
-
-} // namespace
 
 void state_file::on_event(const ipsec::event& e) {
     using namespace ipsec;

@@ -122,6 +122,7 @@ result<void> check_prefixes(const xfrm_selector& s, ipsec::family f) {
         return fail(EINVAL, "Invalid prefix length in selector (must be <= 32 for IPv4)");
     if (f == ipsec::family::ipv6 && longest > 128)
         return fail(EINVAL, "Invalid prefix length in selector (must be <= 128 for IPv6)");
+    if (longest > 128) return fail(EINVAL, "Invalid prefix length in selector (must be <= 128)");
     return {};
 }
 

@@ -22,7 +22,7 @@ namespace esplane::xfrm {
 
 [[nodiscard]] ipsec::selector selector_from(const xfrm_selector& s) noexcept;
 [[nodiscard]] xfrm_selector selector_to(const ipsec::selector& s) noexcept;
-/// Errors: EINVAL where a prefix is longer than an address of `f`; none for an unspecified family.
+/// Errors: EINVAL where a prefix is longer than an address of `f`, or than any where `f` is none.
 [[nodiscard]] result<void> check_prefixes(const xfrm_selector& s, ipsec::family f);
 /// Refuses by name what the data path does not look at: a device, a user.  Errors: EOPNOTSUPP.
 [[nodiscard]] result<void> check_carried(const xfrm_selector& s);

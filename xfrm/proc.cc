@@ -139,7 +139,7 @@ result<void> proc_files::write(std::string_view name, std::string_view text) {
 
 void proc_files::follow_kernel(moment now) {
     if (now.monotonic_ns < follow_at_ns_) return;
-    follow_at_ns_ = now.monotonic_ns + 100'000'000;
+    follow_at_ns_ = now.monotonic_ns + 5'000'000;
     read_kernel();
 }
 

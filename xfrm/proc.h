@@ -97,7 +97,7 @@ class proc_files {
     /// EINVAL (not a number that it may have).
     [[nodiscard]] result<void> write(std::string_view name, std::string_view text);
 
-    /// Takes in what has changed in the kernel, ten times a second at most.
+    /// Takes in what has changed in the kernel, 200 times a second at most.
     void follow_kernel(moment now);
 
   private:

@@ -169,6 +169,7 @@ struct server::state final : private ipsec::listener {
     void accept_clients();
     [[nodiscard]] bool may_connect(int fd, std::uint32_t& pid) const;
     [[nodiscard]] std::uint32_t free_port(std::uint32_t wanted);
+    [[nodiscard]] std::uint64_t free_number();
     void disconnect(std::uint64_t number);
 
     void serve_data(std::uint64_t number, client& c, std::uint32_t events);
@@ -197,7 +198,7 @@ struct server::state final : private ipsec::listener {
     acceptor acceptor_;
     datagram buffer_;
     std::unordered_map<std::uint64_t, std::unique_ptr<client>> clients_;
-    std::uint64_t next_client_ = 1;
+    std::uint32_t next_client_ = 1;
     std::unordered_set<std::uint32_t> ports_;
     std::uint32_t next_port_ = ~std::uint32_t{4096}; // where the kernel starts making them up
 };
@@ -268,6 +269,13 @@ std::uint32_t server::state::free_port(std::uint32_t wanted) {
     return wanted;
 }
 
+/// Not 0, which is the listening socket's.
+std::uint64_t server::state::free_number() {
+    while (next_client_ == 0 || clients_.contains(next_client_))
+        ++next_client_;
+    return next_client_++;
+}
+
 void server::state::accept_clients() {
     for (int i = 0; i < turn; ++i) {
         unique_fd s = acceptor_.accept(listening_.get());
@@ -278,7 +286,7 @@ void server::state::accept_clients() {
             continue;
         }
         grow_send_buffer(s.get());
-        const std::uint64_t number = next_client_++;
+        const std::uint64_t number = free_number();
         if (!watch(epoll_.get(), EPOLL_CTL_ADD, s.get(), EPOLLIN, key_of(number, 0))) continue;
         auto c = std::make_unique<client>(std::move(s), pid);
         c->interest = EPOLLIN;

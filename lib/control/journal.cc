@@ -347,12 +347,12 @@ void describe_session(A& a, T& s) {
     a.raw(s.salt.data(), s.salt.size());
 }
 
+/// Of an address without a family a client may give all 16 bytes.
 bool is_sound(const ipsec::address& a) noexcept {
+    if (a.fam == ipsec::family::unspecified) return true;
     const auto used = a.bytes.begin() + ipsec::address_length(a.fam);
-    return (a.fam != ipsec::family::unspecified || a.is_any()) &&
-           a.bytes.end() == std::find_if(used, a.bytes.end(), [](auto b) { return b != 0; }) &&
-           (a.fam == ipsec::family::unspecified || a.fam == ipsec::family::ipv4 ||
-            a.fam == ipsec::family::ipv6);
+    return a.bytes.end() == std::find_if(used, a.bytes.end(), [](auto b) { return b != 0; }) &&
+           (a.fam == ipsec::family::ipv4 || a.fam == ipsec::family::ipv6);
 }
 
 bool is_sound(const ipsec::selector& s) noexcept {
@@ -365,7 +365,7 @@ bool is_sound(const ipsec::selector& s) noexcept {
 bool is_sound(const ipsec::sa& s) noexcept {
     const bool has_end = s.id.destination.fam != ipsec::family::unspecified;
     return has_end && is_sound(s.id.destination) && is_sound(s.source) && is_sound(s.sel) &&
-           s.id.spi != wire::be32() && s.replay_window <= ipsec::max_replay_window;
+           s.replay_window <= ipsec::max_replay_window;
 }
 
 bool is_sound(const ipsec::policy& p) noexcept {
@@ -684,6 +684,8 @@ result<std::optional<log_reader::whole_frame>> log_reader::next_frame() {
     at_ = next_;
     const auto rest = file_.subspan(at_);
     if (rest.size() < sizeof(frame_head)) return std::nullopt;
+    if (std::ranges::all_of(rest, [](auto byte) { return byte == 0; })) // pages never written
+        return std::nullopt;
     const auto head = wire::load<frame_head>(rest.data());
     if (head.length > longest_record || head.what > frame::record) return corrupted();
     if (rest.size() - sizeof head < head.length) return std::nullopt;

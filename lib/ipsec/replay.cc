@@ -25,12 +25,15 @@ std::vector<std::uint32_t> replay_window::snapshot() const {
     return bitmap;
 }
 
+/// Of a window of another size all is taken for seen.
 void replay_window::copy(const replay_window& live) noexcept {
+    const bool fits = size_ == live.size_;
     const std::uint64_t* from = live.large_ ? live.large_.get() : live.small_.data();
     std::uint64_t* to = large_ ? large_.get() : small_.data();
     for (std::uint32_t i = 0; i <= mask_; ++i)
-        store(to[i],
-              std::atomic_ref(const_cast<std::uint64_t&>(from[i])).load(std::memory_order_acquire));
+        store(to[i], fits ? std::atomic_ref(const_cast<std::uint64_t&>(from[i]))
+                                .load(std::memory_order_acquire)
+                          : ~std::uint64_t{0});
     store(highest_, live.highest()); // after the words: see advance()
 }
 

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <sys/socket.h>
 
+#include "fastpath/lane.h"
 #include "lib/wire/checksum.h"
 
 namespace esplane::tests {
@@ -233,7 +234,10 @@ lab::lab(unsigned which, std::uint32_t frames, unsigned worker_count, unsigned s
     publish_network();
 }
 
-lab::~lab() = default;
+/// Its workers ran on this thread, which is nobody's again.
+lab::~lab() {
+    fastpath::enter_lane(0);
+}
 
 void lab::publish_network() {
     fastpath::device_bindings bindings{{}, tunnels};
