@@ -410,7 +410,7 @@ std::vector<item> normalizer::operator()(const answer& a) {
         }
     }
     // Where a dump goes on between other replies depends on the size of its datagrams.
-    std::ranges::stable_partition(all, [](const item& i) {
+    std::stable_partition(all.begin(), all.end(), [](const item& i) {
         return i.group != 0 || (i.header.nlmsg_flags & NLM_F_MULTI) == 0;
     });
     return all;
