@@ -383,8 +383,9 @@ void level_words(item& i) {
                        });
     if (policy) i.payload.resize(*policy);
     constexpr std::string_view old_limit = "XFRM_MODE_MAX (5)";
-    const auto at = std::ranges::search(i.payload, old_limit);
-    if (!at.empty()) at.end()[-2] = '6';
+    const auto at =
+        std::search(i.payload.begin(), i.payload.end(), old_limit.begin(), old_limit.end());
+    if (at != i.payload.end()) at[old_limit.size() - 2] = '6';
 }
 
 void normalizer::drop_words(item& i) const {
