@@ -51,6 +51,7 @@ class maps {
     void insert(const egress_rule& r) { apply(space_.insert(r)); }
     void erase(const egress_rule& r) { apply(space_.erase(r)); }
     void write_whole() {
+        follow_ = true;
         space_.renumber();
         masks_ = space_.masks();
         entries_.clear();
@@ -81,7 +82,8 @@ class maps {
         return {reinterpret_cast<const char*>(&k), sizeof k};
     }
     void apply(const egress_change& change) {
-        if (!space_.fits()) return;
+        follow_ = follow_ && space_.fits();
+        if (!follow_) return; // until they are written whole
         if (change.masks_before) masks_ = space_.masks();
         for (const egress_entry& e : change.puts)
             entries_.insert_or_assign(bytes_of(e.key), e);
@@ -91,6 +93,7 @@ class maps {
     }
 
     egress_rule_space space_;
+    bool follow_ = true;
     esplane_mask_bank masks_{};
     std::map<std::string, egress_entry> entries_;
 };
