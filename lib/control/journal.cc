@@ -398,7 +398,7 @@ journal_writer::~journal_writer() {
 }
 
 void journal_writer::wipe() noexcept {
-    esplane::wipe(bytes_.data(), bytes_.size());
+    if (!bytes_.empty()) esplane::wipe(bytes_.data(), bytes_.size());
     bytes_.clear();
 }
 
