@@ -66,6 +66,7 @@ class field_writer {
         : to_(to) {}
 
     void raw(const void* from, std::size_t length) {
+        if (length == 0) return;
         const std::size_t at = to_.size();
         to_.resize(at + length);
         std::memcpy(to_.data() + at, from, length);
