@@ -11,6 +11,17 @@
 #include "fastpath/sa.h"
 #include "lib/wire/endian.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define ESPLANE_LSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ESPLANE_LSAN 1
+#endif
+#endif
+#ifdef ESPLANE_LSAN
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace esplane::fastpath {
 
 namespace {
@@ -73,6 +84,19 @@ lasting_layout layout_of_outbound() {
             at(&sa.limits.use_time)};
 }
 
+/// What SAs in a chunk point to is not leaked: the sanitizer does not look into shared mappings.
+void show_to_sanitizer([[maybe_unused]] const void* chunk) {
+#ifdef ESPLANE_LSAN
+    __lsan_register_root_region(chunk, lasting_memory::chunk_size);
+#endif
+}
+
+void hide_from_sanitizer([[maybe_unused]] const void* chunk) {
+#ifdef ESPLANE_LSAN
+    __lsan_unregister_root_region(chunk, lasting_memory::chunk_size);
+#endif
+}
+
 /// A chunk's place: aligned, so that an object finds its chunk.
 std::uint8_t* map_chunk(int file, off_t at) {
     constexpr std::size_t size = lasting_memory::chunk_size;
@@ -85,7 +109,10 @@ std::uint8_t* map_chunk(int file, off_t at) {
     ::munmap(start + skip + size, size - skip);
     const int flags = MAP_FIXED | (file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
     void* const mapped = ::mmap(start + skip, size, PROT_READ | PROT_WRITE, flags, file, at);
-    if (mapped != MAP_FAILED) return static_cast<std::uint8_t*>(mapped);
+    if (mapped != MAP_FAILED) {
+        show_to_sanitizer(mapped);
+        return static_cast<std::uint8_t*>(mapped);
+    }
     ::munmap(start + skip, size);
     return nullptr;
 }
@@ -111,8 +138,10 @@ result<std::unique_ptr<lasting_memory>> lasting_memory::make(unique_fd file,
 }
 
 lasting_memory::~lasting_memory() {
-    for (chunk* c : chunks_)
+    for (chunk* c : chunks_) {
+        hide_from_sanitizer(c);
         ::munmap(c, chunk_size);
+    }
 }
 
 /// Where a chunk cannot be mapped anew it is left where it is, and its SAs do not last.
@@ -120,8 +149,8 @@ void lasting_memory::detach() {
     const std::lock_guard lock(mutex_);
     for (const chunk* c : chunks_)
         if (c->place != 0)
-            ::mmap(const_cast<chunk*>(c), chunk_size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_FIXED, file_.get(), c->place);
+            (void)::mmap(const_cast<chunk*>(c), chunk_size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_FIXED, file_.get(), c->place);
 }
 
 lasting_memory& lasting_memory::of_this_process() {

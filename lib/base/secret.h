@@ -17,7 +17,7 @@ namespace esplane {
 
 /// Overwrites `length` bytes at `data` with zeros in a way the compiler may not remove.
 inline void wipe(void* data, std::size_t length) noexcept {
-    ::explicit_bzero(data, length);
+    if (length != 0) ::explicit_bzero(data, length); // an empty vector has no data
 }
 
 /// A byte string that wipes itself.  Copies are explicit (`clone`).

@@ -399,7 +399,7 @@ journal_writer::~journal_writer() {
 }
 
 void journal_writer::wipe() noexcept {
-    if (!bytes_.empty()) esplane::wipe(bytes_.data(), bytes_.size());
+    esplane::wipe(bytes_.data(), bytes_.size());
     bytes_.clear();
 }
 

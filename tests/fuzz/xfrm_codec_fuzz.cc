@@ -47,7 +47,10 @@ result<ipsec::sa> decoded_sa(const message& m) {
         (void)attribute_offset(m, sizeof *info, a.error().field);
         return tl::unexpected(a.error());
     }
-    return decode_sa(*info, *a);
+    auto s = decode_sa(*info, *a);
+    if (!s) return s;
+    if (auto ok = check_use(*s); !ok) return tl::unexpected(ok.error());
+    return s;
 }
 
 result<ipsec::policy> decoded_policy(const message& m) {
