@@ -10,34 +10,18 @@
 #include <sys/socket.h>
 #include <vector>
 
-#include <linux/netlink.h>
-#include <nlohmann/json.hpp>
-
 #include "bench/control.h"
+#include "bench/script.h"
 #include "lib/base/unique_fd.h"
 #include "xfrm/message.h"
+#include <linux/netlink.h>
 
 namespace esplane::bench {
 namespace {
 
 nlohmann::json measured() {
-    std::FILE* pipe = ::popen("ESPLANE_BUILD=" ESPLANE_BUILD_DIR " timeout 300 " ESPLANE_SOURCE_DIR
-                              "/bench/control_bed",
-                              "r");
-    if (pipe == nullptr) return {};
-    std::string all;
-    std::array<char, 4096> some;
-    for (std::size_t n; (n = std::fread(some.data(), 1, some.size(), pipe)) != 0;)
-        all.append(some.data(), n);
-    const int status = ::pclose(pipe);
-    return status == 0 ? nlohmann::json::parse(all, nullptr, false) : nlohmann::json{};
-}
-
-template <typename... Arguments>
-std::string text(const char* format, Arguments... arguments) {
-    std::array<char, 160> line;
-    std::snprintf(line.data(), line.size(), format, arguments...);
-    return line.data();
+    return json_of("ESPLANE_BUILD=" ESPLANE_BUILD_DIR " timeout 300 " ESPLANE_SOURCE_DIR
+                   "/bench/control_bed");
 }
 
 } // namespace

@@ -4,11 +4,9 @@
 // options as rows.h says.  bench/host_bed sets up both and measures, here it is judged.
 #include <algorithm>
 #include <array>
-#include <cstdio>
-
-#include <nlohmann/json.hpp>
 
 #include "bench/rows.h"
+#include "bench/script.h"
 
 namespace esplane::bench {
 namespace {
@@ -21,21 +19,7 @@ nlohmann::json measured(const std::string& what) {
     const std::string command = "ESPLANE_BUILD=" ESPLANE_BUILD_DIR
                                 " timeout 600 " ESPLANE_SOURCE_DIR "/bench/host_bed " +
                                 what;
-    std::FILE* pipe = ::popen(command.c_str(), "r");
-    if (pipe == nullptr) return {};
-    std::string all;
-    std::array<char, 4096> some;
-    for (std::size_t n; (n = std::fread(some.data(), 1, some.size(), pipe)) != 0;)
-        all.append(some.data(), n);
-    const int status = ::pclose(pipe);
-    return status == 0 ? nlohmann::json::parse(all, nullptr, false) : nlohmann::json{};
-}
-
-template <typename... Arguments>
-std::string text(const char* format, Arguments... arguments) {
-    std::array<char, 160> line;
-    std::snprintf(line.data(), line.size(), format, arguments...);
-    return line.data();
+    return json_of(command);
 }
 
 figure_rows all_missing(std::initializer_list<const char*> names) {
