@@ -305,7 +305,7 @@ result<void> daemon::make_engine() {
     return {};
 }
 
-/// After the guards: what cannot be read leaves everything blocked.  A state that is off now must
+/// After the guards: where it cannot be read nothing is forwarded.  A state that is off now must
 /// not come back later, when its numbers are past.
 result<void> daemon::find_state() {
     const state_options& o = options_.state;

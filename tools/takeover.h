@@ -6,7 +6,7 @@
 //   old   stops its workers, sends the two files of its state (SCM_RIGHTS), ends
 //   new   waits until that process is gone, and with it its sockets and locks; then starts
 //
-// The programs stay on the devices all the time: nothing passes between the two.
+// Nothing is forwarded between the two: there are programs on the devices all the time.
 // Threads: control.
 #pragma once
 

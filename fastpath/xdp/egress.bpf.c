@@ -12,8 +12,8 @@
 // found the one with the lowest rank says what happens.  A later fragment shows no ports: rules
 // that look at ports and deny hold for it whatever its ports, rules that allow do not.
 //
-// Rules are replaced as a whole, without a lock: a new generation is written beside the old, the
-// number in the configuration changes, the old is removed.  Whoever finds the number changed after
+// Rules change one by one, or as a whole, without a lock: masks and whole sets are written beside the
+// old, the number in the configuration changes, the old are removed.  Whoever finds the number changed after
 // its search may have missed a rule, and drops the packet.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
