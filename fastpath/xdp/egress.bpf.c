@@ -12,9 +12,9 @@
 // found the one with the lowest rank says what happens.  A later fragment shows no ports: rules
 // that look at ports and deny hold for it whatever its ports, rules that allow do not.
 //
-// Rules change one by one, or as a whole, without a lock: masks and whole sets are written beside the
-// old, the number in the configuration changes, the old are removed.  Whoever finds the number changed after
-// its search may have missed a rule, and drops the packet.
+// Rules change one by one, or as a whole, without a lock: masks and whole sets are written beside
+// the old, the number in the configuration changes, the old are removed.  Whoever finds the number
+// changed after its search may have missed a rule, and drops the packet.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
