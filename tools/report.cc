@@ -180,6 +180,7 @@ json report_sa(const ipsec::sa& s) {
               {"if_id", limit(s.if_id, 0)},
               {"mark", report_mark(s.id.mark)},
               {"output_mark", report_mark(s.output_mark)},
+              {"cpu", s.pcpu ? json(*s.pcpu) : json()},
               {"direction", direction_of(s)},
               {"state", text_of(s.state)},
               {"dying", s.dying},

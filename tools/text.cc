@@ -54,6 +54,7 @@ std::string sa_flags(const json& sa) {
     if (!sa.at("if_id").is_null()) flags += "if_id " + cell(sa.at("if_id")) + " ";
     if (!sa.at("mark").is_null()) flags += "mark " + cell(sa.at("mark")) + " ";
     if (!sa.at("output_mark").is_null()) flags += "output-mark " + cell(sa.at("output_mark")) + " ";
+    if (!sa.at("cpu").is_null()) flags += "cpu " + cell(sa.at("cpu")) + " ";
     if (flags.empty()) return "-";
     flags.pop_back();
     return flags;

@@ -65,7 +65,8 @@ TEST(SaReport, HasThisShape) {
     EXPECT_EQ(report_sa(an_sa()), json::parse(R"({
         "source": "192.0.2.1", "destination": "192.0.2.2", "spi": "0x00001001",
         "protocol": "esp", "mode": "tunnel", "reqid": 7, "direction": null,
-        "if_id": null, "mark": null, "output_mark": null, "state": "valid", "dying": false, "algorithm": "AES-128-GCM-16",
+        "if_id": null, "mark": null, "output_mark": null, "cpu": null,
+        "state": "valid", "dying": false, "algorithm": "AES-128-GCM-16",
         "esn": true, "replay_window": 32,
         "encapsulation": {"type": "espinudp", "source_port": 4500, "destination_port": 4501},
         "sent_sequence": 0, "received_sequence": 0,
@@ -93,6 +94,14 @@ TEST(SaReport, TakesTheDirectionFromTheClientElseFromUse) {
     EXPECT_EQ(report_sa(s)["direction"], "in");
     s.dir = ipsec::direction::out;
     EXPECT_EQ(report_sa(s)["direction"], "out");
+}
+
+TEST(SaReport, NamesTheCpuOfAnSaForOne) {
+    ipsec::sa s = an_sa();
+    s.pcpu = 3;
+    const json report = report_sa(s);
+    EXPECT_EQ(report["cpu"], 3);
+    EXPECT_THAT(text_of_reply("sa", {{"sas", {report}}}), HasSubstr("udp:4500>4501 cpu 3\n"));
 }
 
 TEST(PolicyReport, HasThisShape) {
