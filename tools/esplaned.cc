@@ -201,7 +201,8 @@ result<void> daemon::start() {
 }
 
 /// Devices that an earlier daemon guarded stay closed until a client has programmed a policy: what
-/// a policy protected must not leave in clear because a daemon died.
+/// a policy protected must not leave in clear because a daemon died.  Its programs go when ours
+/// know what to keep in.
 result<void> daemon::begin_work() {
     const auto guards = devices_->guards();
     const bool guarded = std::any_of(guards.begin(), guards.end(),
@@ -212,6 +213,8 @@ result<void> daemon::begin_work() {
         log("these devices were guarded before: nothing passes until a policy is programmed "
             "(`esplane release` before the start forgets that)");
     }
+    guarding_->begin();
+    if (auto replaced = devices_->replace_cover(); !replaced) return replaced;
     if (auto started = engine_->start(); !started) return started;
     announce();
     return {};
@@ -259,7 +262,7 @@ result<void> daemon::guard_devices() {
     if (!recorded) return tl::unexpected(recorded.error());
     twin_was_kept_ = devices_->keeps_twin_of(*recorded);
     if (auto written = record_devices(*recorded); !written) return written;
-    if (auto attached = devices_->attach(); !attached) return attached;
+    if (auto attached = devices_->cover(); !attached) return attached;
     if (auto opened = devices_->open(); !opened) return opened;
     if (auto written = record_devices(*recorded); !written) return written; // those it has made
     watch_ = std::make_unique<port_watch>(
@@ -305,7 +308,8 @@ result<void> daemon::make_engine() {
     return {};
 }
 
-/// After the guards: where it cannot be read nothing is forwarded.  A state that is off now must
+/// After the guards: where it cannot be read nothing is forwarded, and what the machine sends is
+/// held against what an earlier daemon's programs know, or denied.  A state that is off now must
 /// not come back later, when its numbers are past.
 result<void> daemon::find_state() {
     const state_options& o = options_.state;
@@ -329,9 +333,7 @@ result<void> daemon::find_state() {
 /// Before any client, and before any packet.
 result<void> daemon::restore_state() {
     if (!state_) return {};
-    guarding_->hold();
     const auto back = state_->restore(engine_->control(), fastpath::now());
-    guarding_->let_go();
     if (!back) return tl::unexpected(back.error());
     engine_->control().subscribe(state_.get());
     restored_ = back->found;

@@ -94,8 +94,10 @@ void guarding::on_event(const ipsec::event& e) {
 void guarding::stay_closed(std::function<void()> opened) {
     closed_ = true;
     opened_ = std::move(opened);
-    for (fastpath::guard* g : guards_)
+    for (fastpath::guard* g : guards_) {
         check(*g, "staying closed", g->deny_all());
+        check(*g, "staying closed", g->set_take_local(true));
+    }
 }
 
 void guarding::open() {
@@ -148,14 +150,13 @@ void guarding::forget_all(ipsec::policy_type type) {
     publish_in();
 }
 
-void guarding::let_go() {
-    held_ = false;
-    std::vector<fastpath::egress_rule> rules;
-    for (const auto& [index, p] : policies_)
-        if (p.dir == ipsec::policy_direction::out) rules.push_back(p.rule);
+void guarding::begin() {
+    begun_ = true;
+    if (closed_) return;
+    default_denies_ = blocks_by_default(ipsec::policy_direction::out);
+    const auto rules = out_rules();
     for (fastpath::guard* g : guards_)
-        check(*g, "policies for what the machine sends", g->add_out_policies(rules));
-    publish_default();
+        check(*g, "policies for what the machine sends", g->set_out_policies(rules));
     publish_in();
 }
 
@@ -170,7 +171,7 @@ void guarding::remove(const known_policy& p) {
 }
 
 void guarding::tell(const fastpath::egress_rule& r, bool more) {
-    if (held_) return;
+    if (!begun_) return;
     for (fastpath::guard* g : guards_)
         check(*g, "policies for what the machine sends",
               more ? g->add_out_policy(r) : g->remove_out_policy(r));
@@ -178,7 +179,7 @@ void guarding::tell(const fastpath::egress_rule& r, bool more) {
 
 void guarding::publish_default() {
     const bool denies = blocks_by_default(ipsec::policy_direction::out);
-    if (held_ || denies == default_denies_) return;
+    if (!begun_ || denies == default_denies_) return;
     default_denies_ = denies;
     for (const fastpath::egress_rule& r : default_rules())
         tell(r, denies);
@@ -196,7 +197,7 @@ std::vector<fastpath::egress_rule> guarding::out_rules() const {
 
 void guarding::publish_in() {
     const bool take = protecting_in_ != 0 || blocks_by_default(ipsec::policy_direction::in);
-    if (closed_ || held_ || take == take_local_) return;
+    if (closed_ || !begun_ || take == take_local_) return;
     bool all = true; // a guard that failed is told again at the next change
     for (fastpath::guard* g : guards_)
         all &= check(*g, "policies for what the machine receives", g->set_take_local(take));

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -32,16 +33,16 @@ class guarding final : public ipsec::listener {
     /// All guards outlive this.
     guarding(std::vector<fastpath::guard*> guards, log l);
 
-    /// After an earlier daemon that was not released: the machine sends nothing in clear, and
-    /// `opened` is called once, when the guards know the first `out` policy that protects or
-    /// blocks. Before it, what it is about to protect would leave in clear, whatever else is
-    /// programmed.
+    /// Before begin(), where nothing is programmed.  After an earlier daemon that was not released:
+    /// the machine sends nothing in clear, and what it is sent goes to esplane; `opened` is called
+    /// once, when the guards know the first `out` policy that protects or blocks. Before it, what
+    /// it is about to protect would leave in clear, whatever else is programmed.
     void stay_closed(std::function<void()> opened);
     [[nodiscard]] bool closed() const noexcept { return closed_; }
 
-    /// While many policies come, the guards are told of none; then of all.
-    void hold() noexcept { held_ = true; }
-    void let_go();
+    /// The guards are told nothing before this, and then everything: they obey the policies that
+    /// are there, or stay_closed().
+    void begin();
 
     void on_event(const ipsec::event& e) override;
     /// What the egress programs hold what the machine sends against, the best first.
@@ -79,8 +80,8 @@ class guarding final : public ipsec::listener {
     std::size_t protecting_in_ = 0;                            ///< of these, `in` and not allowing
     bool default_denies_ = false;                              ///< the guards have its rules
     ipsec::default_actions defaults_{};
-    bool take_local_ = false;
-    bool held_ = false;
+    std::optional<bool> take_local_; ///< what all guards were told
+    bool begun_ = false;
     bool closed_ = false;
     std::function<void()> opened_;
 };

@@ -8,7 +8,7 @@ namespace esplane::tools {
 guarding::guarding(std::vector<fastpath::guard*>, log) {}
 
 void guarding::stay_closed(std::function<void()>) {}
-void guarding::let_go() {}
+void guarding::begin() {}
 void guarding::on_event(const ipsec::event&) {}
 void guarding::set_network(const control::network&) {}
 void guarding::set_encap_ports(const std::vector<wire::be16>&) {}

@@ -102,10 +102,19 @@ port_set::reserve(const daemon_options& options, std::function<void(const std::s
     return all;
 }
 
-result<void> port_set::attach() {
+result<void> port_set::cover() {
+    return attach(false);
+}
+
+result<void> port_set::replace_cover() {
+    return attach(true);
+}
+
+result<void> port_set::attach(bool covered) {
     for (std::size_t i = 0; i < openers_.size(); ++i)
-        if (auto attached = openers_[i]->attach(); !attached)
-            return port_failed(specs_[i], attached.error());
+        if (openers_[i]->is_covered() == covered)
+            if (auto attached = openers_[i]->attach(); !attached)
+                return port_failed(specs_[i], attached.error());
     return {};
 }
 

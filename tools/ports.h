@@ -33,9 +33,11 @@ class port_opener {
     [[nodiscard]] virtual fastpath::guard* guard() noexcept { return nullptr; }
     /// The kernel twin that an earlier daemon left and the port goes on with; 0 = there is none.
     [[nodiscard]] virtual int kept_twin() const { return 0; }
+    /// Whether an earlier daemon's is still there in full: attach() may wait.
+    [[nodiscard]] virtual bool is_covered() const { return false; }
     /// Attaches that protection.
     [[nodiscard]] virtual result<void> attach() { return {}; }
-    /// Opens the port.  After attach().
+    /// Opens the port.  After attach(), unless that may wait.
     [[nodiscard]] virtual result<std::unique_ptr<fastpath::port>> open() = 0;
 };
 
@@ -62,9 +64,13 @@ class port_set {
     reserve(const daemon_options& options, std::function<void(const std::string& line)> log,
             std::unique_ptr<fastpath::buffer_pool> buffers = nullptr);
 
-    /// Attaches protection: from here on the devices are protected until they are released.
-    [[nodiscard]] result<void> attach();
-    /// Opens the ports.  After attach().
+    /// Attaches protection where there is none in full: from here on the devices are protected
+    /// until they are released.
+    [[nodiscard]] result<void> cover();
+    /// Attaches it in the place of an earlier daemon's.  Once the guards know what its did: it
+    /// goes.
+    [[nodiscard]] result<void> replace_cover();
+    /// Opens the ports.  After cover().
     [[nodiscard]] result<void> open();
 
     [[nodiscard]] std::vector<guarded_device> devices() const;
@@ -77,6 +83,7 @@ class port_set {
   private:
     explicit port_set(std::vector<port_spec> specs)
         : specs_(std::move(specs)) {}
+    [[nodiscard]] result<void> attach(bool covered);
 
     std::vector<port_spec> specs_;
     std::unique_ptr<fastpath::buffer_pool> buffers_;

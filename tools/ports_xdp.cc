@@ -48,6 +48,7 @@ class xdp_opener final : public port_opener {
 
     [[nodiscard]] int guarded_ifindex() const override { return guard_->ifindex(); }
     [[nodiscard]] fastpath::guard* guard() noexcept override { return guard_.get(); }
+    [[nodiscard]] bool is_covered() const override { return guard_->is_covered(); }
     [[nodiscard]] result<void> attach() override { return guard_->attach(options_.wish); }
     [[nodiscard]] result<std::unique_ptr<fastpath::port>> open() override {
         if (options_.busy_poll_us != 0) try_busy_poll();

@@ -43,6 +43,7 @@ struct answer {
     std::int32_t ifindex = 0;
     std::uint8_t mode = 0;
     std::uint8_t was_guarded = 0;
+    std::uint8_t is_covered = 0; ///< and `mode` says how
     std::uint8_t ingress = 0, egress = 0, qdisc = 0;
     std::array<char, 512> text{}; ///< of what failed
 };
@@ -160,6 +161,8 @@ reply do_prepare(const request& q, fastpath::privileged& means) {
     reply r;
     r.head.ifindex = parts->ifindex;
     r.head.was_guarded = parts->was_guarded;
+    r.head.is_covered = parts->cover.has_value();
+    r.head.mode = static_cast<std::uint8_t>(parts->cover.value_or(fastpath::xdp_mode::native));
     for (unique_fd& fd : parts->descriptors)
         r.descriptors.push_back(std::move(fd));
     return r;
@@ -345,7 +348,8 @@ result<std::shared_ptr<fastpath::privileged>> means_of_this_process() {
 result<fastpath::guard_parts> xdp_helper::prepare(const std::string& device) {
     auto r = ask(socket_.get(), about(operation::prepare, device), guard_part_count);
     if (!r) return tl::unexpected(std::move(r.error()));
-    fastpath::guard_parts parts{r->head.ifindex, r->head.was_guarded != 0, {}};
+    fastpath::guard_parts parts{r->head.ifindex, r->head.was_guarded != 0, {}, {}};
+    if (r->head.is_covered != 0) parts.cover = static_cast<fastpath::xdp_mode>(r->head.mode);
     std::move(r->descriptors.begin(), r->descriptors.end(), parts.descriptors.begin());
     return parts;
 }

@@ -236,6 +236,13 @@ attachments find_attachments(int ifindex) noexcept {
     return found;
 }
 
+std::optional<xdp_mode> find_cover(int ifindex) noexcept {
+    const auto xdp = query_xdp({}, ifindex);
+    const auto p = xdp && xdp->id != 0 ? program_by_id(xdp->id) : std::nullopt;
+    if (!p || p->name != ingress_program_name || own_filter_handle(ifindex) == 0) return {};
+    return mode_of(xdp->mode_flag);
+}
+
 result<attachments> detach(const std::string& device, int ifindex) {
     const auto ingress = detach_ingress(device, ifindex);
     if (!ingress) return tl::unexpected(ingress.error());

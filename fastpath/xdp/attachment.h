@@ -8,6 +8,7 @@
 // Threads: control.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "fastpath/xdp/binding.h"
@@ -39,6 +40,9 @@ struct attachments {
 
 /// Our programs on the device; `qdisc` stays false.
 [[nodiscard]] attachments find_attachments(int ifindex) noexcept;
+
+/// Where both stand on the device and the ingress program alone takes what arrives: how it runs.
+[[nodiscard]] std::optional<xdp_mode> find_cover(int ifindex) noexcept;
 
 /// Takes our programs off, and the clsact qdisc if attach_egress made it and it is empty.
 [[nodiscard]] result<attachments> detach(const std::string& device, int ifindex);

@@ -100,16 +100,26 @@ result<std::unique_ptr<guard>> guard::open(const std::string& device,
     if (!means) means = std::make_shared<own_privileges>();
     auto parts = means->prepare(device);
     if (!parts) return tl::unexpected(std::move(parts.error()));
-    return std::unique_ptr<guard>(new guard(device, std::move(means), std::move(*parts)));
+    std::unique_ptr<guard> g(new guard(device, std::move(means), std::move(*parts)));
+    if (auto begun = g->begin(); !begun) return tl::unexpected(std::move(begun.error()));
+    return g;
 }
 
 guard::guard(std::string device, std::shared_ptr<privileged> means, guard_parts parts)
     : device_(std::move(device))
     , means_(std::move(means))
     , parts_(std::move(parts))
+    , mode_(parts_.cover.value_or(xdp_mode::native))
     , punt_source_(random_mac()) {}
 
 guard::~guard() = default;
+
+/// What an earlier daemon kept in must not come out because nobody has said yet what it was.
+result<void> guard::begin() {
+    if (!was_guarded()) return {};
+    if (auto done = deny_all(); !done) return done;
+    return set_take_local(true);
+}
 
 result<void> guard::attach(xdp_wish wish) {
     const auto done = means_->attach(device_, wish);
@@ -184,15 +194,6 @@ result<void> guard::set_out_policies(std::span<const egress_rule> rules) {
 result<void> guard::add_out_policy(const egress_rule& r) {
     policies_.emplace(r.rank(), r);
     return follow(rules_.insert(r));
-}
-
-result<void> guard::add_out_policies(std::span<const egress_rule> rules) {
-    for (const egress_rule& r : rules) {
-        policies_.emplace(r.rank(), r);
-        (void)rules_.insert(r);
-    }
-    maps_follow_ = false;
-    return follow({});
 }
 
 result<void> guard::remove_out_policy(const egress_rule& r) {

@@ -78,16 +78,18 @@ class guard {
     /// Takes as long however many there are.  On failure as above, until all can be expressed: it
     /// is told once.
     [[nodiscard]] result<void> add_out_policy(const egress_rule& r);
-    /// Many at once: the maps are written whole.
-    [[nodiscard]] result<void> add_out_policies(std::span<const egress_rule> rules);
     [[nodiscard]] result<void> remove_out_policy(const egress_rule& r);
     /// The VLAN devices on this one, as policies may name them.
     [[nodiscard]] result<void> set_vlan_devices(std::span<const egress_device> devices);
     /// Drops all IP of the machine but the exempt until obey_policies() or set_out_policies().
     [[nodiscard]] result<void> deny_all();
     [[nodiscard]] result<void> obey_policies();
-    /// Whether an earlier daemon's programs are on the device: it was not released.
+    /// Whether an earlier daemon's programs are on the device: it was not released.  Then the
+    /// programs begin as after deny_all() and set_take_local(true).
     [[nodiscard]] bool was_guarded() const noexcept { return parts_.was_guarded; }
+    /// Whether both are: until attach() they do what that daemon told them, so it may wait until
+    /// all is known that they knew.
+    [[nodiscard]] bool is_covered() const noexcept { return parts_.cover.has_value(); }
     /// Gives what arrives on a queue to an AF_XDP socket.  It ends when the socket is closed.
     [[nodiscard]] result<void> hold(std::uint32_t queue, int socket);
 
@@ -111,6 +113,7 @@ class guard {
 
   private:
     guard(std::string device, std::shared_ptr<privileged> means, guard_parts parts);
+    [[nodiscard]] result<void> begin();
     [[nodiscard]] result<void> configure_ingress();
     [[nodiscard]] result<void> configure_egress(bool deny_all);
     void arrange_rules();

@@ -129,7 +129,7 @@ result<guard_parts> own_privileges::prepare(const std::string& device) {
     p->ifindex = *ifindex;
     p->lock = std::move(*lock);
     const attachments before = find_attachments(*ifindex);
-    guard_parts parts{*ifindex, before.ingress || before.egress, {}};
+    guard_parts parts{*ifindex, before.ingress || before.egress, find_cover(*ifindex), {}};
     const auto own = p->parts();
     for (std::size_t i = 0; i < own.size(); ++i) {
         parts.descriptors[i] = unique_fd(::fcntl(own[i], F_DUPFD_CLOEXEC, 0));

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,8 @@ inline constexpr std::size_t guard_part_count = 10;
 
 struct guard_parts {
     int ifindex = 0;
-    bool was_guarded = false; ///< an earlier daemon's programs are on the device
+    bool was_guarded = false;      ///< a program of an earlier daemon is on the device
+    std::optional<xdp_mode> cover; ///< find_cover(): until attach() they do what they did
     std::array<unique_fd, guard_part_count> descriptors;
 
     [[nodiscard]] int operator[](guard_part p) const noexcept {

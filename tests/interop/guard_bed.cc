@@ -90,6 +90,10 @@ void GuardPrograms::SetUp() {
     auto opened = guard::open("x0");
     ASSERT_TRUE(opened) << opened.error().text;
     guard_ = std::move(*opened);
+    attach();
+}
+
+void GuardPrograms::attach() {
     ASSERT_TRUE(guard_->set_local_addresses(
         std::vector{*ipsec::address::parse("10.1.0.1"), *ipsec::address::parse("fd01::1")}));
     ASSERT_TRUE(guard_->set_encap_ports(std::vector{wire::be16(4500)}));

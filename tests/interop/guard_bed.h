@@ -64,6 +64,9 @@ class GuardPrograms : public testing::Test {
     void SetUp() override;
     void TearDown() override;
 
+    /// The guard's programs, told of addresses and ports.
+    void attach();
+
     /// The counter that the packet moved.
     esplane_ingress_counter ingress_frame(const bytes& packet);
     esplane_ingress_counter ingress(const shape& s) { return ingress_frame(frame(s)); }

@@ -238,6 +238,36 @@ std::vector<egress_rule> protect_all() {
     return rules;
 }
 
+TEST_F(GuardPrograms, ThoseOfADaemonThatIsGoneHoldUntilTheNextAttaches) {
+    ASSERT_TRUE(guard_->set_out_policies(protect_all()));
+    guard_.reset();
+    auto next = guard::open("x0");
+    ASSERT_TRUE(next) << next.error().text;
+    EXPECT_TRUE((*next)->is_covered());
+    EXPECT_EQ((*next)->mode(), xdp_mode::native);
+    EXPECT_FALSE(leaves({.from = "10.1.0.1"}));
+    guard_ = std::move(*next);
+    ASSERT_TRUE(guard_->obey_policies());
+    ASSERT_TRUE(guard_->set_take_local(false));
+    attach();
+    EXPECT_TRUE(leaves({.from = "10.1.0.1"}));
+    EXPECT_EQ(ingress({}), esplane_passed_local);
+}
+
+TEST_F(GuardPrograms, WhereADaemonWasBeforeTheyBeginClosed) {
+    ASSERT_TRUE(guard_->set_out_policies({}));
+    guard_.reset();
+    ASSERT_EQ(std::system("ip link set x0 xdp off"), 0);
+    auto next = guard::open("x0");
+    ASSERT_TRUE(next) << next.error().text;
+    guard_ = std::move(*next);
+    EXPECT_TRUE(guard_->was_guarded());
+    EXPECT_FALSE(guard_->is_covered()) << "one of the two is missing";
+    attach();
+    EXPECT_FALSE(leaves({.from = "10.1.0.1"}));
+    EXPECT_EQ(ingress({}), taken);
+}
+
 TEST_F(GuardPrograms, IkeEspAndNeighbourDiscoveryLeaveWhateverThePolicies) {
     const shape advertisement{.to = "fe80::2",
                               .from = "fd01::1",

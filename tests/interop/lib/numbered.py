@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbered UDP packets, to tell lost, repeated and reordered ones apart.
 
-    numbered.py send ADDRESS --count N --rate PER_SECOND [--port P]
+    numbered.py send ADDRESS --count N --rate PER_SECOND [--port P] [--from ADDRESS]
     numbered.py receive ADDRESS --count N [--quiet-after SECONDS] [--port P]
 
 The receiver ends when all numbers came or none comes for a while, prints
@@ -29,6 +29,8 @@ def open_socket(address):
 
 def send(arguments):
     sock = open_socket(arguments.address)
+    if arguments.source:
+        sock.bind((arguments.source, 0))
     sock.connect((arguments.address, arguments.port))
     start = time.monotonic()
     for number in range(arguments.count):
@@ -86,6 +88,7 @@ def main():
     options.add_argument("--count", type=int, required=True)
     options.add_argument("--rate", type=float, default=2000)
     options.add_argument("--port", type=int, default=7000)
+    options.add_argument("--from", dest="source")
     options.add_argument("--first-within", type=float, default=30)
     options.add_argument("--quiet-after", type=float, default=3)
     arguments = options.parse_args()
