@@ -346,8 +346,10 @@ bool user_backend::query_sa(const ipsec::sa_id& id, control::sa_usage& into) {
     const auto found = sas_.find(id);
     if (found == sas_.end()) return false;
     const sa_record& r = *found->second;
+    const bool has_worker = r.in || r.out; // until then all is as a client gave it
     into.current = {};
-    into.last_used = 0;
+    into.current.use_time = has_worker ? 0 : r.described.current.use_time;
+    into.last_used = has_worker ? 0 : r.described.last_used;
     into.replay = r.described.replay;
     into.statistics = r.described.statistics;
     const sa_counts counted = r.counts();

@@ -58,6 +58,10 @@ struct user_backend::sa_record {
         sa_counts sum = late;
         if (in) sum += counts_as_given(*in);
         if (out) sum += counts_as_given(*out);
+        if (!in && !out) { // no worker has it yet
+            sum.packets += described.current.packets;
+            sum.bytes += described.current.bytes;
+        }
         return sum += counts_of_others();
     }
     /// By what may still count, beside `in` and `out`.

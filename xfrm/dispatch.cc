@@ -24,6 +24,7 @@ struct exchange {
     const client_state& who;
     moment now;
     reply_sink& out;
+    bool strict;
 
     [[nodiscard]] ipsec::originator by() const { return {m.header.nlmsg_pid, m.header.nlmsg_seq}; }
     /// The fixed part: its length has been checked.
@@ -71,15 +72,18 @@ answer put_sa(const exchange& x) {
     if (!s) return tl::unexpected(std::move(s.error()));
     auto resolved = resolve_algorithms(s->algs);
     if (!resolved && resolved.error().code == ENOSYS) return resolved;
+    if (auto ok = check_cpu(s->pcpu, ERANGE); !ok) return ok;
     if (auto ok = check_family_change(*s); !ok) return ok;
     if (!resolved) return resolved;
-    if (auto ok = check_use(*s); !ok) return ok;
+    if (auto ok = check_use(*s, x.a); !ok) return ok;
+    const bool is_new = x.m.header.nlmsg_type == XFRM_MSG_NEWSA;
+    if (is_new && s->id.spi == wire::be32()) // nobody could find it again
+        return fail(EOPNOTSUPP, "SPI 0 is not carried", "id.spi");
     const control::sysctls& defaults = x.layer.current_sysctls();
     if (!x.a.has(XFRMA_REPLAY_THRESH)) s->replay_threshold = defaults.aevent_rseqth;
     if (!x.a.has(XFRMA_ETIMER_THRESH)) s->replay_timer = defaults.aevent_etime;
-    return x.m.header.nlmsg_type == XFRM_MSG_NEWSA
-               ? x.layer.add_sa(std::move(*s), x.by(), x.now)
-               : x.layer.update_sa(std::move(*s), x.by(), x.now);
+    return is_new ? x.layer.add_sa(std::move(*s), x.by(), x.now)
+                  : x.layer.update_sa(std::move(*s), x.by(), x.now);
 }
 
 /// Mobile IPv6's "SAs" have no SPI and are found by source: without one the request is malformed.
@@ -259,30 +263,43 @@ answer get_spd_info(const exchange& x) {
     return {};
 }
 
-answer set_spd_info(const exchange& x) {
-    control::spd_hash_thresholds wanted = x.layer.hash_thresholds();
-    answer verdict;
-    for_each_attribute(x.m.after(sizeof(std::uint32_t)), [&](std::uint16_t type, bytes value) {
-        if (type == XFRMA_SPD_UNSPEC) return true;
-        if (type != XFRMA_SPD_IPV4_HTHRESH && type != XFRMA_SPD_IPV6_HTHRESH) {
-            verdict = fail(EOPNOTSUPP, "XFRMA_SPD_" + std::to_string(type) + " is not carried");
-            return false;
-        }
-        const bool v4 = type == XFRMA_SPD_IPV4_HTHRESH;
+struct thresholds_given {
+    std::optional<xfrmu_spdhthresh> v4, v6;
+};
+
+/// Of an attribute that comes twice the last counts.
+result<thresholds_given> given_thresholds(const message& m, bool strict) {
+    thresholds_given given;
+    result<void> verdict;
+    for_each_attribute(m.after(sizeof(std::uint32_t)), [&](std::uint16_t type, bytes value) {
+        const std::string name = "XFRMA_SPD_" + std::to_string(type);
+        const bool known = type == XFRMA_SPD_IPV4_HTHRESH || type == XFRMA_SPD_IPV6_HTHRESH;
+        if (!known && type != XFRMA_SPD_UNSPEC && strict)
+            verdict = fail(EOPNOTSUPP, name + " is not carried");
+        if (!known) return verdict.has_value();
         const auto t = read_fixed<xfrmu_spdhthresh>(value);
-        if (!t)
-            verdict = fail(ERANGE, "Attribute failed policy validation",
-                           "XFRMA_SPD_" + std::to_string(type));
-        else if (t->lbits > (v4 ? 32 : 128) || t->rbits > (v4 ? 32 : 128))
-            verdict = fail(EINVAL, v4 ? "Invalid hash threshold (must be <= 32 for IPv4)"
-                                      : "Invalid hash threshold (must be <= 128 for IPv6)");
-        else
-            (v4 ? wanted.local_v4 : wanted.local_v6) = t->lbits,
-                                    (v4 ? wanted.remote_v4 : wanted.remote_v6) = t->rbits;
+        if (!t) verdict = fail(ERANGE, "Attribute failed policy validation", name);
+        (type == XFRMA_SPD_IPV4_HTHRESH ? given.v4 : given.v6) = t;
         return verdict.has_value();
     });
-    if (verdict) x.layer.hash_thresholds() = wanted;
-    return verdict;
+    if (!verdict) return tl::unexpected(std::move(verdict.error()));
+    return given;
+}
+
+answer set_spd_info(const exchange& x) {
+    const auto given = given_thresholds(x.m, x.strict);
+    if (!given) return tl::unexpected(given.error());
+    const auto too_long = [](const std::optional<xfrmu_spdhthresh>& t, std::uint8_t most) {
+        return t && (t->lbits > most || t->rbits > most);
+    };
+    if (too_long(given->v4, 32))
+        return fail(EINVAL, "Invalid hash threshold (must be <= 32 for IPv4)");
+    if (too_long(given->v6, 128))
+        return fail(EINVAL, "Invalid hash threshold (must be <= 128 for IPv6)");
+    control::spd_hash_thresholds& t = x.layer.hash_thresholds();
+    if (given->v4) t.local_v4 = given->v4->lbits, t.remote_v4 = given->v4->rbits;
+    if (given->v6) t.local_v6 = given->v6->lbits, t.remote_v6 = given->v6->rbits;
+    return {};
 }
 
 struct message_type {
@@ -352,8 +369,8 @@ running_dump begin_dump(const message& m, bool strict) {
         d.at.next = 0; // nothing comes before it
     } else {
         d.filter = *filter;
-        if (has_leftover(m, 0)) d.end.text = leftover_text;
     }
+    if (d.end.text.empty() && has_leftover(m, 0)) d.end.text = leftover_text;
     return d;
 }
 
@@ -364,7 +381,7 @@ answer carry_out(control::layer& layer, const message& m, client_state& who, mom
     if (m.payload().size() < type->fixed) return fail(EINVAL, "Invalid header length");
     if (type->run == nullptr)
         return fail(EOPNOTSUPP, std::string(type->name) + " is not carried", "nlmsg_type");
-    if (type->own_attributes) return type->run({layer, m, {}, who, now, out});
+    if (type->own_attributes) return type->run({layer, m, {}, who, now, out, strict});
     const auto a = attributes::parse(m, type->fixed, strict);
     if (!a) return tl::unexpected(a.error());
     if (const auto stranger = misplaced(*a, m.header.nlmsg_type); strict && stranger)
@@ -375,7 +392,7 @@ answer carry_out(control::layer& layer, const message& m, client_state& who, mom
     if (a->has(xfrma_sa_dir) && !makes_sa) return fail(EINVAL, "Invalid attribute SA_DIR");
     if (a->has(xfrma_sa_pcpu) && !makes_sa && m.header.nlmsg_type != XFRM_MSG_ACQUIRE)
         return fail(EINVAL, "Invalid attribute SA_PCPU");
-    return type->run({layer, m, *a, who, now, out});
+    return type->run({layer, m, *a, who, now, out, strict});
 }
 
 const error no_error{0, {}, {}};

@@ -22,6 +22,7 @@ void encode_sa_event(message_writer& w, const ipsec::sa& s, std::uint32_t flags)
     if ((flags & XFRM_AE_ETHR) != 0) w.attribute(XFRMA_ETIMER_THRESH, s.replay_timer);
     encode_mark(w, s.id.mark);
     encode_if_id(w, s.if_id);
+    encode_pcpu(w, s);
     encode_direction(w, s);
 }
 

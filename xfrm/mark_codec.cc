@@ -8,6 +8,11 @@ ipsec::mark_mask decode_mark(const attributes& a) noexcept {
     return {m.v & m.m, m.m};
 }
 
+ipsec::mark_mask decode_mark_as_given(const attributes& a) noexcept {
+    const auto m = a.load<xfrm_mark>(XFRMA_MARK).value_or(xfrm_mark{});
+    return {m.v, m.m};
+}
+
 void encode_mark(message_writer& w, const ipsec::mark_mask& m) {
     if (m.given()) w.attribute(XFRMA_MARK, xfrm_mark{m.value, m.mask});
 }

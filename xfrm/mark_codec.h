@@ -13,6 +13,8 @@ namespace esplane::xfrm {
 
 /// Of the packets that an SA or a policy is for.
 [[nodiscard]] ipsec::mark_mask decode_mark(const attributes& a) noexcept;
+/// The same with what bits the client gave outside of the mask: no policy has those.
+[[nodiscard]] ipsec::mark_mask decode_mark_as_given(const attributes& a) noexcept;
 void encode_mark(message_writer& w, const ipsec::mark_mask& m);
 
 /// What an SA puts on packets; without a mask all of it.

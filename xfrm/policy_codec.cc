@@ -191,7 +191,7 @@ result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id, const 
                           selector_from(id.sel),
                           id.index,
                           decode_if_id(a),
-                          decode_mark(a),
+                          decode_mark_as_given(a),
                           *type};
     if (id.index != 0) return key; // the kernel looks at no context then
     auto security = decode_security(a);
@@ -202,6 +202,8 @@ result<ipsec::policy_key> decode_policy_key(const xfrm_userpolicy_id& id, const 
 
 /// xfrm_add_acquire: the SA's own id gives way to that of each template.
 result<acquire_request> decode_acquire(const xfrm_user_acquire& body, const attributes& a) {
+    const auto cpu = a.load<std::uint32_t>(xfrma_sa_pcpu);
+    if (auto ok = check_cpu(cpu, EINVAL); !ok) return tl::unexpected(std::move(ok.error()));
     auto p = decode_policy(body.policy, a);
     if (!p) return tl::unexpected(std::move(p.error()));
     for (ipsec::template_& t : p->templates) {
@@ -214,6 +216,7 @@ result<acquire_request> decode_acquire(const xfrm_user_acquire& body, const attr
     wanted.sel = selector_from(body.sel);
     wanted.state = ipsec::sa_state::larval;
     wanted.dir = ipsec::direction::out;
+    wanted.pcpu = cpu;
     p->dir = ipsec::policy_direction::out; // so it is announced
     return acquire_request{std::move(wanted), std::move(*p)};
 }

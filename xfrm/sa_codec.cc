@@ -134,14 +134,6 @@ result<void> check_mapping_threshold(const attributes& a, ipsec::direction dir) 
     return {};
 }
 
-/// xfrm_state_construct() and xfrm_alloc_userspi() differ in what they say of one that cannot be.
-result<std::optional<std::uint32_t>> decode_pcpu(const attributes& a, int too_big) {
-    const auto cpu = a.load<std::uint32_t>(xfrma_sa_pcpu);
-    if (cpu && *cpu >= static_cast<std::uint32_t>(::get_nprocs_conf()))
-        return fail(too_big, "pCPU number too big");
-    return cpu;
-}
-
 ipsec::direction direction_from(const attributes& a) noexcept {
     switch (a.load<std::uint8_t>(xfrma_sa_dir).value_or(0)) {
     case xfrm_sa_dir_in:
@@ -181,8 +173,6 @@ result<void> check_sa(const xfrm_usersa_info& info, const attributes& a) {
     if (auto ok = check_families(info); !ok) return ok;
     if (auto ok = check_protocol(info.id.proto, "Unsupported protocol", "id.proto"); !ok) return ok;
     if (auto ok = check_algorithm_attributes(a); !ok) return ok;
-    if (a.has(xfrma_sa_pcpu) && !a.has(xfrma_sa_dir))
-        return fail(EINVAL, "SA_PCPU only supported with SA_DIR");
     if (a.has(XFRMA_TFCPAD) && info.mode != XFRM_MODE_TUNNEL)
         return fail(EINVAL, "TFC padding can only be used in tunnel mode");
     return {};
@@ -225,9 +215,9 @@ result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
         return tl::unexpected(std::move(ok.error()));
     if (auto ok = check_direction(info, a, s.dir); !ok)
         return tl::unexpected(std::move(ok.error()));
-    auto encap = decode_encap(a, s.id.destination.fam);
-    if (!encap) return tl::unexpected(std::move(encap.error()));
-    s.encap = *encap;
+    if (a.has(xfrma_sa_pcpu) && !a.has(xfrma_sa_dir))
+        return fail(EINVAL, "SA_PCPU only supported with SA_DIR");
+    s.encap = decode_encap(a, s.id.destination.fam).value_or(std::nullopt); // see check_use()
     s.extra_flags = a.load<std::uint32_t>(XFRMA_SA_EXTRA_FLAGS).value_or(0);
     s.if_id = decode_if_id(a);
     s.id.mark = decode_mark(a);
@@ -239,12 +229,16 @@ result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a) {
     s.replay_timer = a.load<std::uint32_t>(XFRMA_ETIMER_THRESH).value_or(0);
     s.mapping_threshold = a.load<std::uint32_t>(XFRMA_MTIMER_THRESH).value_or(0);
     s.nat_keepalive = a.load<std::uint32_t>(xfrma_nat_keepalive_interval).value_or(0);
-    const auto cpu = decode_pcpu(a, ERANGE);
-    if (!cpu) return tl::unexpected(cpu.error());
-    s.pcpu = *cpu;
+    s.pcpu = a.load<std::uint32_t>(xfrma_sa_pcpu);
     if (const auto current = a.load<xfrm_lifetime_cur>(XFRMA_LTIME_VAL))
         s.current = current_from(*current);
     return s;
+}
+
+result<void> check_cpu(std::optional<std::uint32_t> cpu, int too_big) {
+    if (cpu && *cpu >= static_cast<std::uint32_t>(::get_nprocs_conf()))
+        return fail(too_big, "pCPU number too big");
+    return {};
 }
 
 result<void> check_family_change(const ipsec::sa& s) {
@@ -254,7 +248,9 @@ result<void> check_family_change(const ipsec::sa& s) {
     return {};
 }
 
-result<void> check_use(const ipsec::sa& s) {
+result<void> check_use(const ipsec::sa& s, const attributes& a) {
+    if (auto encap = decode_encap(a, s.id.destination.fam); !encap)
+        return tl::unexpected(std::move(encap.error()));
     if (s.nat_keepalive != 0 && s.dir != ipsec::direction::out)
         return fail(EINVAL, "NAT keepalive is only supported for outbound SAs");
     if (s.nat_keepalive != 0 && !s.encap)
@@ -383,9 +379,8 @@ result<control::spi_request> decode_spi_request(const xfrm_userspi_info& info,
     r.if_id = decode_if_id(a);
     r.mark = decode_mark(a);
     r.dir = direction_from(a);
-    const auto cpu = decode_pcpu(a, EINVAL);
-    if (!cpu) return tl::unexpected(cpu.error());
-    r.pcpu = *cpu;
+    r.pcpu = a.load<std::uint32_t>(xfrma_sa_pcpu);
+    if (auto ok = check_cpu(r.pcpu, EINVAL); !ok) return tl::unexpected(std::move(ok.error()));
     r.min = info.min;
     r.max = info.max;
     return r;

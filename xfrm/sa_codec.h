@@ -20,11 +20,15 @@ namespace esplane::xfrm {
 ///
 /// Errors: EINVAL with the kernel's text; EPROTONOSUPPORT and EOPNOTSUPP with `field`.
 [[nodiscard]] result<ipsec::sa> decode_sa(const xfrm_usersa_info& info, const attributes& a);
+/// Of an SA, or an SPI, for one CPU: the machine must have it.  Errors: `too_big`, which the
+/// kernel's messages differ in.
+[[nodiscard]] result<void> check_cpu(std::optional<std::uint32_t> cpu, int too_big);
 /// What the kernel's __xfrm_init_state says of an SA whose algorithms it knows, before it makes its
 /// transform.  Errors: EPROTONOSUPPORT.
 [[nodiscard]] result<void> check_family_change(const ipsec::sa& s);
-/// And what it says afterwards, of NAT keepalives and the window.  Errors: EINVAL.
-[[nodiscard]] result<void> check_use(const ipsec::sa& s);
+/// And what it says afterwards, of encapsulation, NAT keepalives and the window; `a` is what `s`
+/// was decoded from.  Errors: EINVAL; EOPNOTSUPP with `field`.
+[[nodiscard]] result<void> check_use(const ipsec::sa& s, const attributes& a);
 /// The fixed part of NEWSA, UPDSA and EXPIRE.
 [[nodiscard]] xfrm_usersa_info sa_info(const ipsec::sa& s) noexcept;
 /// What follows it in NEWSA and UPDSA.

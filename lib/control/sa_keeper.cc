@@ -195,9 +195,12 @@ result<void> sa_keeper::change_valid(entry& e, ipsec::sa s, ipsec::originator by
     timers_.disarm(e.serial);
     start_timer(e, now);
     if (s.current.add_time == 0) s.current.add_time = now.realtime_s;
-    out_.announce(ipsec::sa_updated{s, by});
+    auto verdict = lifetime_verdict::running;
     if (e.what.current.use_time != 0) // the kernel does not look at an SA that nobody has used
-        expire(e, ipsec::check_count_limits(e.what.limits, e.what.current, e.what.dying));
+        verdict = ipsec::check_count_limits(e.what.limits, e.what.current, e.what.dying);
+    if (verdict == lifetime_verdict::soft) expire(e, verdict); // at once; a hard one by a timer
+    out_.announce(ipsec::sa_updated{s, by});
+    if (verdict == lifetime_verdict::hard) expire(e, verdict);
     return {};
 }
 

@@ -49,7 +49,7 @@ result<ipsec::sa> decoded_sa(const message& m) {
     }
     auto s = decode_sa(*info, *a);
     if (!s) return s;
-    if (auto ok = check_use(*s); !ok) return tl::unexpected(ok.error());
+    if (auto ok = check_use(*s, *a); !ok) return tl::unexpected(ok.error());
     return s;
 }
 

@@ -15,7 +15,7 @@ result<ipsec::sa> decode(const datagram& d) {
     if (!a) return tl::unexpected(a.error());
     auto s = decode_sa(read_fixed<xfrm_usersa_info>(m.payload()).value(), *a);
     if (!s) return s;
-    if (auto ok = check_family_change(*s).and_then([&] { return check_use(*s); }); !ok)
+    if (auto ok = check_family_change(*s).and_then([&] { return check_use(*s, *a); }); !ok)
         return tl::unexpected(ok.error());
     return s;
 }
