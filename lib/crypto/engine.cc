@@ -68,6 +68,21 @@ const calls& calls_for(ipsec::suite s) noexcept {
     return table[static_cast<unsigned>(s)];
 }
 
+/// Which kernel runs small packets, and what there is to say of it.
+struct small_gcm_choice {
+    const small_gcm::kernel* kernel; ///< nullptr: none, the library runs them all
+    const char* text;
+};
+
+small_gcm_choice choose_small_gcm(const engine_options& options) {
+    if (!options.small_gcm) return {nullptr, "off: it was asked for"};
+    if (!small_gcm::supported())
+        return {nullptr, "off: the processor lacks AVX-512 VBMI, VAES or VPCLMULQDQ"};
+    if (!power_up_test(small_gcm::avx512))
+        return {nullptr, "off: it gave a wrong answer at the start on this processor"};
+    return {&small_gcm::avx512, "on"};
+}
+
 /// In time that does not depend on the bytes.
 bool same_icv(const std::uint8_t* a, const std::uint8_t* b) noexcept {
     const __m128i left = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a));
@@ -230,6 +245,9 @@ struct engine::state {
     [[nodiscard]] result<void> seed_ivs();
     template <IMB_CIPHER_DIRECTION Direction>
     void run(std::span<job> jobs) noexcept;
+    [[nodiscard]] std::size_t small_run(std::span<const job> jobs) const noexcept;
+    template <IMB_CIPHER_DIRECTION Direction>
+    void run_small(std::span<job> jobs) noexcept;
     template <IMB_CIPHER_DIRECTION Direction>
     void run_direct(const calls& suite, job& j) noexcept;
     template <IMB_CIPHER_DIRECTION Direction>
@@ -237,6 +255,7 @@ struct engine::state {
 
     manager library;
     manager sha_ni; ///< may be empty
+    small_gcm_choice small{};
     alignas(64) gcm_context_data gcm;
     std::array<slot, slice_length> slots;
     alignas(16) std::uint8_t iv_keys[11 * 16];
@@ -245,6 +264,25 @@ struct engine::state {
         std::uint64_t nonce;
     } iv_counter;
 };
+
+/// How many jobs, from the first on, the kernel of small packets takes at once.
+std::size_t engine::state::small_run(std::span<const job> jobs) const noexcept {
+    const ipsec::suite suite = jobs.front().keys->run;
+    if (small.kernel == nullptr || !is_aead(suite)) return 0;
+    std::size_t count = 0;
+    while (count < jobs.size() && jobs[count].keys->run == suite &&
+           jobs[count].text_length <= small_gcm::longest_text)
+        prefetch(jobs[count++]);
+    return count;
+}
+
+template <IMB_CIPHER_DIRECTION Direction>
+void engine::state::run_small(std::span<job> jobs) noexcept {
+    if constexpr (Direction == IMB_DIR_ENCRYPT)
+        small.kernel->encrypt(jobs);
+    else
+        small.kernel->decrypt(jobs);
+}
 
 template <IMB_CIPHER_DIRECTION Direction>
 void engine::state::run_direct(const calls& suite, job& j) noexcept {
@@ -286,10 +324,16 @@ template <IMB_CIPHER_DIRECTION Direction>
 void engine::state::run(std::span<job> jobs) noexcept {
     std::array<job*, slice_length> slice;
     std::size_t gathered = 0;
-    for (std::size_t i = 0; i < jobs.size(); ++i) {
-        job& j = jobs[i];
+    while (!jobs.empty()) {
+        if (const std::size_t count = small_run(jobs); count > 0) {
+            run_small<Direction>(jobs.first(count));
+            jobs = jobs.subspan(count);
+            continue;
+        }
+        job& j = jobs.front();
+        jobs = jobs.subspan(1);
         const calls& suite = calls_for(j.keys->run);
-        if (i + 1 < jobs.size()) prefetch(jobs[i + 1]);
+        if (!jobs.empty()) prefetch(jobs.front());
         if (suite.how == manner::direct) {
             run_direct<Direction>(suite, j);
             continue;
@@ -322,7 +366,7 @@ engine::engine(std::unique_ptr<state> s) noexcept
     : state_(std::move(s)) {}
 engine::~engine() = default;
 
-result<std::unique_ptr<engine>> engine::make() {
+result<std::unique_ptr<engine>> engine::make(engine_options options) {
     result<manager> library = make_manager();
     if (!library) return tl::unexpected(library.error());
     result<manager> sha_ni = make_sha_ni_manager();
@@ -331,6 +375,7 @@ result<std::unique_ptr<engine>> engine::make() {
     if (auto seeded = inside->seed_ivs(); !seeded) return tl::unexpected(seeded.error());
     std::unique_ptr<engine> made(new engine(std::move(inside)));
     if (auto right = power_up_test(*made); !right) return tl::unexpected(right.error());
+    made->state_->small = choose_small_gcm(options); // last: the library was asked alone
     return made;
 }
 
@@ -364,6 +409,10 @@ const char* engine::architecture() const noexcept {
     default:
         return "unknown";
     }
+}
+
+const char* engine::small_gcm() const noexcept {
+    return state_->small.text;
 }
 
 } // namespace esplane::crypto

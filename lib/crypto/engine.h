@@ -57,6 +57,10 @@ struct job {
     bool ok = false; ///< out, decrypt only: the ICV was right
 };
 
+struct engine_options {
+    bool small_gcm = true; ///< run AES-GCM of small packets by our own kernel: doc/small-gcm.md
+};
+
 /// A job that it cannot run (CBC over part of a block, HMAC over more than an IP packet holds) is
 /// refused: `ok` is false; decrypt leaves the packet alone, encrypt overwrites the text with zeros,
 /// so that it cannot leave in clear.
@@ -64,7 +68,7 @@ class engine {
   public:
     /// Errors: ENOTSUP where the processor lacks what the library needs (AES-NI), or the
     /// library's self test failed.
-    [[nodiscard]] static result<std::unique_ptr<engine>> make();
+    [[nodiscard]] static result<std::unique_ptr<engine>> make(engine_options options = {});
     ~engine();
     engine(const engine&) = delete;
     engine& operator=(const engine&) = delete;
@@ -82,6 +86,8 @@ class engine {
 
     /// "AVX512", "AVX2", ...: what the library chose, for people.
     [[nodiscard]] const char* architecture() const noexcept;
+    /// "on", or "off" and why, for people.
+    [[nodiscard]] const char* small_gcm() const noexcept;
 
   private:
     struct state;

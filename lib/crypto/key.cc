@@ -38,19 +38,30 @@ void expand_gcm(IMB_MGR* library, bytes aes_key, gcm_key_data& into) noexcept {
     }
 }
 
-void expand_cbc(IMB_MGR* library, bytes aes_key, hmac_schedule& into) noexcept {
+/// The round keys of both directions.
+void expand_aes(IMB_MGR* library, bytes aes_key, std::uint8_t* encrypt,
+                std::uint8_t* decrypt) noexcept {
     switch (aes_key.size()) {
     case 0:
         break;
     case 16:
-        IMB_AES_KEYEXP_128(library, aes_key.data(), into.encrypt, into.decrypt);
+        IMB_AES_KEYEXP_128(library, aes_key.data(), encrypt, decrypt);
         break;
     case 24:
-        IMB_AES_KEYEXP_192(library, aes_key.data(), into.encrypt, into.decrypt);
+        IMB_AES_KEYEXP_192(library, aes_key.data(), encrypt, decrypt);
         break;
     default:
-        IMB_AES_KEYEXP_256(library, aes_key.data(), into.encrypt, into.decrypt);
+        IMB_AES_KEYEXP_256(library, aes_key.data(), encrypt, decrypt);
     }
+}
+
+/// GCM only encrypts blocks.
+void expand_small_gcm(IMB_MGR* library, bytes aes_key, small_gcm::blocks& into) noexcept {
+    if (!small_gcm::supported()) return;
+    alignas(16) std::uint8_t unused[aes_round_keys_length];
+    expand_aes(library, aes_key, into.bytes, unused);
+    wipe(unused, sizeof unused);
+    small_gcm::expand_powers(into, aes_key.size());
 }
 
 /// The state of SHA-256 after one block: the key's, each byte xor `pad`.
@@ -88,13 +99,15 @@ key::schedule* expand_aead(IMB_MGR* library, const ipsec::algorithms& a, void* m
     auto* keys = new (memory) gcm_schedule{};
     const bytes given = a.aead.key.bytes();
     std::memcpy(&keys->salt, given.last(salt_length).data(), salt_length);
-    expand_gcm(library, given.first(given.size() - salt_length), keys->keys);
+    const bytes aes_key = given.first(given.size() - salt_length);
+    expand_gcm(library, aes_key, keys->keys);
+    expand_small_gcm(library, aes_key, keys->small);
     return keys;
 }
 
 key::schedule* expand_pair(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
     auto* keys = new (memory) hmac_schedule{};
-    expand_cbc(library, a.cipher.key.bytes(), *keys);
+    expand_aes(library, a.cipher.key.bytes(), keys->encrypt, keys->decrypt);
     expand_hmac(library, a.auth.key.bytes(), *keys);
     return keys;
 }

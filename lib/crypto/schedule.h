@@ -2,8 +2,9 @@
 //
 // How the expanded keys of an SA lie in memory.
 //
-// The first line is all that choosing the call and building the nonce needs; what the chosen call
-// reads follows.  A schedule is as large as its suite needs: many SAs must fit the cache.
+// The first bytes are all that choosing the call and building the nonce needs; what a small packet
+// reads follows in the same lines, what a large one needs after that.  A schedule is as large as
+// its suite needs: many SAs must fit the cache.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,11 @@
 #include <intel-ipsec-mb.h>
 
 #include "lib/crypto/engine.h"
+#include "lib/crypto/gcm_small.h"
 
 namespace esplane::crypto {
 
-struct alignas(64) key::schedule {
+struct key::schedule {
     ipsec::suite run;
     std::uint8_t iv_length;
     std::uint8_t aes_key_length; ///< bytes; 0 without a cipher
@@ -22,22 +24,24 @@ struct alignas(64) key::schedule {
 };
 
 /// For the AES-GCM suites.
-struct gcm_schedule : key::schedule {
-    alignas(64) gcm_key_data keys;
+struct alignas(64) gcm_schedule : key::schedule {
+    small_gcm::blocks small;       ///< empty where the processor cannot run small_gcm
+    alignas(64) gcm_key_data keys; ///< the library's
 };
-static_assert(sizeof(gcm_schedule) == 17 * 64);
+static_assert(sizeof(gcm_schedule) == (9 + 16) * 64);
+
+inline constexpr std::size_t aes_round_keys_length = 15 * 16; ///< of AES-256
 
 /// For the suites that authenticate with HMAC-SHA-256.
-struct hmac_schedule : key::schedule {
+struct alignas(64) hmac_schedule : key::schedule {
     static constexpr std::size_t hash_length = 32;
-    static constexpr std::size_t aes_length = 15 * 16; ///< the round keys of AES-256
 
     std::uint8_t inner[hash_length]; ///< the hash's state after the key's block, RFC 2104
     std::uint8_t outer[hash_length];
-    alignas(16) std::uint8_t encrypt[aes_length];
-    alignas(16) std::uint8_t decrypt[aes_length];
+    alignas(16) std::uint8_t encrypt[aes_round_keys_length];
+    alignas(16) std::uint8_t decrypt[aes_round_keys_length];
 };
-static_assert(sizeof(hmac_schedule) == 10 * 64);
+static_assert(sizeof(hmac_schedule) == 9 * 64);
 
 /// Bytes of the AES key, without salt; 0 where the suite has no cipher.
 [[nodiscard]] constexpr std::uint8_t aes_key_length(ipsec::suite s) noexcept {
