@@ -12,6 +12,7 @@
 #include "lib/base/unique_fd.h"
 #include "xfrm/dispatch.h"
 #include "xfrm/shim_protocol.h"
+#include "xfrm/slate.h"
 
 namespace esplane::xfrm {
 
@@ -19,6 +20,7 @@ namespace esplane::xfrm {
 struct side_channel {
     std::uint32_t number = 0;
     unique_fd socket;
+    slate board; ///< not valid: the process has passed none
 };
 
 class client {
@@ -37,21 +39,30 @@ class client {
     std::deque<datagram> waiting;
     std::size_t waiting_bytes = 0;
     std::uint32_t interest = 0; ///< epoll events asked for on the data socket
+    std::uint32_t edition = 0;  ///< counts the changes of port id, groups and options
 
     [[nodiscard]] bool in_group(std::uint32_t group) const noexcept {
         return (groups >> (group - 1) & 1) != 0;
     }
     /// Sends at once, or keeps what the socket does not take.  False: neither, there was no room.
     bool send_or_keep(datagram&& d);
-    /// Sends at once, in order.  False: the socket is full.
-    bool send_now(const datagram& d);
+    /// Sends an event at once, in order.  False: the socket is full, and the event lost.  The
+    /// client is told as soon as there is room (SHIM_OVERRUN).
+    bool send_event(const datagram& d);
+    /// Says whether it has yet to be told that events were lost.
+    [[nodiscard]] bool has_lost() const noexcept { return has_lost_; }
     /// Sends what was kept, as far as the socket takes it.
     void flush();
     [[nodiscard]] side_channel* find_side(std::uint32_t number) noexcept;
 
   private:
+    /// Sends at once, in order.  False: the socket is full.
+    bool send_now(bytes d);
     /// False: the socket is full.
-    bool transmit(const datagram& d);
+    bool transmit(bytes d);
+    void tell_loss();
+
+    bool has_lost_ = false;
 };
 
 } // namespace esplane::xfrm

@@ -20,6 +20,11 @@
  * A process that may not connect to the path (any more) passes one end of a socketpair over the
  * data socket instead (shim_attach): it becomes its side channel.
  *
+ * A process that asks often passes a slate as well: a page of memory on which it writes its request
+ * and the server the answer, one at a time, both looking at it for some microseconds before they
+ * sleep.  Who wakes a sleeping server rings (shim_bell); a sleeping client hears shim_done.  Where
+ * the client says that it can, it takes the reply from the slate, too, if that is one datagram.
+ *
  * What clients read and write as small files under /proc (`xfrm_stat`, `xfrm_acq_expires`, ...: the
  * file's name without its folder) goes over a data socket made for that alone: no side channel,
  * one shim_read or shim_write, one shim_text.
@@ -31,7 +36,7 @@
 #include <stdint.h>
 
 #define SHIM_MAGIC 0x45535031u /* "ESP1" */
-#define SHIM_VERSION 3
+#define SHIM_VERSION 4
 
 /* The environment variable that holds the path of the server's socket. */
 #define SHIM_SOCKET_VARIABLE "ESPLANE_XFRM_SOCKET"
@@ -60,6 +65,10 @@ enum shim_kind {
     shim_open,    /* side channel, first, with a descriptor, followed by struct shim_had; status of
                      the answer EALREADY: the data socket was known */
     shim_evicted, /* side channel, last, from the server: others took this channel's place */
+    shim_share,   /* data socket, with the descriptor of a slate for side channel `channel`;
+                     answered there */
+    shim_reset,   /* side channel: the socket has no port id, no groups, no options any more */
+    shim_bell,    /* data socket: there is a request on the slate of side channel `channel` */
 };
 
 /* In front of every datagram from the client on the data socket. */
@@ -72,8 +81,10 @@ struct shim_header {
     uint64_t deadline_ns; /* CLOCK_MONOTONIC; no answer is sent after it */
 };
 
-/* With shim_open: what the data socket had at a server before; 0: nothing. */
+/* With shim_open: what the data socket had at a server before.  Of what several processes tell the
+ * server takes the latest, and that exactly. */
 struct shim_had {
+    uint32_t edition; /* from the latest shim_answer; 0: this process knows of nothing */
     uint32_t port_id;
     uint32_t groups;
     uint32_t options; /* bit n: netlink option n is on */
@@ -105,6 +116,32 @@ struct shim_answer {
     uint32_t port_id; /* of the socket; 0 until its first request or bind */
     uint32_t groups;  /* bit mask of the multicast groups it is in */
     uint32_t mark;    /* SO_MARK of what esplane leaves alone: ESP, IKE; 0: it needs none */
+    uint32_t edition; /* counts the changes of port id, groups and options */
+};
+
+/* Whose turn a slate is.  From asked on it is the server's, unless the client can take it back. */
+enum shim_turn {
+    shim_blank = 0, /* nothing is asked */
+    shim_asked,     /* by the client; it may yet make it blank */
+    shim_at_work,   /* the server has the request */
+    shim_answered,
+};
+
+/* The longest request, and the longest reply, on a slate. */
+#define SHIM_SLATE_ROOM 3840
+
+/* In a memory file of that size, sealed so that it cannot be cut short. */
+#define SHIM_SLATE_SIZE 8192
+struct shim_slate {
+    uint32_t turn;   /* shim_turn; changed by compare and exchange */
+    uint32_t awake;  /* by the server: it looks here; 0: it wants to be rung for */
+    uint32_t asleep; /* by the client: it waits on its side channel for shim_done */
+    uint32_t takes;  /* by the client: the reply may be left here */
+    uint32_t length; /* of the request, then of the reply; 0: that is on the data socket */
+    struct shim_header header;
+    struct shim_answer answer;
+    uint8_t request[SHIM_SLATE_ROOM];
+    uint8_t reply[SHIM_SLATE_ROOM];
 };
 
 /* From the server on the data socket: to shim_read and shim_write, followed by what was read. */

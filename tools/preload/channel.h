@@ -21,7 +21,10 @@ int channel_open(int type, uint32_t pid);
 /* Port id and groups of the socket become known. */
 int channel_ready(struct shim_socket* s, int fd);
 
-/* Sets an option at the server: shim_bind, shim_join, shim_leave, shim_option. */
+/* bind(). */
+int channel_bind(struct shim_socket* s, int fd, uint32_t port_id, uint32_t groups);
+
+/* Sets something at the server: shim_join, shim_leave. */
 int channel_control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argument,
                     uint32_t value);
 
@@ -33,6 +36,17 @@ int channel_exempt_mark(uint32_t* mark);
  * ENOBUFS where there is no answer in time, and where the server ended instead of answering: it may
  * have done what was asked. */
 ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int flags);
+
+/* A receive with `flags`: true where the reply was on the slate, and is given. */
+bool channel_take(struct shim_socket* s, struct msghdr* into, int flags, ssize_t* length);
+
+/* Puts replies that are on slates onto their sockets: before the client waits for one, or lets
+ * others use it. */
+void channel_settle(void);
+
+/* What a closed socket has not received; and what one that is used again begins with. */
+void channel_forget_reply(struct shim_socket* s);
+void channel_renew(struct shim_socket* s, int type);
 
 /* Says whether the socket's reader waits without having asked. */
 bool channel_is_watched(struct shim_socket* s);

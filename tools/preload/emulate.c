@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tools/preload/channel.h"
+#include "tools/preload/parking.h"
 #include "tools/preload/real.h"
 #include "tools/preload/watch.h"
 #include "xfrm/shim_protocol.h"
@@ -102,19 +103,19 @@ int emulate_bind(struct shim_socket* s, int fd, const struct sockaddr* address, 
     if (address == NULL || length < sizeof a) return failed(EINVAL);
     memcpy(&a, address, sizeof a);
     if (a.nl_family != AF_NETLINK) return failed(EINVAL);
-    return channel_control(s, fd, shim_bind, a.nl_pid, a.nl_groups);
+    return channel_bind(s, fd, a.nl_pid, a.nl_groups);
 }
 
 int emulate_connect(struct shim_socket* s, int fd, const struct sockaddr* address,
                     socklen_t length) {
     if (emulate_check_destination(address, length) != 0 || channel_ready(s, fd) != 0) return -1;
-    return s->port_id != 0 ? 0 : channel_control(s, fd, shim_bind, 0, s->groups);
+    return s->bound && s->port_id != 0 ? 0 : channel_bind(s, fd, 0, s->groups);
 }
 
 int emulate_getsockname(struct shim_socket* s, int fd, struct sockaddr* address,
                         socklen_t* length) {
     if (channel_ready(s, fd) != 0) return -1;
-    give_address(address, length, s->port_id, s->groups);
+    give_address(address, length, s->bound ? s->port_id : 0, s->groups);
     return 0;
 }
 
@@ -132,8 +133,7 @@ int emulate_setsockopt(struct shim_socket* s, int fd, int option, const void* va
         return channel_control(s, fd, shim_leave, number, 0);
     case NETLINK_CAP_ACK:
     case NETLINK_EXT_ACK:
-        if (channel_control(s, fd, shim_option, (uint32_t)option, number) != 0) return -1;
-        break;
+        break; // told with the next request
     case NETLINK_BROADCAST_ERROR:
     case NETLINK_NO_ENOBUFS:
     case NETLINK_LISTEN_ALL_NSID:
@@ -144,6 +144,24 @@ int emulate_setsockopt(struct shim_socket* s, int fd, int option, const void* va
     }
     s->options = number != 0 ? s->options | 1u << option : s->options & ~(1u << option);
     return 0;
+}
+
+/* A data socket's room is the server's; those that look get what they set, as the kernel gives it:
+ * twice.  False: it is the kernel's to set. */
+static bool set_room(struct shim_socket* s, int option, const void* value, socklen_t length) {
+    uint32_t room;
+    const bool sends = option == SO_SNDBUF || option == SO_SNDBUFFORCE;
+    const bool receives = option == SO_RCVBUF || option == SO_RCVBUFFORCE;
+    if ((!sends && !receives) || length < sizeof room) return false;
+    memcpy(&room, value, sizeof room);
+    s->rooms[receives] = 2 * room;
+    return true;
+}
+
+bool emulate_socket_option(struct shim_socket* s, int option, const void* value, socklen_t length) {
+    if (set_room(s, option, value, length)) return true;
+    atomic_store(&s->peculiar, true);
+    return false;
 }
 
 static uint32_t mark_of(int fd) {
@@ -210,6 +228,10 @@ bool emulate_getsockopt(struct shim_socket* s, int fd, int level, int option, vo
         *result = give_number(NETLINK_XFRM, value, length);
     else if (level == SOL_SOCKET && option == SO_TYPE)
         *result = give_number((uint32_t)s->type, value, length);
+    else if (level == SOL_SOCKET && option == SO_SNDBUF && s->rooms[0] != 0)
+        *result = give_number(s->rooms[0], value, length);
+    else if (level == SOL_SOCKET && option == SO_RCVBUF && s->rooms[1] != 0)
+        *result = give_number(s->rooms[1], value, length);
     else if (level != EMULATE_NETLINK)
         return false;
     else if (channel_ready(s, fd) != 0)
@@ -232,8 +254,13 @@ ssize_t emulate_sendmsg(struct shim_socket* s, int fd, const struct msghdr* m, i
 
 // For a supervisor, whose clients hold the descriptors
 
+static void before_fork(void) {
+    channel_settle();
+    parking_clear();
+}
+
 void emulate_start(void) {
-    registry_start(watch_forked);
+    registry_start(before_fork, watch_forked);
 }
 
 struct shim_socket* emulate_socket(int type, pid_t pid, int* fd) {
@@ -243,7 +270,7 @@ struct shim_socket* emulate_socket(int type, pid_t pid, int* fd) {
 
 bool emulate_has_ended(const struct shim_socket* s) {
     struct pollfd p = {.fd = s->kept, .events = 0};
-    return poll(&p, 1, 0) == 1;
+    return REAL_POLL(&p, 1, 0) == 1;
 }
 
 void emulate_release(struct shim_socket* s) {

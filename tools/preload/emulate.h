@@ -35,6 +35,8 @@ int emulate_check_destination(const void* address, socklen_t length);
 /* Options of level EMULATE_NETLINK. */
 int emulate_setsockopt(struct shim_socket* s, int fd, int option, const void* value,
                        socklen_t length);
+/* One of level SOL_SOCKET.  False: it is the kernel's to set. */
+bool emulate_socket_option(struct shim_socket* s, int option, const void* value, socklen_t length);
 /* False: it is the kernel's to answer. */
 bool emulate_getsockopt(struct shim_socket* s, int fd, int level, int option, void* value,
                         socklen_t* length, int* result);

@@ -27,6 +27,7 @@
 #include "tools/preload/emulate.h"
 #include "tools/preload/files.h"
 #include "tools/preload/link.h"
+#include "tools/preload/parking.h"
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
 #include "tools/preload/watch.h"
@@ -37,7 +38,7 @@ static int failed(int code) {
 }
 
 __attribute__((constructor)) static void start(void) {
-    registry_start(watch_forked);
+    emulate_start();
     if (link_path() == NULL) return;
     registry_adopt();
     watch_forked(); /* exec leaves threads behind, too */
@@ -61,6 +62,7 @@ EXPORT int socket(int domain, int type, int protocol) {
 }
 
 EXPORT int close(int fd) {
+    if (parking_keep(fd)) return 0;
     registry_forget(fd);
     return REAL(int, close, (int))(fd);
 }
@@ -96,8 +98,12 @@ EXPORT int dup3(int fd, int wanted, int flags) {
 // Every command's argument fits a pointer and is passed on as one.
 static int fcntl_done(int fd, int command, const void* argument, int result) {
     if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) registry_copied(fd, result);
-    struct shim_socket* const s = command == F_SETFD && result == 0 ? registry_find(fd) : NULL;
-    if (s != NULL) registry_closes_on_exec(s, ((uintptr_t)argument & FD_CLOEXEC) != 0);
+    if (result != 0 || command == F_GETFD || command == F_GETFL) return result;
+    struct shim_socket* const s = registry_find(fd);
+    if (s != NULL && command == F_SETFD)
+        registry_closes_on_exec(s, ((uintptr_t)argument & FD_CLOEXEC) != 0);
+    else if (s != NULL)
+        atomic_store(&s->peculiar, true);
     return result;
 }
 
@@ -154,8 +160,11 @@ EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_
         int result = 0;
         if (emulate_ike_option(fd, level, option, value, length, &result)) return result;
     }
-    struct shim_socket* const s = level == EMULATE_NETLINK ? registry_find(fd) : NULL;
-    if (s != NULL) return emulate_setsockopt(s, fd, option, value, length);
+    struct shim_socket* const s =
+        level == SOL_SOCKET || level == EMULATE_NETLINK ? registry_find(fd) : NULL;
+    if (s != NULL && level == EMULATE_NETLINK)
+        return emulate_setsockopt(s, fd, option, value, length);
+    if (s != NULL && emulate_socket_option(s, option, value, length)) return 0;
     return REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, level, option, value,
                                                                           length);
 }
@@ -172,6 +181,11 @@ EXPORT int getsockopt(int fd, int level, int option, void* restrict value,
 }
 
 // Sending
+
+static void make_peculiar(struct shim_socket* s, void* context) {
+    (void)context;
+    atomic_store(&s->peculiar, true);
+}
 
 static ssize_t send_bytes(struct shim_socket* s, int fd, const void* data, size_t length,
                           int flags) {
@@ -197,9 +211,15 @@ EXPORT ssize_t sendto(int fd, const void* data, size_t length, int flags, const 
     return send_bytes(s, fd, data, length, flags);
 }
 
+/* Of what passes descriptors: one of ours may be among them. */
+static void pass_on(const struct msghdr* m) {
+    if (m->msg_controllen != 0) registry_each(make_peculiar, NULL);
+}
+
 EXPORT ssize_t sendmsg(int fd, const struct msghdr* m, int flags) {
     struct shim_socket* const s = find(fd);
     if (s != NULL) return emulate_sendmsg(s, fd, m, flags);
+    pass_on(m);
     return REAL(ssize_t, sendmsg, (int, const struct msghdr*, int))(fd, m, flags);
 }
 
@@ -242,8 +262,11 @@ static ssize_t received(struct shim_socket* s, int fd, const struct iovec* into,
 }
 
 static ssize_t receive(struct shim_socket* s, int fd, void* into, size_t room, int flags) {
-    const struct iovec v = {.iov_base = into, .iov_len = room};
-    const ssize_t length = REAL(ssize_t, recv, (int, void*, size_t, int))(fd, into, room, flags);
+    struct iovec v = {.iov_base = into, .iov_len = room};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+    ssize_t length;
+    if (channel_take(s, &m, flags, &length)) return length;
+    length = REAL(ssize_t, recv, (int, void*, size_t, int))(fd, into, room, flags);
     return received(s, fd, &v, length, room, flags);
 }
 
@@ -275,7 +298,9 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
     struct msghdr nameless = *m; /* the kernel would give the name of the other end */
     nameless.msg_name = NULL;
     nameless.msg_namelen = 0;
-    const ssize_t length = received(s, fd, m->msg_iov, real(fd, &nameless, flags), room, flags);
+    ssize_t length;
+    if (!channel_take(s, &nameless, flags, &length))
+        length = received(s, fd, m->msg_iov, real(fd, &nameless, flags), room, flags);
     if (length < 0) return -1;
     m->msg_flags = nameless.msg_flags;
     m->msg_controllen = nameless.msg_controllen;

@@ -108,8 +108,10 @@ int link_data_socket(int flags, int ends[2]) {
     return 0;
 }
 
-int link_pass(int fd, enum shim_kind kind, int passed, const void* body, size_t length) {
-    struct shim_header h = {.magic = SHIM_MAGIC, .version = SHIM_VERSION, .kind = (uint16_t)kind};
+int link_pass(int fd, enum shim_kind kind, uint32_t channel, int passed, const void* body,
+              size_t length) {
+    struct shim_header h = {
+        .magic = SHIM_MAGIC, .version = SHIM_VERSION, .kind = (uint16_t)kind, .channel = channel};
     struct iovec v[2] = {{.iov_base = &h, .iov_len = sizeof h},
                          {.iov_base = (void*)(uintptr_t)body, .iov_len = length}};
     union {

@@ -26,7 +26,8 @@ int link_connect(void);
 int link_data_socket(int flags, int ends[2]);
 
 /* Sends a header of that kind, with `passed`, then `length` bytes of `body`. */
-int link_pass(int fd, enum shim_kind kind, int passed, const void* body, size_t length);
+int link_pass(int fd, enum shim_kind kind, uint32_t channel, int passed, const void* body,
+              size_t length);
 
 /* Moves a descriptor above those that clients use with select(), or leaves it; closed by exec. */
 int link_move_up(int fd);

@@ -21,3 +21,7 @@
         }                                                                                          \
         (result(*) arguments) found_;                                                              \
     }))
+
+/* The shim's own calls must not come round to it. */
+#define REAL_POLL(fds, count, timeout)                                                             \
+    REAL(int, poll, (struct pollfd*, nfds_t, int))(fds, count, timeout)

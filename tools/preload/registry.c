@@ -13,12 +13,19 @@
 #include <unistd.h>
 
 #include "tools/preload/real.h"
+#include "tools/preload/slate.h"
 
 enum { table_size = 65536, pool_size = 1024, inherited_max = 1024 };
 
+/* In shim_socket::references. */
+enum { one_descriptor = 1, one_hold = 1 << 17, being_released = -1 };
+_Static_assert((int)table_size < (int)one_hold, "descriptors are counted below the holds");
+
 static _Atomic(struct shim_socket*) table[table_size];
 static struct shim_socket pool[pool_size];
-static pid_t owner; /* the process whose memory this is: differs in a child of vfork() */
+static atomic_int pool_used; /* entries that were ever taken are before this one */
+static pid_t owner;          /* the process whose memory this is: differs in a child of vfork() */
+static void (*forks_hook)(void);
 static void (*forked_hook)(void);
 
 static int real_close(int fd) {
@@ -43,19 +50,33 @@ static void close_socket(int fd, ino_t inode) {
     if (registry_is_socket(fd, inode)) real_close(fd);
 }
 
+/* Nobody finds the entry, and nobody takes it from the pool, while this is done. */
+static void release(struct shim_socket* s) {
+    close_socket(s->side, s->side_inode);
+    close_socket(s->kept, s->kept_inode);
+    if (s->slate != NULL) slate_drop(s->slate);
+    s->slate = NULL;
+    atomic_store(&s->references, 0);
+}
+
+/* Takes `what` off the count, descriptor or hold; the last one releases. */
+static void drop(struct shim_socket* s, int what) {
+    int count = atomic_load(&s->references);
+    while (!atomic_compare_exchange_weak(&s->references, &count,
+                                         count == what ? being_released : count - what)) {
+    }
+    if (count == what) release(s);
+}
+
 bool registry_hold(struct shim_socket* s) {
     int count = atomic_load(&s->references);
     while (count > 0)
-        if (atomic_compare_exchange_weak(&s->references, &count, count + 1)) return true;
+        if (atomic_compare_exchange_weak(&s->references, &count, count + one_hold)) return true;
     return false;
 }
 
 void registry_let_go(struct shim_socket* s) {
-    const int side = s->side, kept = s->kept;
-    const ino_t side_inode = s->side_inode, kept_inode = s->kept_inode;
-    if (atomic_fetch_sub(&s->references, 1) != 1) return;
-    close_socket(side, side_inode);
-    close_socket(kept, kept_inode);
+    drop(s, one_hold);
 }
 
 struct shim_socket* registry_find(int fd) {
@@ -70,10 +91,19 @@ struct shim_socket* registry_find(int fd) {
     return NULL;
 }
 
+static bool closes_on_exec(int fd) {
+    const int flags = REAL(int, fcntl, (int, int, ...))(fd, F_GETFD);
+    return flags >= 0 && (flags & FD_CLOEXEC) != 0;
+}
+
 static struct shim_socket* take_from_pool(void) {
     for (int i = 0; i < pool_size; i++) {
         int none = 0;
-        if (atomic_compare_exchange_strong(&pool[i].references, &none, 1)) return &pool[i];
+        if (!atomic_compare_exchange_strong(&pool[i].references, &none, one_descriptor)) continue;
+        int used = atomic_load(&pool_used);
+        while (used <= i && !atomic_compare_exchange_weak(&pool_used, &used, i + 1)) {
+        }
+        return &pool[i];
     }
     return NULL;
 }
@@ -91,41 +121,68 @@ struct shim_socket* registry_add(int fd, int kept, int type) {
     pthread_mutex_init(&s->lock, NULL);
     s->side = -1;
     s->opened = false;
+    s->bound = false;
+    s->quiet = true;
     s->next_id = 1;
     s->port_id = 0;
     s->groups = 0;
+    s->edition = 0;
     s->pid = 0;
     s->type = type;
-    s->options = 0;
+    s->options = s->told = 0;
+    s->rooms[0] = s->rooms[1] = 0;
+    s->asked = 0;
+    s->slate = NULL;
     atomic_store(&s->listens, false);
     atomic_store(&s->dumping, false);
     atomic_store(&s->overrun, false);
     atomic_store(&s->evicted, false);
     atomic_store(&s->watched, false);
+    atomic_store(&s->pending, false);
+    atomic_store(&s->kept_from_exec, closes_on_exec(fd));
+    atomic_store(&s->peculiar, false);
     atomic_store_explicit(&table[fd], s, memory_order_release);
     return s;
 }
 
+/* The original is held: another thread may close it meanwhile. */
 void registry_copied(int original, int copy) {
     if (original == copy || copy < 0 || !registry_is_own()) return;
     registry_forget(copy);
     struct shim_socket* const s = registry_find(original);
-    if (s == NULL || copy >= table_size) return;
-    atomic_fetch_add(&s->references, 1);
-    atomic_store_explicit(&table[copy], s, memory_order_release);
-    const int flags = REAL(int, fcntl, (int, int, ...))(copy, F_GETFD);
-    registry_closes_on_exec(s, flags >= 0 && (flags & FD_CLOEXEC) != 0);
+    if (s == NULL || copy >= table_size || !registry_hold(s)) return;
+    atomic_store(&s->peculiar, true);
+    atomic_fetch_add(&s->references, one_descriptor);
+    struct shim_socket* const before = atomic_exchange(&table[copy], s);
+    if (before != NULL) drop(before, one_descriptor);
+    registry_closes_on_exec(s, closes_on_exec(copy));
+    registry_let_go(s);
 }
 
 /* Of several descriptors one that survives is enough. */
 void registry_closes_on_exec(struct shim_socket* s, bool closes) {
-    if (!registry_is_socket(s->kept, s->kept_inode)) return;
-    if (closes && atomic_load(&s->references) > 1) return;
-    REAL(int, fcntl, (int, int, ...))(s->kept, F_SETFD, closes ? FD_CLOEXEC : 0);
+    if (closes && (atomic_load(&s->references) & (one_hold - 1)) > 1) return;
+    atomic_store(&s->kept_from_exec, closes);
+    if (registry_is_socket(s->kept, s->kept_inode))
+        REAL(int, fcntl, (int, int, ...))(s->kept, F_SETFD, closes ? FD_CLOEXEC : 0);
 }
 
 struct shim_socket* registry_detach(int fd) {
-    return atomic_exchange(&table[fd], NULL);
+    struct shim_socket* const s = atomic_exchange(&table[fd], NULL);
+    if (s == NULL) return NULL;
+    atomic_fetch_add(&s->references, one_hold);
+    drop(s, one_descriptor);
+    return s;
+}
+
+void registry_attach(int fd, struct shim_socket* s) {
+    atomic_fetch_add(&s->references, one_descriptor);
+    atomic_store_explicit(&table[fd], s, memory_order_release);
+    registry_let_go(s);
+}
+
+bool registry_is_alone(const struct shim_socket* s) {
+    return atomic_load(&s->references) == one_descriptor;
 }
 
 void registry_forget(int fd) {
@@ -133,7 +190,7 @@ void registry_forget(int fd) {
     if (atomic_load_explicit(&table[fd], memory_order_relaxed) == NULL) return;
     if (!registry_is_own()) return;
     struct shim_socket* const s = atomic_exchange(&table[fd], NULL);
-    if (s != NULL) registry_let_go(s);
+    if (s != NULL) drop(s, one_descriptor);
 }
 
 void registry_forget_range(unsigned first, unsigned last) {
@@ -142,7 +199,7 @@ void registry_forget_range(unsigned first, unsigned last) {
 }
 
 void registry_each(void (*visit)(struct shim_socket*, void*), void* context) {
-    for (int i = 0; i < pool_size; i++) {
+    for (int i = 0; i < atomic_load(&pool_used); i++) {
         if (!registry_hold(&pool[i])) continue;
         visit(&pool[i], context);
         registry_let_go(&pool[i]);
@@ -193,7 +250,7 @@ void registry_adopt(void) {
     const int count = most > 0 && most < inherited_max ? (int)most : inherited_max;
     for (int i = 0; i < inherited_max; i++)
         open[i] = (struct pollfd){.fd = i, .events = 0, .revents = POLLNVAL};
-    if (poll(open, (nfds_t)count, 0) < 0) return;
+    if (REAL_POLL(open, (nfds_t)count, 0) < 0) return;
     for (int i = 0; i < count; i++) {
         if ((open[i].revents & POLLNVAL) != 0 ||
             !read_name(REAL(int, getpeername, (int, struct sockaddr*, socklen_t*)), i, &peer) ||
@@ -206,21 +263,37 @@ void registry_adopt(void) {
     }
 }
 
-/* Other threads are gone, and with them whatever they held; side channels are the parent's. */
+static void before_fork(void) {
+    forks_hook();
+    for (int i = 0; i < atomic_load(&pool_used); i++)
+        if (atomic_load(&pool[i].references) > 0) atomic_store(&pool[i].peculiar, true);
+}
+
+/* Other threads are gone, and with them what they held; side channels and slates are the parent's.
+ * What was being released is finished. */
 static void after_fork_in_child(void) {
     owner = getpid();
-    for (int i = 0; i < pool_size; i++) {
+    for (int i = 0; i < atomic_load(&pool_used); i++) {
         struct shim_socket* const s = &pool[i];
-        if (atomic_load(&s->references) == 0) continue;
+        const int count = atomic_load(&s->references);
+        if (count == 0) continue;
         pthread_mutex_init(&s->lock, NULL);
+        s->slate = NULL; /* not mapped here */
+        atomic_store(&s->pending, false);
+        atomic_store(&s->references, count < 0 ? count : count & (one_hold - 1));
+        if (atomic_load(&s->references) <= 0) {
+            release(s);
+            continue;
+        }
         close_socket(s->side, s->side_inode);
         s->side = -1;
     }
     forked_hook();
 }
 
-void registry_start(void (*forked)(void)) {
+void registry_start(void (*forks)(void), void (*forked)(void)) {
     owner = getpid();
+    forks_hook = forks;
     forked_hook = forked;
-    pthread_atfork(NULL, NULL, after_fork_in_child);
+    pthread_atfork(before_fork, NULL, after_fork_in_child);
 }

@@ -3,8 +3,8 @@
  * Which descriptors of this process stand in for NETLINK_XFRM sockets.
  *
  * An ordinary descriptor costs one load from a table.  Nothing is allocated; entries are taken from
- * a pool and returned when the last descriptor goes.  A descriptor that was closed behind the
- * shim's back is noticed by its inode before it is used.
+ * a pool and returned when the last descriptor goes, or with what held it, a thread or parking.h.
+ * A descriptor that was closed behind the shim's back is noticed by its inode before it is used.
  *
  * Threads: any.  A child of fork() keeps the sockets and gets side channels of its own; one of
  * vfork() shares this memory and changes nothing in it.
@@ -18,7 +18,7 @@
 #include <sys/types.h>
 
 struct shim_socket {
-    atomic_int references; /* descriptors, and threads at work on it; 0: free */
+    atomic_int references; /* descriptors, and what holds it beside them; 0: free */
     dev_t device;          /* of the data socket */
     ino_t inode;
     pthread_mutex_t lock; /* all below; held while a request is under way */
@@ -27,20 +27,30 @@ struct shim_socket {
     int kept; /* the server's end of the data socket, so that it outlives the server; -1: none */
     ino_t kept_inode;
     bool opened; /* a server knew it */
+    bool bound;  /* the client knows of its port id, or has asked */
+    bool quiet;  /* the data socket holds nothing to be read */
     uint32_t channel;
     uint32_t next_id;
     uint32_t port_id;
     uint32_t groups;
-    uint32_t mark;    /* of sockets that bypass IPsec, as last told */
-    uint32_t pid;     /* of the client, where it is another process; else 0 */
-    int type;         /* SOCK_RAW or SOCK_DGRAM, as the client asked */
-    uint32_t options; /* bit n: netlink option n is on */
+    uint32_t edition;         /* of the two, as last told; 0: never */
+    uint32_t mark;            /* of sockets that bypass IPsec, as last told */
+    uint32_t pid;             /* of the client, where it is another process; else 0 */
+    int type;                 /* SOCK_RAW or SOCK_DGRAM, as the client asked */
+    uint32_t options;         /* bit n: netlink option n is on */
+    uint32_t told;            /* the same, as far as the server was told */
+    uint32_t rooms[2];        /* SO_SNDBUF and SO_RCVBUF, as getsockopt() gives them; 0: not set */
+    unsigned asked;           /* requests since there is a side channel */
+    struct shim_slate* slate; /* NULL: none */
     /* Without the lock: */
     atomic_bool listens; /* in groups, or in the middle of a dump: waits without having asked */
     atomic_bool dumping; /* the end of a dump was not received yet */
     atomic_bool overrun; /* the reader is to be told that events were lost */
     atomic_bool evicted; /* the server gave its side channel to another process */
     atomic_bool watched; /* has its thread (watch.h) */
+    atomic_bool pending; /* a reply is on the slate, to be received next */
+    atomic_bool kept_from_exec; /* all its descriptors are closed by exec */
+    atomic_bool peculiar; /* shared, or changed by the client: not to be used for another socket */
 };
 
 /* What the socket's two ends are named, with 16 digits behind it, for those who inherit them. */
@@ -73,6 +83,12 @@ void registry_closes_on_exec(struct shim_socket* s, bool closes);
 /* What stands for `fd` stays until registry_let_go(), though `fd` is closed. */
 struct shim_socket* registry_detach(int fd);
 
+/* `fd` is the socket's again. */
+void registry_attach(int fd, struct shim_socket* s);
+
+/* Says whether `fd` is the socket's only descriptor and no thread works on it. */
+bool registry_is_alone(const struct shim_socket* s);
+
 /* `fd` is about to be closed. */
 void registry_forget(int fd);
 void registry_forget_range(unsigned first, unsigned last);
@@ -80,8 +96,9 @@ void registry_forget_range(unsigned first, unsigned last);
 /* Finds the sockets that this process was started with. */
 void registry_adopt(void);
 
-/* Sets the handlers that keep a forked child's copy sound.  `forked` is called in the child. */
-void registry_start(void (*forked)(void));
+/* Sets the handlers that keep a forked child's copy sound.  `forks` is called before a fork,
+ * `forked` in the child. */
+void registry_start(void (*forks)(void), void (*forked)(void));
 
 /* False in a child of vfork(), whose memory is its parent's. */
 bool registry_is_own(void);

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "tools/preload/channel.h"
+#include "tools/preload/real.h"
 
 enum { retry_ms = 100, stack_bytes = 128 * 1024 };
 
@@ -22,8 +23,8 @@ struct watched {
 /* Sleeps until the side channel hangs up; a moment where there is none. */
 static void sleep_on(const struct shim_socket* s) {
     struct pollfd p = {.fd = s->side, .events = 0};
-    if (poll(&p, 1, p.fd < 0 || atomic_load(&s->overrun) ? retry_ms : -1) < 1) return;
-    if ((p.revents & POLLNVAL) != 0) poll(NULL, 0, retry_ms);
+    if (REAL_POLL(&p, 1, p.fd < 0 || atomic_load(&s->overrun) ? retry_ms : -1) < 1) return;
+    if ((p.revents & POLLNVAL) != 0) REAL_POLL(NULL, 0, retry_ms);
 }
 
 /* Not held while asleep: the socket can go. */

@@ -615,7 +615,7 @@ TEST_F(XfrmClients, ADataSocketIsKnownAgainAndItsSecondProcessBecomesNoClient) {
 
 TEST_F(XfrmClients, WhatASocketHadAtAnEarlierServerIsGivenBack) {
     lasting_shim s([this] { serve(); });
-    const shim_answer a = s.open(path(), {.port_id = 77, .groups = 4, .options = 0, .pid = 0});
+    const shim_answer a = s.open(path(), {.edition = 2, .port_id = 77, .groups = 4, .options = 0, .pid = 0});
     EXPECT_EQ(a.kind, shim_open);
     EXPECT_EQ(a.port_id, 77u);
     EXPECT_EQ(a.groups, 4u);

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "tools/preload/parking.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "tools/preload/channel.h"
+#include "tools/preload/real.h"
+#include "tools/preload/registry.h"
+
+enum { taken = -1, none = 0, first_parked = 3 /* the standard ones are closed to be made anew */ };
+
+static atomic_int parked_fd; /* taken: a thread is at it; none */
+static struct shim_socket* parked;
+
+/* Waits for no other thread: that one takes, or keeps, what there is. */
+static bool begin(int* fd) {
+    *fd = atomic_exchange(&parked_fd, taken);
+    return *fd != taken;
+}
+
+static void end(int fd) {
+    atomic_store(&parked_fd, fd);
+}
+
+static bool is_as_new(const struct shim_socket* s) {
+    return registry_is_alone(s) && s->opened && s->pid == 0 && s->side >= 0 && s->groups == 0 &&
+           !channel_is_watched((struct shim_socket*)s) && !atomic_load(&s->overrun) &&
+           !atomic_load(&s->evicted) && !atomic_load(&s->watched) && !atomic_load(&s->peculiar) &&
+           atomic_load(&s->kept_from_exec);
+}
+
+bool parking_keep(int fd) {
+    int before;
+    struct shim_socket* const s = fd >= first_parked ? registry_find(fd) : NULL;
+    if (s == NULL || !is_as_new(s) || !registry_is_own() || !begin(&before)) return false;
+    if (before == none) {
+        channel_forget_reply(s);
+        parked = registry_detach(fd);
+    }
+    end(before == none ? fd : before);
+    return before == none;
+}
+
+/* Nothing to be read on the one, no end of the other. */
+static bool is_still_good(int fd, const struct shim_socket* s) {
+    struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->side, .events = 0}};
+    return registry_is_socket(fd, s->inode) && REAL_POLL(p, 2, 0) == 0;
+}
+
+static void discard(int fd) {
+    if (registry_is_socket(fd, parked->inode)) REAL(int, close, (int))(fd);
+    registry_let_go(parked);
+}
+
+int parking_take(int type) {
+    int fd;
+    if ((type & SOCK_CLOEXEC) == 0 || (type & SOCK_NONBLOCK) != 0) return -1;
+    if (atomic_load(&parked_fd) <= none || !registry_is_own() || !begin(&fd)) return -1;
+    const int saved = errno;
+    int result = -1;
+    if (fd != none && is_still_good(fd, parked)) {
+        channel_renew(parked, type & ~SOCK_CLOEXEC);
+        registry_attach(fd, parked);
+        result = fd;
+    } else if (fd != none)
+        discard(fd);
+    end(none);
+    errno = saved;
+    return result;
+}
+
+void parking_clear(void) {
+    int fd;
+    if (atomic_load(&parked_fd) <= none || !registry_is_own() || !begin(&fd)) return;
+    if (fd != none) discard(fd);
+    end(none);
+}
