@@ -38,7 +38,7 @@ result<std::unique_ptr<worker>> worker::make(tables& shared, buffer_pool& buffer
                                              std::span<port* const> ports, worker_options options,
                                              handover_mesh* mesh) {
     const node_scope here(node_of_cpu(options.cpu));
-    auto engine = crypto::engine::make();
+    auto engine = crypto::engine::make(options.crypto);
     if (!engine) return tl::unexpected(engine.error());
     const int wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (wake < 0) return fail_errno("eventfd");

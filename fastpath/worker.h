@@ -33,6 +33,7 @@ struct worker_options {
     std::uint32_t idle_loops = 512; ///< without a packet before it sleeps; ~0u = it never does
     int wake_control = -1;          ///< eventfd to write to when events wait; -1 = none
     punt_rates punts;               ///< this worker's share; without limits where none are set
+    crypto::engine_options crypto;
 };
 
 /// Whether a worker lives, and how much it works.  Written by the worker, read by control.

@@ -46,6 +46,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"uptime_s", uptime_ns / 1'000'000'000},
             {"xfrm", e.xfrm() != nullptr ? json(xfrm_socket_path(facts.run_dir)) : json()},
             {"crypto", e.workers().front()->engine().architecture()},
+            {"small_gcm", e.workers().front()->engine().small_gcm()},
             {"workers", e.workers().size()},
             {"stuck_workers", stuck_workers(e, facts)},
             {"ports", e.ports().size()},

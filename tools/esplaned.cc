@@ -287,6 +287,7 @@ result<void> daemon::make_engine() {
         if (on_host) workers[i].idle_loops = fastpath::idle_loops_on_host;
         if (options_.always_poll) workers[i].idle_loops = ~0u;
         workers[i].punts = options_.punts.shared_by(options_.workers);
+        workers[i].crypto = options_.crypto;
     }
     auto made = engine::make(devices_->buffers(), devices_->ports(), std::move(workers));
     if (!made) return tl::unexpected(made.error());

@@ -3,8 +3,8 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// `poll`, `punt-limit`, `mss-clamp`, `state`, `state-key`, and `port` and `filter`, arrays of the
-// same texts.  An option on the command line replaces the file's.
+// `poll`, `punt-limit`, `mss-clamp`, `small-gcm`, `state`, `state-key`, and `port` and `filter`,
+// arrays of the same texts.  An option on the command line replaces the file's.
 //
 // Does not: look at the machine.  Whether a device exists is found out when it is opened.
 #pragma once
@@ -18,6 +18,7 @@
 #include "fastpath/port.h"
 #include "fastpath/punt.h"
 #include "lib/base/result.h"
+#include "lib/crypto/engine.h"
 #include "tools/routing_options.h"
 #include "tools/state_options.h"
 
@@ -56,6 +57,7 @@ struct daemon_options {
     std::string eal; ///< arguments for DPDK's EAL, with blanks between
     fastpath::punt_rates punts = fastpath::default_punt_rates; ///< of all workers together
     std::uint32_t mss_clamp = 0; ///< fastpath::mss_by_path, or bytes of an IP packet; 0: off
+    crypto::engine_options crypto;
     std::vector<fastpath::filter_rule> filter;
     routing_options routing;
     state_options state;

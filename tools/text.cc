@@ -31,7 +31,8 @@ std::string status_text(const json& reply) {
                        cell(reply.at("pid")) + ", up " +
                        duration(reply.at("uptime_s").get<std::uint64_t>()) + "\n";
     text += "xfrm      " + cell(reply.at("xfrm")) + "\n";
-    text += "crypto    " + cell(reply.at("crypto")) + "\n";
+    text += "crypto    " + cell(reply.at("crypto")) + ", small GCM " +
+            cell(reply.at("small_gcm")) + "\n";
     text += "ports     " + cell(reply.at("ports")) + "\n";
     for (const json& p : reply.at("ports_down"))
         text += "          " + cell(p.at("name")) + " is down: " + cell(p.at("why")) + "\n";
