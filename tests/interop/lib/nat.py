@@ -5,8 +5,10 @@
     nat.py INSIDE-DEVICE OUTSIDE-ADDRESS
 
 The kernel of the machine it runs on does not forward.  Fragments and all that is not UDP are lost.
+SIGHUP: it forgets who has which port, and gives others.
 """
 import select
+import signal
 import socket
 import struct
 import sys
@@ -41,6 +43,22 @@ class Nat:
         self.back = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.outside = {}  # by who is inside
         self.owners = {}   # who is inside, by socket
+        self.is_to_forget = False
+        signal.signal(signal.SIGHUP, self.hear)
+
+    def hear(self, *_):
+        self.is_to_forget = True
+
+    def forget(self):
+        former = list(self.owners)
+        owners = set(self.outside)
+        self.outside.clear()
+        self.owners.clear()
+        for owner in owners:  # the former ports are taken until each has another
+            self.socket_of(owner)
+        for one in former:
+            one.close()
+        self.is_to_forget = False
 
     def socket_of(self, source):
         if source not in self.outside:
@@ -64,7 +82,9 @@ class Nat:
     def run(self):
         print("ready", flush=True)
         while True:
-            for ready in select.select([self.inside, *self.owners], [], [])[0]:
+            if self.is_to_forget:
+                self.forget()
+            for ready in select.select([self.inside, *self.owners], [], [], 0.05)[0]:
                 if ready is self.inside:
                     self.out()
                 else:
