@@ -55,6 +55,20 @@ std::vector<ipsec::template_> moved_templates(const ipsec::policy& p,
     return templates;
 }
 
+ipsec::sa_id moved_id(const ipsec::sa& s, const ipsec::sa_move& m) {
+    ipsec::sa_id id = s.id;
+    id.destination = m.new_destination;
+    return id;
+}
+
+/// Before any is moved: what is moved back would be the newest SA.
+result<void> check_places(const ipsec::migration& request, sa_keeper& sas) {
+    for (const ipsec::sa_move& m : request.moves)
+        if (const ipsec::sa* const s = sas.find_between(m, request.selected.if_id))
+            if (!sas.may_relocate(s->id, moved_id(*s, m))) return fail(ENODATA);
+    return {};
+}
+
 /// The SAs that one request has moved so far; taken back unless it is said to stay.
 class relocations {
   public:
@@ -73,7 +87,7 @@ class relocations {
         if (s == nullptr) return {};
         const sa_place before = place_of(*s);
         sa_place to = before;
-        to.id.destination = m.new_destination;
+        to.id = moved_id(*s, m);
         to.source = m.new_source;
         to.dying = false;
         if (request.encap) to.encap = request.encap;
@@ -83,11 +97,10 @@ class relocations {
         return {};
     }
 
-    [[nodiscard]] std::vector<ipsec::relocated_sa> keep() {
-        std::vector<ipsec::relocated_sa> all;
+    void keep(migrated& into) {
         for (const done& one : std::exchange(done_, {}))
-            if (const ipsec::sa* const s = sas_.get(one.now)) all.push_back({one.before.id, *s});
-        return all;
+            if (const ipsec::sa* const s = sas_.get(one.now))
+                into.sas.push_back({one.before.id, into.now.emplace_back(s->clone())});
     }
 
   private:
@@ -112,12 +125,15 @@ result<migrated> migrate(const ipsec::migration& m, sa_keeper& sas, policy_keepe
     if (p == nullptr) return fail(ENOENT, "Target policy not found");
     std::vector<ipsec::template_> templates = moved_templates(*p, m.moves);
     if (templates.empty()) return fail(ENODATA);
+    if (auto ok = check_places(m, sas); !ok) return tl::unexpected(std::move(ok.error()));
     relocations moved(sas, now);
     for (const ipsec::sa_move& one : m.moves)
         if (auto ok = moved.move(one, m); !ok) return tl::unexpected(std::move(ok.error()));
     if (auto ok = policies.set_templates(p->index, std::move(templates)); !ok)
         return tl::unexpected(std::move(ok.error()));
-    return migrated{p, moved.keep()};
+    migrated all{p, {}, {}};
+    moved.keep(all);
+    return all;
 }
 
 } // namespace esplane::control

@@ -6,6 +6,7 @@
 // Threads: control.  Does not: tell listeners.
 #pragma once
 
+#include <deque>
 #include <vector>
 
 #include "lib/control/policy_keeper.h"
@@ -15,7 +16,8 @@ namespace esplane::control {
 
 struct migrated {
     const ipsec::policy* selected;
-    std::vector<ipsec::relocated_sa> sas; ///< valid until the next call on `sas` below
+    std::deque<ipsec::sa> now;            ///< the SAs that were moved, and what they are now
+    std::vector<ipsec::relocated_sa> sas; ///< the same
 };
 
 /// Moves SAs and templates; where anything fails, all is as it was.  Takes time in the number of

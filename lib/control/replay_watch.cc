@@ -27,11 +27,11 @@ std::uint64_t goal_from(std::uint64_t told, std::uint64_t distance, std::uint64_
 
 } // namespace
 
-replay_watch::replay_watch(backend& b, const announcer& out, ipsec::sad& sad, refresher refresh)
+replay_watch::replay_watch(backend& b, const announcer& out, ipsec::sad& sad, describer describe)
     : backend_(b)
     , out_(out)
     , sad_(sad)
-    , refresh_(std::move(refresh)) {}
+    , describe_(std::move(describe)) {}
 
 void replay_watch::listen(bool somebody) {
     if (std::exchange(listening_, somebody) == somebody) return;
@@ -42,42 +42,42 @@ void replay_watch::listen(bool somebody) {
     to_begin_ = somebody && newest != nullptr ? newest->serial : 0;
 }
 
-void replay_watch::begin(const entry& e, moment now) {
-    if (!listening_ || (e.what.replay_threshold == 0 && e.what.replay_timer == 0)) return;
-    const watched& w = watched_[e.serial] = {e.what.replay, false};
-    if (e.what.replay_timer != 0)
-        timers_.arm(e.serial, static_cast<std::int64_t>(now.monotonic_ns) + period_of(e.what));
-    aim(e, w);
+void replay_watch::begin(const entry& e, const ipsec::sa& s, moment now) {
+    if (!listening_ || (s.replay_threshold == 0 && s.replay_timer == 0)) return;
+    const watched& w = watched_[e.serial] = {s.replay, false};
+    if (s.replay_timer != 0)
+        timers_.arm(e.serial, static_cast<std::int64_t>(now.monotonic_ns) + period_of(s));
+    aim(e, s, w);
 }
 
 /// An SA that ran while nobody listened: its first timer may be over.
 void replay_watch::begin_running(const entry& e, moment now) {
-    if (e.what.state != ipsec::sa_state::valid || watched_.contains(e.serial)) return;
-    if (e.what.replay_threshold == 0 && e.what.replay_timer == 0) return;
+    if (e.state != ipsec::sa_state::valid || watched_.contains(e.serial)) return;
+    const ipsec::sa s = describe_(e);
+    if (s.replay_threshold == 0 && s.replay_timer == 0) return;
     watched& w = watched_[e.serial];
-    const std::int64_t due = e.origin.added_ns + period_of(e.what);
-    if (e.what.replay_timer != 0 && due > static_cast<std::int64_t>(now.monotonic_ns))
+    const std::int64_t due = e.origin.added_ns + period_of(s);
+    if (s.replay_timer != 0 && due > static_cast<std::int64_t>(now.monotonic_ns))
         timers_.arm(e.serial, due);
     else
-        w.deferred = e.what.replay_timer != 0;
-    aim(e, w);
+        w.deferred = s.replay_timer != 0;
+    aim(e, s, w);
 }
 
 void replay_watch::begin_some(moment now) {
     for (unsigned i = 0; i < most_at_once && to_begin_ != 0; ++i) {
-        entry* e = sad_.newest_from(to_begin_);
+        const entry* e = sad_.newest_from(to_begin_);
         to_begin_ = e == nullptr ? 0 : e->serial - 1;
         if (e == nullptr) return;
-        refresh_(*e);
         begin_running(*e, now);
     }
 }
 
-void replay_watch::change(const entry& e, bool replay) {
+void replay_watch::change(const entry& e, const ipsec::sa& s, bool replay) {
     if (!listening_) return;
     watched& w = watched_[e.serial];
-    if (replay) w.told = e.what.replay;
-    aim(e, w);
+    if (replay) w.told = s.replay;
+    aim(e, s, w);
 }
 
 void replay_watch::end(const entry& e) {
@@ -86,62 +86,63 @@ void replay_watch::end(const entry& e) {
     timers_.disarm(e.serial);
 }
 
-void replay_watch::aim(const entry& e, const watched& w) {
-    const std::uint64_t distance = w.deferred ? 1 : e.what.replay_threshold;
+void replay_watch::aim(const entry& e, const ipsec::sa& s, const watched& w) {
+    const std::uint64_t distance = w.deferred ? 1 : s.replay_threshold;
     const bool reached =
         distance == 0
-            ? backend_.watch_replay(e.what.id, never, never)
-            : backend_.watch_replay(e.what.id, goal_from(w.told.sent, distance, e.what.replay.sent),
-                                    goal_from(w.told.received, distance, e.what.replay.received));
+            ? backend_.watch_replay(e.id, never, never)
+            : backend_.watch_replay(e.id, goal_from(w.told.sent, distance, s.replay.sent),
+                                    goal_from(w.told.received, distance, s.replay.received));
     if (reached) reached_.push_back(e.serial);
 }
 
-void replay_watch::announce(const entry& e, watched& w, sa_moved::cause why, moment now) {
-    w.told = e.what.replay;
-    out_.announce(sa_moved{e.what, why, {}});
-    if (e.what.replay_timer != 0) {
+void replay_watch::announce(const entry& e, const ipsec::sa& s, watched& w, sa_moved::cause why,
+                            moment now) {
+    w.told = s.replay;
+    out_.announce(sa_moved{s, why, {}});
+    if (s.replay_timer != 0) {
         w.deferred = false;
-        timers_.arm(e.serial, static_cast<std::int64_t>(now.monotonic_ns) + period_of(e.what));
+        timers_.arm(e.serial, static_cast<std::int64_t>(now.monotonic_ns) + period_of(s));
     }
-    aim(e, w);
+    aim(e, s, w);
 }
 
-void replay_watch::on_reached(entry& e, moment now) {
+void replay_watch::on_reached(const entry& e, moment now) {
     const auto found = watched_.find(e.serial);
     if (found == watched_.end()) return;
     watched& w = found->second;
-    refresh_(e);
-    const std::uint64_t threshold = e.what.replay_threshold;
-    const bool far = e.what.replay.sent - w.told.sent >= threshold ||
-                     e.what.replay.received - w.told.received >= threshold;
+    const ipsec::sa s = describe_(e);
+    const std::uint64_t threshold = s.replay_threshold;
+    const bool far = s.replay.sent - w.told.sent >= threshold ||
+                     s.replay.received - w.told.received >= threshold;
     if (threshold != 0 && far)
-        announce(e, w, sa_moved::cause::threshold, now);
-    else if (w.deferred && e.what.replay != w.told)
-        announce(e, w, sa_moved::cause::timer, now);
+        announce(e, s, w, sa_moved::cause::threshold, now);
+    else if (w.deferred && s.replay != w.told)
+        announce(e, s, w, sa_moved::cause::timer, now);
     else
-        aim(e, w);
+        aim(e, s, w);
 }
 
-void replay_watch::on_timer(entry& e, moment now) {
+void replay_watch::on_timer(const entry& e, moment now) {
     const auto found = watched_.find(e.serial);
     if (found == watched_.end()) return;
     watched& w = found->second;
-    refresh_(e);
-    if (e.what.replay != w.told) {
-        announce(e, w, sa_moved::cause::timer, now);
+    const ipsec::sa s = describe_(e);
+    if (s.replay != w.told) {
+        announce(e, s, w, sa_moved::cause::timer, now);
         return;
     }
     w.deferred = true;
-    aim(e, w);
+    aim(e, s, w);
 }
 
 void replay_watch::tick(moment now) {
     if (!listening_) return;
     begin_some(now);
     for (const std::uint64_t serial : std::exchange(reached_, {}))
-        if (entry* e = sad_.find_serial(serial)) on_reached(*e, now);
+        if (const entry* e = sad_.find_serial(serial)) on_reached(*e, now);
     while (const auto serial = timers_.take_due(static_cast<std::int64_t>(now.monotonic_ns)))
-        if (entry* e = sad_.find_serial(*serial)) on_timer(*e, now);
+        if (const entry* e = sad_.find_serial(*serial)) on_timer(*e, now);
 }
 
 std::optional<std::int64_t> replay_watch::next_ns() const {

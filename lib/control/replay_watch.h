@@ -27,23 +27,23 @@ namespace esplane::control {
 class replay_watch {
   public:
     using entry = ipsec::sad::entry;
-    /// Brings the counters of an entry up to date.
-    using refresher = std::function<void(entry&)>;
+    /// An SA with its counters up to date.
+    using describer = std::function<ipsec::sa(const entry&)>;
 
-    replay_watch(backend& b, const announcer& out, ipsec::sad& sad, refresher refresh);
+    replay_watch(backend& b, const announcer& out, ipsec::sad& sad, describer describe);
 
     /// Whether anybody hears of them from now on.
     void listen(bool somebody);
     /// A valid SA is there.
-    void begin(const entry& e, moment now);
-    /// A client has given something of what is looked at here; `e` is up to date.
+    void begin(const entry& e, const ipsec::sa& s, moment now);
+    /// A client has given something of what is looked at here; `s` is up to date.
     ///
     /// replay   the state itself, too: it has not moved since
-    void change(const entry& e, bool replay);
+    void change(const entry& e, const ipsec::sa& s, bool replay);
     /// An SA is gone.
     void end(const entry& e);
     /// backend_listener::on_replay().
-    void on_reached(entry& e, moment now);
+    void on_reached(const entry& e, moment now);
 
     void tick(moment now);
     [[nodiscard]] std::optional<std::int64_t> next_ns() const;
@@ -56,14 +56,15 @@ class replay_watch {
 
     void begin_some(moment now);
     void begin_running(const entry& e, moment now);
-    void aim(const entry& e, const watched& w);
-    void announce(const entry& e, watched& w, ipsec::sa_moved::cause why, moment now);
-    void on_timer(entry& e, moment now);
+    void aim(const entry& e, const ipsec::sa& s, const watched& w);
+    void announce(const entry& e, const ipsec::sa& s, watched& w, ipsec::sa_moved::cause why,
+                  moment now);
+    void on_timer(const entry& e, moment now);
 
     backend& backend_;
     const announcer& out_;
     ipsec::sad& sad_;
-    refresher refresh_;
+    describer describe_;
     bool listening_ = false;
     std::uint64_t to_begin_ = 0; ///< up to this serial SAs were there before somebody listened
     std::unordered_map<std::uint64_t, watched> watched_; ///< by serial

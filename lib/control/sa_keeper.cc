@@ -112,14 +112,14 @@ sa_keeper::sa_keeper(backend& b, const announcer& out, random_source random)
     : backend_(b)
     , out_(out)
     , random_(std::move(random))
-    , replays_(b, out, sad_, [this](entry& e) { refresh(e); }) {}
+    , replays_(b, out, sad_, [this](const entry& e) { return as_it_is(e); }) {}
 
 result<void> sa_keeper::add(ipsec::sa s, ipsec::originator by, moment now) {
     if (sad_.find(s.id) != nullptr) return fail(EEXIST);
     if (auto r = admit(s, now); !r) return r;
-    const entry& e = insert(std::move(s), now);
-    end_acquire(e.what);
-    out_.announce(ipsec::sa_added{e.what, by});
+    insert(s, now);
+    end_acquire(s);
+    out_.announce(ipsec::sa_added{s, by});
     return {};
 }
 
@@ -127,10 +127,11 @@ result<void> sa_keeper::restore(ipsec::sa s, moment now) {
     if (sad_.find_exact(s.id) != nullptr) return fail(EEXIST);
     const bool dying = s.dying;
     if (auto r = admit(s, now); !r) return r;
-    entry& e = insert(std::move(s), now);
-    e.what.dying = dying;
-    if (dying) (void)backend_.update_sa(e.what); // a template takes another one, if it can
-    out_.announce(ipsec::sa_added{e.what, {}});
+    entry& e = insert(s, now);
+    s.dying = dying;
+    e.keep(s);
+    if (dying) (void)backend_.update_sa(s); // a template takes another one, if it can
+    out_.announce(ipsec::sa_added{s, {}});
     return {};
 }
 
@@ -142,65 +143,67 @@ result<void> sa_keeper::admit(ipsec::sa& s, moment now) const {
     return backend_.add_sa(s);
 }
 
-sa_keeper::entry& sa_keeper::insert(ipsec::sa s, moment now) {
-    entry& e = sad_.insert(std::move(s));
-    begin_life(e, now);
-    if (e.what.state == sa_state::valid) replays_.begin(e, now);
+sa_keeper::entry& sa_keeper::insert(const ipsec::sa& s, moment now) {
+    entry& e = sad_.insert(s);
+    begin_life(e, s, now);
+    if (s.state == sa_state::valid) replays_.begin(e, s, now);
     return e;
 }
 
-void sa_keeper::begin_life(entry& e, moment now) {
-    redate(e, now);
-    start_timer(e, now);
+void sa_keeper::begin_life(entry& e, const ipsec::sa& s, moment now) {
+    redate(e, s.current, now);
+    start_timer(e, s.limits, now);
 }
 
 /// Its limits in time count from the times that a client gave.
-void sa_keeper::redate(entry& e, moment now) {
-    e.origin.added_ns = ipsec::monotonic_of(e.what.current.add_time, now);
+void sa_keeper::redate(entry& e, const ipsec::lifetime_current& times, moment now) {
+    e.origin.added_ns = ipsec::monotonic_of(times.add_time, now);
     e.origin.used_ns.reset();
-    if (e.what.current.use_time != 0)
-        e.origin.used_ns = ipsec::monotonic_of(e.what.current.use_time, now);
+    if (times.use_time != 0) e.origin.used_ns = ipsec::monotonic_of(times.use_time, now);
 }
 
-void sa_keeper::start_timer(const entry& e, moment now) {
-    if (const auto due_ns = ipsec::first_time_limit(e.what.limits, e.origin))
+void sa_keeper::start_timer(const entry& e, const ipsec::lifetime_limits& limits, moment now) {
+    if (const auto due_ns = ipsec::first_time_limit(limits, e.origin))
         timers_.arm(e.serial, first_check_ns(*due_ns, now));
 }
 
 result<void> sa_keeper::update(ipsec::sa s, ipsec::originator by, moment now) {
     entry* e = sad_.find(s.id);
     if (e == nullptr) return fail(ESRCH);
-    if (e->what.state == sa_state::larval) return fill_larval(*e, std::move(s), by, now);
+    if (e->state == sa_state::larval) return fill_larval(*e, std::move(s), by, now);
     return change_valid(*e, std::move(s), by, now);
 }
 
 result<void> sa_keeper::fill_larval(entry& larval, ipsec::sa s, ipsec::originator by, moment now) {
-    if (s.dir != ipsec::direction::unknown && s.dir != larval.what.dir) return fail(ESRCH);
+    if (s.dir != ipsec::direction::unknown && s.dir != larval.describe().dir) return fail(ESRCH);
     if (auto r = admit(s, now); !r) return r;
-    take(larval);
-    out_.announce(ipsec::sa_updated{insert(std::move(s), now).what, by});
+    drop(larval);
+    insert(s, now);
+    out_.announce(ipsec::sa_updated{s, by});
     return {};
 }
 
 /// The event carries what the client sent, not what came of it: so does the kernel's.
 result<void> sa_keeper::change_valid(entry& e, ipsec::sa s, ipsec::originator by, moment now) {
-    if (s.dir != e.what.dir) return fail(ESRCH);
-    if (s.encap.has_value() != e.what.encap.has_value())
+    ipsec::sa merged = as_it_is(e);
+    if (s.dir != merged.dir) return fail(ESRCH);
+    if (s.encap.has_value() != merged.encap.has_value())
         return fail(EINVAL); // it cannot be added to or taken from an SA in use
-    refresh(e);
-    ipsec::sa merged = e.what.clone();
     merge(merged, s);
     if (auto r = backend_.update_sa(merged); !r) return r;
-    e.what = std::move(merged);
+    e.keep(merged);
     timers_.disarm(e.serial);
-    start_timer(e, now);
+    start_timer(e, merged.limits, now);
     if (s.current.add_time == 0) s.current.add_time = now.realtime_s;
     auto verdict = lifetime_verdict::running;
-    if (e.what.current.use_time != 0) // the kernel does not look at an SA that nobody has used
-        verdict = ipsec::check_count_limits(e.what.limits, e.what.current, e.what.dying);
-    if (verdict == lifetime_verdict::soft) expire(e, verdict); // at once; a hard one by a timer
+    if (merged.current.use_time != 0) // the kernel does not look at an SA that nobody has used
+        verdict = ipsec::check_count_limits(merged.limits, merged.current, merged.dying);
+    if (verdict == lifetime_verdict::soft) expire(e, verdict); // at once; a hard one by the timer
     out_.announce(ipsec::sa_updated{s, by});
-    if (verdict == lifetime_verdict::hard) expire(e, verdict);
+    if (verdict == lifetime_verdict::hard) {
+        spent_.insert(e.serial);
+        timers_.arm(e.serial, static_cast<std::int64_t>(now.monotonic_ns));
+    }
     return {};
 }
 
@@ -219,8 +222,8 @@ void sa_keeper::flush(std::uint8_t protocol, ipsec::originator by) {
         entry* e = sad_.newest_from(~std::uint64_t{0});
         while (e != nullptr) {
             const std::uint64_t serial = e->serial;
-            if (protocol_matches(e->what.id.protocol, protocol)) {
-                take(*e);
+            if (protocol_matches(e->id.protocol, protocol)) {
+                drop(*e);
                 any = true;
             }
             e = sad_.newest_from(serial - 1);
@@ -233,14 +236,14 @@ void sa_keeper::flush(std::uint8_t protocol, ipsec::originator by) {
 void sa_keeper::end_acquire(const ipsec::sa& answer) {
     entry* larval = sad_.find_acquiring(answer.seq);
     if (larval != nullptr &&
-        (larval->what.id.protocol != answer.id.protocol ||
-         larval->what.id.destination != answer.id.destination || larval->what.pcpu != answer.pcpu))
+        (larval->id.protocol != answer.id.protocol ||
+         larval->id.destination != answer.id.destination || larval->describe().pcpu != answer.pcpu))
         larval = nullptr;
     if (larval == nullptr) {
         larval = sad_.find_acquiring(ipsec::acquire_key_of(answer));
-        if (larval != nullptr && larval->what.id.spi != wire::be32()) larval = nullptr;
+        if (larval != nullptr && larval->id.spi != wire::be32()) larval = nullptr;
     }
-    if (larval != nullptr) take(*larval);
+    if (larval != nullptr) drop(*larval);
 }
 
 void sa_keeper::acquire(const ipsec::policy& p, const ipsec::flow& f,
@@ -252,9 +255,8 @@ void sa_keeper::acquire(const ipsec::policy& p, const ipsec::flow& f,
     if (++acquire_seq_ == 0) ++acquire_seq_;
     wanted.seq = acquire_seq_;
     wanted.current.add_time = now.realtime_s;
-    entry& e = sad_.insert_acquiring(std::move(wanted));
-    begin_life(e, now);
-    out_.announce(ipsec::acquire{e.what, p, p.templates.front()});
+    begin_life(sad_.insert_acquiring(wanted), wanted, now);
+    out_.announce(ipsec::acquire{wanted, p, p.templates.front()});
 }
 
 /// xfrm_add_acquire(): km_query() for each template.
@@ -271,22 +273,28 @@ void sa_keeper::announce_acquire(ipsec::sa wanted, const ipsec::policy& p) {
 
 const ipsec::sa* sa_keeper::find_between(const ipsec::sa_move& m, std::uint32_t if_id) {
     const auto is_about = [&](const ipsec::sa& s) {
-        return s.run_mode == m.run_mode && s.id.protocol == m.protocol &&
-               (m.reqid == 0 || s.reqid == m.reqid) && (if_id == 0 || s.if_id == if_id) &&
-               s.id.destination == m.old_destination && s.source == m.old_source;
+        return s.run_mode == m.run_mode && (m.reqid == 0 || s.reqid == m.reqid) &&
+               (if_id == 0 || s.if_id == if_id) && s.source == m.old_source;
     };
-    entry* e = sad_.newest_from(~std::uint64_t{0});
-    while (e != nullptr && !is_about(e->what))
-        e = sad_.newest_from(e->serial - 1);
-    return e == nullptr ? nullptr : &e->what;
+    for (entry* e = sad_.newest_from(~std::uint64_t{0}); e != nullptr;
+         e = sad_.newest_from(e->serial - 1)) {
+        if (e->id.protocol != m.protocol || e->id.destination != m.old_destination) continue;
+        if (ipsec::sa s = e->describe(); is_about(s)) return &show(std::move(s));
+    }
+    return nullptr;
+}
+
+result<void> sa_keeper::may_relocate(const ipsec::sa_id& id, const ipsec::sa_id& to) {
+    const entry* e = sad_.find_exact(id);
+    if (e == nullptr || e->state == sa_state::larval) return fail(EINVAL);
+    if (to != id && sad_.find(to) != nullptr) return fail(EEXIST);
+    return {};
 }
 
 result<void> sa_keeper::relocate(const ipsec::sa_id& id, const sa_place& to, moment now) {
+    if (auto ok = may_relocate(id, to.id); !ok) return ok;
     entry* e = sad_.find_exact(id);
-    if (e == nullptr || e->what.state == sa_state::larval) return fail(EINVAL);
-    if (to.id != id && sad_.find(to.id) != nullptr) return fail(EEXIST);
-    refresh(*e);
-    ipsec::sa s = e->what.clone();
+    ipsec::sa s = as_it_is(*e);
     s.id = to.id;
     s.source = to.source;
     s.encap = to.encap;
@@ -294,9 +302,9 @@ result<void> sa_keeper::relocate(const ipsec::sa_id& id, const sa_place& to, mom
     if (auto r = backend_.move_sa(id, s); !r) return r;
     timers_.disarm(e->serial);
     replays_.end(*e);
-    (void)sad_.take(*e);
-    const entry& moved = insert(std::move(s), now);
-    if (to.id != id) end_acquire(moved.what);
+    sad_.erase(*e);
+    insert(s, now);
+    if (to.id != id) end_acquire(s);
     return {};
 }
 
@@ -305,9 +313,8 @@ result<void> sa_keeper::give_replay(const ipsec::sa_id& id, const replay_gift& g
                                     ipsec::originator by, moment now) {
     entry* e = sad_.find(id);
     if (e == nullptr) return fail(ESRCH);
-    if (e->what.state != sa_state::valid) return fail(EINVAL, "SA must be in VALID state");
-    refresh(*e);
-    ipsec::sa& s = e->what;
+    if (e->state != sa_state::valid) return fail(EINVAL, "SA must be in VALID state");
+    ipsec::sa s = as_it_is(*e);
     if (g.replay) s.replay = *g.replay;
     if (g.replay_window) s.replay_window = *g.replay_window;
     if (g.current) s.current = *g.current;
@@ -317,8 +324,9 @@ result<void> sa_keeper::give_replay(const ipsec::sa_id& id, const replay_gift& g
     const given_parts parts{g.replay.has_value(), g.current.has_value()};
     if (parts.replay || parts.counters || g.mapping_threshold)
         if (auto r = backend_.set_replay(s, parts); !r) return r;
-    if (g.current) redate(*e, now);
-    replays_.change(*e, parts.replay);
+    e->keep(s);
+    if (g.current) redate(*e, s.current, now);
+    replays_.change(*e, s, parts.replay);
     out_.announce(ipsec::sa_moved{s, ipsec::sa_moved::cause::given, by});
     return {};
 }
@@ -327,22 +335,21 @@ result<void> sa_keeper::give_replay(const ipsec::sa_id& id, const replay_gift& g
 result<void> sa_keeper::expire_now(const ipsec::sa_id& id, bool hard, ipsec::originator by) {
     entry* e = sad_.find(id);
     if (e == nullptr) return fail(ENOENT);
-    if (e->what.state != sa_state::valid) return fail(EINVAL, "SA must be in VALID state");
-    refresh(*e);
-    out_.announce(ipsec::sa_expired{e->what, hard, by});
-    if (hard) take(*e);
+    if (e->state != sa_state::valid) return fail(EINVAL, "SA must be in VALID state");
+    out_.announce(ipsec::sa_expired{as_it_is(*e), hard, by});
+    if (hard) drop(*e);
     return {};
 }
 
 /// The larval SA of an ACQUIRE that a request for an SPI is about: xfrm_alloc_userspi().
 sa_keeper::entry* sa_keeper::asked_for(const spi_request& r) {
     entry* larval = sad_.find_acquiring(r.seq);
-    if (larval != nullptr && larval->what.id.destination == r.destination &&
-        larval->what.pcpu == r.pcpu)
+    if (larval != nullptr && larval->id.destination == r.destination &&
+        larval->describe().pcpu == r.pcpu)
         return larval;
     larval = sad_.find_acquiring(ipsec::acquire_key{r.destination, r.source, r.protocol, r.run_mode,
                                                     r.reqid, r.if_id, r.mark, r.pcpu});
-    return larval != nullptr && larval->what.id.spi == wire::be32() ? larval : nullptr;
+    return larval != nullptr && larval->id.spi == wire::be32() ? larval : nullptr;
 }
 
 /// A request's `seq` finds the larval SA of an ACQUIRE and is not kept otherwise, as in the kernel.
@@ -350,16 +357,17 @@ result<std::reference_wrapper<const ipsec::sa>> sa_keeper::allocate_spi(const sp
                                                                         moment now) {
     if (r.min > r.max) return fail(EINVAL, "Invalid SPI range: min > max");
     entry* const asked = asked_for(r);
-    if (asked != nullptr && asked->what.id.spi != wire::be32()) return asked->what;
+    if (asked != nullptr && asked->id.spi != wire::be32()) return show(asked->describe());
     const auto spi = free_spi(r);
     if (!spi) return fail(ENOENT, "No SPI available in the requested range");
     if (asked != nullptr) {
         sad_.give_spi(*asked, *spi);
-        return asked->what;
+        return show(asked->describe());
     }
     ipsec::sa larval = make_larval(r, *spi, acquire_expires_s_);
     larval.current.add_time = now.realtime_s;
-    return insert(std::move(larval), now).what;
+    insert(larval, now);
+    return show(std::move(larval));
 }
 
 /// From a random start upwards.  Of more candidates than there are SAs one is free.
@@ -378,41 +386,48 @@ std::optional<wire::be32> sa_keeper::free_spi(const spi_request& r) {
 }
 
 const ipsec::sa* sa_keeper::get(const ipsec::sa_id& id) {
-    entry* e = sad_.find(id);
-    if (e == nullptr) return nullptr;
-    refresh(*e);
-    return &e->what;
+    const entry* e = sad_.find(id);
+    return e == nullptr ? nullptr : &show(as_it_is(*e));
 }
 
 const ipsec::sa* sa_keeper::next(cursor& c) {
-    entry* e = sad_.newest_from(c.next);
+    const entry* e = sad_.newest_from(c.next);
     if (e == nullptr) return nullptr;
     c.next = e->serial - 1;
-    refresh(*e);
-    return &e->what;
+    return &show(as_it_is(*e));
 }
 
-void sa_keeper::refresh(entry& e) const {
-    if (e.what.state == sa_state::larval) return;
+ipsec::sa sa_keeper::as_it_is(const entry& e) const {
+    ipsec::sa s = e.describe();
     sa_usage usage;
-    if (!backend_.query_sa(e.what.id, usage)) return;
-    usage.current.add_time = e.what.current.add_time;
-    e.what.current = usage.current;
-    e.what.last_used = usage.last_used;
-    const std::size_t words = e.what.replay.bitmap.size(); // a client's may be longer than needed
-    e.what.replay = std::move(usage.replay);
-    if (e.what.replay.bitmap.size() < words) e.what.replay.bitmap.resize(words);
-    e.what.statistics = usage.statistics;
+    if (e.state == sa_state::larval || !backend_.query_sa(e.id, usage)) return s;
+    usage.current.add_time = s.current.add_time;
+    s.current = usage.current;
+    s.last_used = usage.last_used;
+    const std::size_t words = s.replay.bitmap.size(); // a client's may be longer than needed
+    s.replay = std::move(usage.replay);
+    if (s.replay.bitmap.size() < words) s.replay.bitmap.resize(words);
+    s.statistics = usage.statistics;
+    return s;
+}
+
+const ipsec::sa& sa_keeper::show(ipsec::sa s) {
+    shown_ = std::move(s);
+    return shown_;
+}
+
+void sa_keeper::drop(entry& e) {
+    if (e.state != sa_state::larval) backend_.delete_sa(e.id);
+    timers_.disarm(e.serial);
+    spent_.erase(e.serial);
+    replays_.end(e);
+    sad_.erase(e);
 }
 
 ipsec::sa sa_keeper::take(entry& e) {
-    if (e.what.state != sa_state::larval) {
-        refresh(e);
-        backend_.delete_sa(e.what.id);
-    }
-    timers_.disarm(e.serial);
-    replays_.end(e);
-    return sad_.take(e);
+    ipsec::sa what = as_it_is(e);
+    drop(e);
+    return what;
 }
 
 void sa_keeper::expire(entry& e, lifetime_verdict verdict) {
@@ -420,10 +435,11 @@ void sa_keeper::expire(entry& e, lifetime_verdict verdict) {
         const ipsec::sa gone = take(e);
         out_.announce(ipsec::sa_expired{gone, true, {}});
     } else if (verdict == lifetime_verdict::soft) {
-        e.what.dying = true;
-        refresh(e);
-        (void)backend_.update_sa(e.what); // a template takes another one from now on, if it can
-        out_.announce(ipsec::sa_expired{e.what, false, {}});
+        ipsec::sa s = as_it_is(e);
+        s.dying = true;
+        e.keep(s);
+        (void)backend_.update_sa(s); // a template takes another one from now on, if it can
+        out_.announce(ipsec::sa_expired{s, false, {}});
     }
 }
 
@@ -443,22 +459,28 @@ std::optional<std::int64_t> sa_keeper::next_deadline_ns() const {
 }
 
 void sa_keeper::check_time(entry& e, std::int64_t now_ns) {
-    const auto check = ipsec::check_time_limits(e.what.limits, e.origin, e.what.dying, now_ns);
+    if (spent_.contains(e.serial)) {
+        expire(e, lifetime_verdict::hard);
+        return;
+    }
+    const ipsec::sa s = e.describe();
+    const auto check = ipsec::check_time_limits(s.limits, e.origin, s.dying, now_ns);
     if (check.next_ns) timers_.arm(e.serial, *check.next_ns);
     expire(e, check.verdict);
 }
 
 void sa_keeper::on_lifetime(const ipsec::sa_id& id, bool hard) {
     entry* e = sad_.find_exact(id);
-    if (e == nullptr || (!hard && e->what.dying)) return;
+    if (e == nullptr || (!hard && e->describe().dying)) return;
     expire(*e, hard ? lifetime_verdict::hard : lifetime_verdict::soft);
 }
 
 void sa_keeper::on_mapping(const ipsec::sa_id& id, const ipsec::address& source, wire::be16 port) {
     const entry* e = sad_.find_exact(id);
-    if (e == nullptr || !e->what.encap) return;
-    if (e->what.source == source && e->what.encap->source_port == port) return; // it knows by now
-    out_.announce(ipsec::sa_mapping{e->what, source, port});
+    if (e == nullptr) return;
+    const ipsec::sa s = e->describe();
+    if (!s.encap || (s.source == source && s.encap->source_port == port)) return; // it knows by now
+    out_.announce(ipsec::sa_mapping{s, source, port});
 }
 
 void sa_keeper::on_replay(const ipsec::sa_id& id, moment now) {
@@ -468,8 +490,7 @@ void sa_keeper::on_replay(const ipsec::sa_id& id, moment now) {
 void sa_keeper::on_first_use(const ipsec::sa_id& id, moment now) {
     entry* e = sad_.find_exact(id);
     if (e == nullptr || e->origin.used_ns) return;
-    refresh(*e);
-    const std::uint64_t used = e->what.current.use_time;
+    const std::uint64_t used = as_it_is(*e).current.use_time;
     e->origin.used_ns = ipsec::monotonic_of(used != 0 ? used : now.realtime_s, now);
     check_time(*e, static_cast<std::int64_t>(now.monotonic_ns));
 }

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <optional>
+#include <unordered_set>
 
 #include "lib/control/announcer.h"
 #include "lib/control/layer.h"
@@ -50,8 +51,10 @@ class sa_keeper {
     /// each template of `p`.  Nothing is kept.
     void announce_acquire(ipsec::sa wanted, const ipsec::policy& p);
     /// xfrm_migrate_state_find(): the newest SA between the old addresses of a move, a larval one
-    /// too; nullptr where there is none.  Looks at all SAs.
+    /// too; nullptr where there is none.  Looks at all SAs.  Valid until the next call.
     [[nodiscard]] const ipsec::sa* find_between(const ipsec::sa_move& m, std::uint32_t if_id);
+    /// Whether relocate() finds the SA, and its new place free.  Errors: EEXIST, EINVAL as there.
+    [[nodiscard]] result<void> may_relocate(const ipsec::sa_id& id, const ipsec::sa_id& to);
     /// xfrm_state_migrate(): the SA of exactly that id goes on in another place, as the newest.
     /// Errors: EEXIST (the place is taken), EINVAL (it is larval); what the backend says.
     [[nodiscard]] result<void> relocate(const ipsec::sa_id& id, const sa_place& to, moment now);
@@ -77,19 +80,24 @@ class sa_keeper {
     using entry = ipsec::sad::entry;
 
     [[nodiscard]] result<void> admit(ipsec::sa& s, moment now) const;
-    entry& insert(ipsec::sa s, moment now);
-    void begin_life(entry& e, moment now);
+    entry& insert(const ipsec::sa& s, moment now);
+    void begin_life(entry& e, const ipsec::sa& s, moment now);
     void end_acquire(const ipsec::sa& answer);
     [[nodiscard]] entry* asked_for(const spi_request& r);
-    static void redate(entry& e, moment now);
-    void start_timer(const entry& e, moment now);
+    static void redate(entry& e, const ipsec::lifetime_current& times, moment now);
+    void start_timer(const entry& e, const ipsec::lifetime_limits& limits, moment now);
     [[nodiscard]] result<void> fill_larval(entry& larval, ipsec::sa s, ipsec::originator by,
                                            moment now);
     [[nodiscard]] result<void> change_valid(entry& e, ipsec::sa s, ipsec::originator by,
                                             moment now);
     [[nodiscard]] std::optional<wire::be32> free_spi(const spi_request& r);
-    void refresh(entry& e) const;
-    /// Out of the backend and the database; what it was, with final counters.
+    /// With counters as of now.
+    [[nodiscard]] ipsec::sa as_it_is(const entry& e) const;
+    /// `s` for whoever asked, until the next who does.
+    const ipsec::sa& show(ipsec::sa s);
+    /// Out of the backend and the database.
+    void drop(entry& e);
+    /// The same; what it was, with final counters.
     ipsec::sa take(entry& e);
     void expire(entry& e, ipsec::lifetime_verdict verdict);
     void check_time(entry& e, std::int64_t now_ns);
@@ -98,7 +106,11 @@ class sa_keeper {
     const announcer& out_;
     random_source random_;
     ipsec::sad sad_;
+    ipsec::sa shown_;
     timer_queue timers_; ///< by serial
+    /// Serials of those whose hard limit an UPDSA has set below what they counted: the client hears
+    /// of its UPDSA before it hears that the SA is gone.
+    std::unordered_set<std::uint64_t> spent_;
     replay_watch replays_;
     std::uint32_t acquire_expires_s_ = 30;
     std::uint32_t acquire_seq_ = 0;

@@ -2,7 +2,8 @@
 //
 // The security association database (RFC 4301 section 4.4.2): descriptions by id and by age.
 //
-// A hash map and an ordered index: no operation takes time linear in the number of SAs.
+// Hash tables and an ordered index: no operation takes time linear in the number of SAs, not even
+// once in a while.
 // Threads: one.  Does not: know rules, timers or backends (lib/control does).
 #pragma once
 
@@ -10,8 +11,9 @@
 #include <map>
 #include <unordered_map>
 
+#include "lib/base/growing_table.h"
 #include "lib/ipsec/lifetime.h"
-#include "lib/ipsec/sa.h"
+#include "lib/ipsec/packed_sa.h"
 
 namespace esplane::ipsec {
 
@@ -32,11 +34,28 @@ struct acquire_key {
 
 class sad {
   public:
-    struct entry {
-        sa what;
-        std::uint64_t serial = 0; ///< from 1 up in order of insertion, never given twice
+    class entry {
+      public:
+        sa_id id;
+        sa_state state = sa_state::valid;
         bool acquiring = false;   ///< an ACQUIRE asks for it
+        std::uint64_t serial = 0; ///< from 1 up in order of insertion, never given twice
         lifetime_origin origin;
+
+        /// As it was put in, or last kept.
+        [[nodiscard]] sa describe() const { return kept_.unpack(id); }
+        /// Changes all of the description but its id.
+        void keep(const sa& s) {
+            kept_ = packed_sa(s);
+            state = s.state;
+        }
+
+      private:
+        friend class sad;
+        packed_sa kept_;
+        // Those of one SPI and protocol, in a ring.
+        entry* next_of_spi_ = nullptr;
+        entry* previous_of_spi_ = nullptr;
     };
 
     /// The newest that a packet, or a request, with the mark of `id` is for; nullptr where there is
@@ -51,11 +70,11 @@ class sad {
     [[nodiscard]] entry* newest_from(std::uint64_t serial);
 
     /// Puts in an SA whose id is not there yet.
-    entry& insert(sa s);
+    entry& insert(const sa& s);
 
     /// Puts in a larval SA that an ACQUIRE asks for; nothing of its acquire_key is there yet. Where
     /// it has no SPI find() does not know it.
-    entry& insert_acquiring(sa s);
+    entry& insert_acquiring(const sa& s);
     /// nullptr where no ACQUIRE is under way for such an SA.
     [[nodiscard]] entry* find_acquiring(const acquire_key& k);
     [[nodiscard]] entry* find_acquiring(std::uint32_t seq);
@@ -63,23 +82,32 @@ class sad {
     /// Names an entry without SPI; the id is not there yet.
     void give_spi(entry& e, wire::be32 spi);
     /// Takes out an entry of this database.
-    sa take(entry& e);
+    void erase(entry& e);
 
     [[nodiscard]] std::size_t size() const noexcept { return by_serial_.size(); }
 
   private:
     struct id_hash {
-        [[nodiscard]] std::size_t operator()(const sa_id& id) const noexcept;
+        [[nodiscard]] std::uint32_t operator()(const sa_id& id) const noexcept;
+        [[nodiscard]] std::uint32_t operator()(const entry& e) const noexcept {
+            return (*this)(e.id);
+        }
+    };
+    struct spi_hash {
+        [[nodiscard]] std::uint32_t operator()(const entry& e) const noexcept;
     };
 
-    entry& put(sa s);
+    entry& put(const sa& s);
     void name(entry& e);
-    void forget_name(const entry& e, const sa_id& id);
+    void forget_name(entry& e);
+    [[nodiscard]] entry* of_spi(wire::be32 spi, std::uint8_t protocol) const;
+    void join_spi(entry& e);
+    void leave_spi(entry& e);
 
     std::map<std::uint64_t, entry> by_serial_;
-    std::unordered_map<sa_id, entry*, id_hash> by_id_;       ///< what has an SPI
+    growing_table<entry, id_hash> by_id_;                    ///< what has an SPI
     std::unordered_multimap<sa_id, entry*, id_hash> marked_; ///< of these, by the id without mark
-    std::unordered_map<std::uint64_t, std::uint32_t> spis_;  ///< how many have one, by protocol too
+    growing_table<entry, spi_hash> by_spi_;                  ///< of these, one of each ring
     std::map<acquire_key, entry*> acquiring_;
     std::unordered_map<std::uint32_t, entry*> acquiring_by_seq_;
     std::uint64_t last_serial_ = 0;

@@ -15,7 +15,7 @@ sa with_spi(std::uint32_t spi, const char* destination = "10.1.0.2") {
 std::vector<std::uint32_t> walk(sad& db) {
     std::vector<std::uint32_t> spis;
     for (auto* e = db.newest_from(~0ull); e != nullptr; e = db.newest_from(e->serial - 1))
-        spis.push_back(e->what.id.spi.host());
+        spis.push_back(e->id.spi.host());
     return spis;
 }
 
@@ -55,10 +55,10 @@ TEST(Sad, FindsTheSaThatARequestsMarkIsFor) {
 TEST(Sad, AnSaWithAMarkThatIsTakenOutIsGone) {
     sad db;
     db.insert(with_mark(6, 0xff));
-    db.take(db.insert(with_mark(5, 0xff)));
+    db.erase(db.insert(with_mark(5, 0xff)));
     EXPECT_EQ(db.find(with_mark(5, 0xff).id), nullptr);
     EXPECT_NE(db.find(with_mark(6, 0xff).id), nullptr);
-    db.take(*db.find(with_mark(6, 0xff).id));
+    db.erase(*db.find(with_mark(6, 0xff).id));
     EXPECT_FALSE(db.knows_spi(wire::be32(1), 50));
 }
 
@@ -75,7 +75,7 @@ TEST(Sad, AnSaTakenOutIsGoneFromEveryIndex) {
     auto& middle = db.insert(with_spi(2));
     const std::uint64_t serial = middle.serial;
     db.insert(with_spi(3));
-    EXPECT_EQ(db.take(middle).id.spi.host(), 2u);
+    db.erase(middle);
     EXPECT_EQ(db.find(with_spi(2).id), nullptr);
     EXPECT_EQ(db.find_serial(serial), nullptr);
     EXPECT_EQ(walk(db), (std::vector<std::uint32_t>{3, 1}));
@@ -85,8 +85,21 @@ TEST(Sad, AnSaTakenOutIsGoneFromEveryIndex) {
 TEST(Sad, ASerialIsNeverGivenTwice) {
     sad db;
     const std::uint64_t first = db.insert(with_spi(1)).serial;
-    db.take(*db.find(with_spi(1).id));
+    db.erase(*db.find(with_spi(1).id));
     EXPECT_GT(db.insert(with_spi(1)).serial, first);
+}
+
+TEST(Sad, KnowsAnSpiForAsLongAsAnyOfManyHasIt) {
+    sad db;
+    const char* const destinations[] = {"10.0.0.1", "10.0.0.2", "10.0.0.3"};
+    for (const char* destination : destinations)
+        db.insert(with_spi(1, destination));
+    for (const char* destination : destinations) {
+        EXPECT_TRUE(db.knows_spi(wire::be32(1), 50));
+        EXPECT_FALSE(db.knows_spi(wire::be32(1), 51));
+        db.erase(*db.find(with_spi(1, destination).id));
+    }
+    EXPECT_FALSE(db.knows_spi(wire::be32(1), 50));
 }
 
 TEST(Sad, EntriesStayWhereTheyAreWhileItGrows) {
