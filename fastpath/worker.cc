@@ -69,7 +69,11 @@ worker::~worker() {
 result<void> worker::start() {
     assert(!thread_.joinable());
     stopping_ = false;
-    thread_ = std::thread([this] { loop(); });
+    at_work_ = true;
+    thread_ = std::thread([this] {
+        loop();
+        at_work_ = false;
+    });
     if (options_.cpu < 0) return {};
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -84,10 +88,14 @@ result<void> worker::start() {
 
 void worker::stop() {
     if (!thread_.joinable()) return;
+    ask_to_stop();
+    thread_.join();
+}
+
+void worker::ask_to_stop() noexcept {
     stopping_ = true;
     const std::uint64_t one = 1;
     (void)!::write(wake_, &one, sizeof one);
-    thread_.join();
 }
 
 std::size_t worker::run_once(moment when) noexcept {

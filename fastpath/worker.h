@@ -59,6 +59,10 @@ class worker {
     [[nodiscard]] result<void> start();
     /// Ends it; returns when it is gone.
     void stop();
+    /// Lets it end, and does not wait.
+    void ask_to_stop() noexcept;
+    /// Between start() and the end of its thread.
+    [[nodiscard]] bool is_at_work() const noexcept { return at_work_.load(); }
 
     /// One loop by the caller's thread.  Returns how many packets came in.  Not while started.
     std::size_t run_once(moment now) noexcept;
@@ -94,6 +98,7 @@ class worker {
     int wake_;                  ///< eventfd that ends a sleep
     worker_vitals vitals_;
     std::atomic<bool> stopping_{false};
+    std::atomic<bool> at_work_{false};
     std::thread thread_;
 };
 

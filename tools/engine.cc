@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/engine.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <sys/random.h>
+#include <thread>
 
 #include "tools/process.h"
 #include "tools/xfrm_stat.h"
@@ -75,6 +77,20 @@ result<void> engine::start() {
 void engine::stop() {
     for (const auto& worker : workers_)
         worker->stop();
+}
+
+bool engine::stop_within(std::chrono::milliseconds limit) {
+    constexpr std::chrono::microseconds pause(200);
+    const auto until = std::chrono::steady_clock::now() + limit;
+    const auto at_work = [](const auto& worker) { return worker->is_at_work(); };
+    for (const auto& worker : workers_)
+        worker->ask_to_stop();
+    while (std::ranges::any_of(workers_, at_work)) {
+        if (std::chrono::steady_clock::now() >= until) return false;
+        std::this_thread::sleep_for(pause);
+    }
+    stop();
+    return true;
 }
 
 void engine::count(fastpath::worker_counters& into) const noexcept {

@@ -6,6 +6,7 @@
 // Threads: control's, except the workers' loops.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -56,6 +57,9 @@ class engine {
     /// Starts all threads.  Errors: those of worker::start; none runs then.
     [[nodiscard]] result<void> start();
     void stop();
+    /// The same, and does not wait longer than that for a worker that hangs.  False: one does, and
+    /// what it works with must stay.
+    [[nodiscard]] bool stop_within(std::chrono::milliseconds limit);
     [[nodiscard]] const std::vector<fastpath::port*>& ports() const noexcept { return ports_; }
     /// The interfaces of tunnels by route: one port of the workers beside ports().
     [[nodiscard]] fastpath::tun_port& interfaces() noexcept { return *interfaces_; }

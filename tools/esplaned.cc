@@ -214,8 +214,11 @@ result<void> daemon::begin_work() {
             "(`esplane release` before the start forgets that)");
     }
     guarding_->begin();
-    if (auto replaced = devices_->replace_cover(); !replaced) return replaced;
     if (auto started = engine_->start(); !started) return started;
+    if (auto replaced = devices_->replace_cover(); !replaced) {
+        engine_->stop();
+        return replaced;
+    }
     announce();
     return {};
 }
@@ -231,13 +234,17 @@ result<void> daemon::take_over() {
     return {};
 }
 
-/// Nothing is taken down: the process ends as if it had been killed, and as fast.
+/// Nothing is taken down but what takes the kernel long: the process ends as if it had been killed,
+/// and as fast.
 result<state_descriptors> daemon::hand_over() {
     if (!state_)
         return fail(ENOTSUP, "the daemon that runs keeps no state (--state), so nothing would come "
                              "over: stop it and start the new one");
-    engine_->stop();
-    state_->leave();
+    constexpr std::chrono::seconds patience(1);
+    if (engine_->stop_within(patience))
+        devices_->let_go();
+    else
+        log("a worker hangs: it ends with this process");
     return state_descriptors{state_->log_descriptor(), state_->live_descriptor()};
 }
 

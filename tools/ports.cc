@@ -127,6 +127,15 @@ result<void> port_set::open() {
     return {};
 }
 
+/// Side by side: each waits for the kernel.
+void port_set::let_go() noexcept {
+    std::vector<std::thread> all;
+    for (const auto& o : openers_)
+        all.emplace_back([&o] { o->let_go(); });
+    for (std::thread& t : all)
+        t.join();
+}
+
 std::vector<guarded_device> port_set::devices() const {
     std::vector<guarded_device> list;
     for (std::size_t i = 0; i < openers_.size(); ++i)

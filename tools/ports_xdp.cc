@@ -52,7 +52,12 @@ class xdp_opener final : public port_opener {
     [[nodiscard]] result<void> attach() override { return guard_->attach(options_.wish); }
     [[nodiscard]] result<std::unique_ptr<fastpath::port>> open() override {
         if (options_.busy_poll_us != 0) try_busy_poll();
-        return fastpath::xdp_port::open(options_, buffers_, *guard_);
+        auto opened = fastpath::xdp_port::open(options_, buffers_, *guard_);
+        if (opened) port_ = opened->get();
+        return opened;
+    }
+    void let_go() noexcept override {
+        if (port_ != nullptr) port_->let_go();
     }
 
   private:
@@ -65,6 +70,7 @@ class xdp_opener final : public port_opener {
 
     xdp_port_options options_;
     std::unique_ptr<fastpath::guard> guard_;
+    fastpath::xdp_port* port_ = nullptr; ///< once it is open
     fastpath::buffer_pool& buffers_;
     std::function<void(const std::string& line)> log_;
 };

@@ -243,6 +243,28 @@ std::optional<xdp_mode> find_cover(int ifindex) noexcept {
     return mode_of(xdp->mode_flag);
 }
 
+unique_fd find_sockets(int ifindex) noexcept {
+    constexpr std::uint32_t most_maps = 64;
+    const auto xdp = query_xdp({}, ifindex);
+    const auto p = xdp && xdp->id != 0 ? program_by_id(xdp->id) : std::nullopt;
+    if (!p || p->name != ingress_program_name) return {};
+    std::array<std::uint32_t, most_maps> maps{};
+    bpf_prog_info info{};
+    std::uint32_t length = sizeof info;
+    info.nr_map_ids = most_maps;
+    info.map_ids = reinterpret_cast<std::uint64_t>(maps.data());
+    if (bpf_obj_get_info_by_fd(p->fd.get(), &info, &length) != 0) return {};
+    for (std::uint32_t i = 0; i < std::min(info.nr_map_ids, most_maps); ++i) {
+        unique_fd map(bpf_map_get_fd_by_id(maps[i]));
+        bpf_map_info what{};
+        length = sizeof what;
+        if (map.valid() && bpf_obj_get_info_by_fd(map.get(), &what, &length) == 0 &&
+            what.type == BPF_MAP_TYPE_XSKMAP)
+            return map;
+    }
+    return {};
+}
+
 result<attachments> detach(const std::string& device, int ifindex) {
     const auto ingress = detach_ingress(device, ifindex);
     if (!ingress) return tl::unexpected(ingress.error());

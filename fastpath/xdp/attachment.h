@@ -13,6 +13,7 @@
 
 #include "fastpath/xdp/binding.h"
 #include "lib/base/result.h"
+#include "lib/base/unique_fd.h"
 
 namespace esplane::fastpath {
 
@@ -43,6 +44,9 @@ struct attachments {
 
 /// Where both stand on the device and the ingress program alone takes what arrives: how it runs.
 [[nodiscard]] std::optional<xdp_mode> find_cover(int ifindex) noexcept;
+
+/// The map of sockets of our ingress program there; invalid where there is none.
+[[nodiscard]] unique_fd find_sockets(int ifindex) noexcept;
 
 /// Takes our programs off, and the clsact qdisc if attach_egress made it and it is empty.
 [[nodiscard]] result<attachments> detach(const std::string& device, int ifindex);

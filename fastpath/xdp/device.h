@@ -67,8 +67,8 @@ struct queue_counts {
 /// its queue for a moment.
 template <typename Attempt>
 [[nodiscard]] int retry_while_busy(Attempt attempt) {
-    constexpr int attempts = 20;
-    constexpr auto pause = std::chrono::milliseconds(50);
+    constexpr int attempts = 500;
+    constexpr auto pause = std::chrono::milliseconds(2);
     int e = attempt();
     for (int i = 1; i < attempts && e == -EBUSY; ++i) {
         std::this_thread::sleep_for(pause);

@@ -317,10 +317,15 @@ void guard::remove_rules_but(std::uint32_t rules) {
     if (count != 0) (void)bpf_map_delete_batch(fd, gone.data(), &count, nullptr);
 }
 
+/// Until attach() the programs of the daemon before give it packets too; in generic mode they would
+/// take them again when they are handed up.
 result<void> guard::hold(std::uint32_t queue, int socket) {
-    if (const int e = bpf_map_update_elem(parts_[guard_part::xsks], &queue, &socket, BPF_ANY);
-        e != 0)
-        return fail_bpf(e, device_ + ": giving queue " + std::to_string(queue) + " to its socket");
+    for (const guard_part map : {guard_part::xsks, guard_part::cover_xsks}) {
+        if (map == guard_part::cover_xsks && mode_ == xdp_mode::generic) continue;
+        if (const int e = bpf_map_update_elem(parts_[map], &queue, &socket, BPF_ANY); e != 0)
+            return fail_bpf(e,
+                            device_ + ": giving queue " + std::to_string(queue) + " to its socket");
+    }
     return {};
 }
 

@@ -90,7 +90,8 @@ class guard {
     /// Whether both are: until attach() they do what that daemon told them, so it may wait until
     /// all is known that they knew.
     [[nodiscard]] bool is_covered() const noexcept { return parts_.cover.has_value(); }
-    /// Gives what arrives on a queue to an AF_XDP socket.  It ends when the socket is closed.
+    /// Gives what arrives on a queue to an AF_XDP socket.  It ends when the socket is closed. Under
+    /// cover that begins before attach().
     [[nodiscard]] result<void> hold(std::uint32_t queue, int socket);
 
     [[nodiscard]] guard_counters counters() const;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cassert>
 #include <cstring>
+#include <thread>
 
 #include <net/if.h>
 #include <sys/epoll.h>
@@ -174,6 +175,15 @@ void xdp_port::close_queues() noexcept {
         }
         l->queues.clear();
     }
+}
+
+void xdp_port::let_go() noexcept {
+    std::vector<std::thread> closers;
+    for (const auto& l : lanes_)
+        for (const auto& q : l->queues)
+            closers.emplace_back([&q] { q->socket.reset(); });
+    for (std::thread& t : closers)
+        t.join();
 }
 
 std::optional<unsigned> xdp_port::not_seen_by() const noexcept {

@@ -90,6 +90,9 @@ class xdp_port final : public port {
     }
     [[nodiscard]] std::string why_down() const override;
     [[nodiscard]] result<bool> tend() override;
+    /// Closes its sockets, all at the same time: each waits for the kernel's grace period.  For who
+    /// comes next; the port is of no use then.  No worker runs.
+    void let_go() noexcept;
     [[nodiscard]] port_counters counters() const noexcept override;
     /// XDP_STATISTICS, of all queues together.
     [[nodiscard]] std::vector<named_count> extended_counters() const override;

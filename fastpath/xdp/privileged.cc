@@ -77,7 +77,7 @@ struct own_privileges::prepared {
         return fastpath::attach_beside(device, ifindex, again->obj);
     }
     /// In the order of guard_part.
-    [[nodiscard]] std::array<int, guard_part_count> parts() const {
+    [[nodiscard]] std::array<int, guard_part_count> parts(int cover_xsks) const {
         return {bpf_map__fd(ingress->maps.xsks),
                 bpf_map__fd(ingress->maps.local_addresses),
                 bpf_map__fd(ingress->maps.encap_ports),
@@ -87,7 +87,8 @@ struct own_privileges::prepared {
                 bpf_map__fd(egress->maps.mask_banks),
                 bpf_map__fd(egress->maps.egress_config),
                 bpf_map__fd(egress->maps.egress_counters),
-                bpf_program__fd(ingress->progs.esplane_punt)};
+                bpf_program__fd(ingress->progs.esplane_punt),
+                cover_xsks >= 0 ? cover_xsks : bpf_map__fd(ingress->maps.xsks)};
     }
 };
 
@@ -114,7 +115,8 @@ result<guard_parts> own_privileges::prepare(const std::string& device) {
     const auto ifindex = index_of(device);
     if (!ifindex) return tl::unexpected(ifindex.error());
     if (auto r = check_ethernet(device); !r) return tl::unexpected(std::move(r.error()));
-    auto lock = reserve_device(device, *ifindex);
+    const bool from_another = !loaded_ahead().empty();
+    auto lock = from_another ? lock_device(device, *ifindex) : reserve_device(device, *ifindex);
     if (!lock) return tl::unexpected(std::move(lock.error()));
 
     std::unique_ptr<prepared> p;
@@ -130,7 +132,9 @@ result<guard_parts> own_privileges::prepare(const std::string& device) {
     p->lock = std::move(*lock);
     const attachments before = find_attachments(*ifindex);
     guard_parts parts{*ifindex, before.ingress || before.egress, find_cover(*ifindex), {}};
-    const auto own = p->parts();
+    const unique_fd cover_xsks = parts.cover ? find_sockets(*ifindex) : unique_fd();
+    if (!cover_xsks.valid()) parts.cover.reset();
+    const auto own = p->parts(cover_xsks.get());
     for (std::size_t i = 0; i < own.size(); ++i) {
         parts.descriptors[i] = unique_fd(::fcntl(own[i], F_DUPFD_CLOEXEC, 0));
         if (!parts.descriptors[i].valid()) return fail_errno(device + ": descriptors");

@@ -43,8 +43,9 @@ enum class guard_part : std::uint8_t {
     egress_config,
     egress_counters,
     punt_program,
+    cover_xsks, ///< of the programs under cover; `xsks` once more where there is no cover
 };
-inline constexpr std::size_t guard_part_count = 10;
+inline constexpr std::size_t guard_part_count = 11;
 
 struct guard_parts {
     int ifindex = 0;
@@ -95,7 +96,8 @@ class own_privileges final : public privileged {
 
     /// Loads the programs of so many devices before they are reserved, for prepare() of whichever
     /// instance to take: the kernel's verifier needs long, and another daemon may still be at work.
-    /// What cannot be loaded prepare() will name.
+    /// What cannot be loaded prepare() will name.  That daemon's devices are reserved without
+    /// looking for its sockets, which the kernel may yet be closing.
     static void load_ahead(std::size_t devices);
 
   private:
