@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/control_server.h"
 
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -10,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "lib/base/descriptor_passing.h"
 #include "xfrm/policy_codec.h"
 #include "xfrm/sa_codec.h"
 #include "xfrm/shim_protocol.h"
@@ -90,20 +90,9 @@ void raw_client::attach() {
     h.magic = SHIM_MAGIC;
     h.version = SHIM_VERSION;
     h.kind = shim_attach;
-    iovec v{&h, sizeof h};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr m{};
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = control.data();
-    m.msg_controllen = control.size();
-    cmsghdr* const c = CMSG_FIRSTHDR(&m);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(c), &pair[1], sizeof(int));
     shim_answer greeting{};
-    if (::sendmsg(socket_.get(), &m, 0) < 0 ||
+    const std::span head(reinterpret_cast<const std::uint8_t*>(&h), sizeof h);
+    if (!send_with_descriptor(socket_.get(), head, passed.get()) ||
         ::recv(side_.get(), &greeting, sizeof greeting, 0) != sizeof greeting)
         give_up("bench control: attach");
     channel_ = greeting.channel;

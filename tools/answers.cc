@@ -35,6 +35,15 @@ json report_routes(const fastpath::fib_usage& u) {
             {"refused", u.refused}};
 }
 
+/// null where nobody is served.
+json report_clients(engine& e) {
+    if (e.xfrm() == nullptr) return {};
+    const xfrm::server_counters& c = e.xfrm()->counters();
+    return {{"connected", c.clients},       {"requests", c.requests},
+            {"events_lost", c.events_lost}, {"replies_lost", c.replies_lost},
+            {"refused", c.refused_peers},   {"broken", c.broken_clients}};
+}
+
 json report_status(engine& e, const daemon_facts& facts) {
     fastpath::worker_counters counted;
     e.count(counted);
@@ -45,6 +54,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"run_dir", facts.run_dir},
             {"uptime_s", uptime_ns / 1'000'000'000},
             {"xfrm", e.xfrm() != nullptr ? json(xfrm_socket_path(facts.run_dir)) : json()},
+            {"clients", report_clients(e)},
             {"crypto", e.workers().front()->engine().architecture()},
             {"small_gcm", e.workers().front()->engine().small_gcm()},
             {"workers", e.workers().size()},

@@ -12,8 +12,8 @@
 #include <climits>
 #include <csignal>
 #include <cstdlib>
-#include <cstring>
 
+#include "lib/base/descriptor_passing.h"
 #include "tools/process.h"
 #include "tools/seccomp_filter.h"
 #include "tools/seccomp_supervisor.h"
@@ -46,38 +46,11 @@ bool hear(int fd, word& w) {
     return length == sizeof w;
 }
 
-bool pass_descriptor(int over, int passed) {
-    char byte = 0;
-    iovec v{&byte, 1};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr m{};
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = control.data();
-    m.msg_controllen = control.size();
-    cmsghdr* const c = CMSG_FIRSTHDR(&m);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
-    return ::sendmsg(over, &m, 0) == 1;
-}
+constexpr std::uint8_t listener_comes = 1;
 
-unique_fd take_descriptor(int over) {
-    char byte = 0;
-    iovec v{&byte, 1};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr m{};
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = control.data();
-    m.msg_controllen = control.size();
-    if (::recvmsg(over, &m, MSG_CMSG_CLOEXEC) != 1) return {};
-    const cmsghdr* const c = CMSG_FIRSTHDR(&m);
-    if (c == nullptr || c->cmsg_type != SCM_RIGHTS) return {};
-    int passed = -1;
-    std::memcpy(&passed, CMSG_DATA(c), sizeof passed);
-    return unique_fd(passed);
+unique_fd take_listener(int over) {
+    std::uint8_t byte = 0;
+    return receive_with_descriptor(over, {&byte, 1}).passed;
 }
 
 // The command
@@ -90,7 +63,7 @@ unique_fd take_descriptor(int over) {
             say(report, {word::no_filter, listener.error().code});
             ::_exit(127);
         }
-        if (!pass_descriptor(supervisor, listener->get())) ::_exit(127);
+        if (!send_with_descriptor(supervisor, {&listener_comes, 1}, listener->get())) ::_exit(127);
     }
     std::vector<char*> arguments;
     for (const std::string& argument : command)
@@ -148,9 +121,10 @@ void stand_by(supervisor& s, pid_t command, int report) {
     if (child == 0) become(command, signals, pair[1], report);
     ::close(pair[1]);
     ignore_signals();
+    raise_descriptor_limit(); // not the command's: it keeps its own
     ::setenv(SHIM_SOCKET_VARIABLE, xfrm_socket.c_str(), 1);
     (void)keep_memory_private(); // requests with keys pass through
-    unique_fd listener = take_descriptor(pair[0]);
+    unique_fd listener = take_listener(pair[0]);
     ::close(pair[0]);
     if (!listener.valid()) ::_exit(127);
     // Not destroyed: its threads go on until the process ends.

@@ -198,8 +198,13 @@ std::shared_ptr<supervisor::connection> supervisor::find(int fd) {
 
 void supervisor::sweep() {
     const std::lock_guard hold(mutex_);
+    sweep_held();
+}
+
+void supervisor::sweep_held() {
     std::erase_if(connections_,
                   [](const auto& one) { return emulate_has_ended(one.second->stands_for); });
+    sweep_at_ = std::max(fewest_to_sweep, 2 * connections_.size());
 }
 
 supervisor::answer supervisor::answer_to(const call& c) {
@@ -231,6 +236,8 @@ supervisor::answer supervisor::open_socket(const call& c) {
     const auto with = std::make_shared<connection>(socket);
     {
         const std::lock_guard hold(mutex_);
+        if (connections_.size() >= sweep_at_)
+            sweep_held(); // a client may open one for each request
         connections_[inode_of(made)] = with;
     }
     return inject(c, made, (type & SOCK_CLOEXEC) != 0);

@@ -57,6 +57,7 @@ class supervisor {
     struct destination;
 
     void serve();
+    void sweep_held();
     void spawn();
     void handle(const seccomp_notif& n);
     [[nodiscard]] answer answer_to(const call& c);
@@ -82,6 +83,9 @@ class supervisor {
     unique_fd listener_;
     std::mutex mutex_; ///< of what follows
     std::unordered_map<ino_t, std::shared_ptr<connection>> connections_;
+    static constexpr std::size_t fewest_to_sweep = 32;
+    std::size_t sweep_at_ = fewest_to_sweep; ///< so many that some may have ended
+
     std::mutex injecting_; ///< a free number is taken once
     std::atomic<int> idle_ = 0;
     std::atomic<int> threads_ = 0;

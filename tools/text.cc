@@ -25,14 +25,25 @@ std::string duration(std::uint64_t seconds) {
     return std::to_string(seconds) + "s";
 }
 
+std::string text_of_clients(const json& clients) {
+    if (clients.is_null()) return "-";
+    std::string text = cell(clients.at("connected"));
+    for (const auto& [name, says] :
+         {std::pair("events_lost", " events lost"), std::pair("replies_lost", " replies lost"),
+          std::pair("refused", " refused"), std::pair("broken", " broken off")})
+        if (clients.at(name) != 0) text += ", " + cell(clients.at(name)) + says;
+    return text;
+}
+
 std::string status_text(const json& reply) {
     const json& policies = reply.at("policies");
     std::string text = "esplaned " + cell(reply.at("version")) + ", process " +
                        cell(reply.at("pid")) + ", up " +
                        duration(reply.at("uptime_s").get<std::uint64_t>()) + "\n";
     text += "xfrm      " + cell(reply.at("xfrm")) + "\n";
-    text += "crypto    " + cell(reply.at("crypto")) + ", small GCM " +
-            cell(reply.at("small_gcm")) + "\n";
+    text += "clients   " + text_of_clients(reply.at("clients")) + "\n";
+    text += "crypto    " + cell(reply.at("crypto")) + ", small GCM " + cell(reply.at("small_gcm")) +
+            "\n";
     text += "ports     " + cell(reply.at("ports")) + "\n";
     for (const json& p : reply.at("ports_down"))
         text += "          " + cell(p.at("name")) + " is down: " + cell(p.at("why")) + "\n";

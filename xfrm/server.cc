@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xfrm/server.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -23,6 +24,8 @@ constexpr int max_backlog = 64;
 /// others that wait for this thread.
 constexpr std::chrono::microseconds linger_for{50};
 constexpr std::chrono::microseconds longest_linger{1000};
+/// After that the client may be waiting for this CPU.
+constexpr std::chrono::microseconds alone_for{8};
 
 result<sockaddr_un> address_of(const std::string& path) {
     sockaddr_un a{};
@@ -113,6 +116,8 @@ void server::state::linger() {
          now = clock::now()) {
         if (serve_hot())
             last = clock::now();
+        else if (now - last > alone_for)
+            ::sched_yield();
         else
             pause_cpu();
     }

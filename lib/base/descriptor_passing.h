@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A descriptor that goes with a datagram over a unix socket (SCM_RIGHTS).
+// Descriptors that go with a datagram over a unix socket (SCM_RIGHTS).
 #pragma once
 
 #include <sys/socket.h>
@@ -16,22 +16,30 @@
 
 namespace esplane {
 
-/// Sends `data`, which is not empty, with `passed`.  False: errno.
-[[nodiscard]] inline bool send_with_descriptor(int over, std::span<const std::uint8_t> data,
-                                               int passed, int flags = MSG_NOSIGNAL) {
+inline constexpr std::size_t most_passed = 4;
+
+/// Sends `data`, which is not empty, with up to most_passed descriptors.  False: errno.
+[[nodiscard]] inline bool send_with_descriptors(int over, std::span<const std::uint8_t> data,
+                                                std::span<const int> passed,
+                                                int flags = MSG_NOSIGNAL) {
     iovec v{const_cast<std::uint8_t*>(data.data()), data.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(most_passed * sizeof(int))> control{};
     msghdr m{};
     m.msg_iov = &v;
     m.msg_iovlen = 1;
     m.msg_control = control.data();
-    m.msg_controllen = control.size();
+    m.msg_controllen = CMSG_SPACE(passed.size_bytes());
     cmsghdr* const c = CMSG_FIRSTHDR(&m);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
+    c->cmsg_len = CMSG_LEN(passed.size_bytes());
+    std::memcpy(CMSG_DATA(c), passed.data(), passed.size_bytes());
     return ::sendmsg(over, &m, flags) == static_cast<ssize_t>(data.size());
+}
+
+[[nodiscard]] inline bool send_with_descriptor(int over, std::span<const std::uint8_t> data,
+                                               int passed, int flags = MSG_NOSIGNAL) {
+    return send_with_descriptors(over, data, {&passed, 1}, flags);
 }
 
 /// A datagram with the descriptor that may have come with it.

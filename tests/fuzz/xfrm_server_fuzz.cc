@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include "lib/base/unique_fd.h"
+#include "lib/base/descriptor_passing.h"
 #include "tests/fuzz/require.h"
 #include "tests/unit/lib/fake_backend.h"
 #include "xfrm/message.h"
@@ -165,20 +165,7 @@ class scene {
         (void)::send(at.socket.get(), what.data(), what.size(), MSG_NOSIGNAL);
     }
     void pass(const end& at, bytes what, unique_fd passed) {
-        iovec v{const_cast<std::uint8_t*>(what.data()), what.size()};
-        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> room{};
-        msghdr m{};
-        m.msg_iov = &v;
-        m.msg_iovlen = 1;
-        m.msg_control = room.data();
-        m.msg_controllen = room.size();
-        cmsghdr* const c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        const int fd = passed.get();
-        std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
-        (void)::sendmsg(at.socket.get(), &m, MSG_NOSIGNAL);
+        if (!what.empty()) (void)send_with_descriptor(at.socket.get(), what, passed.get());
         if (kept_.valid()) ends_.push_back({std::move(kept_)});
     }
 

@@ -50,6 +50,12 @@ static struct shim_socket* find(int fd) {
     return registry_find(fd);
 }
 
+/* Where a client is about to receive: mostly what it has just asked for. */
+static struct shim_socket* find_reader(int fd) {
+    struct shim_socket* const s = registry_find_again(fd);
+    return s != NULL && atomic_load_explicit(&s->pending, memory_order_relaxed) ? s : find(fd);
+}
+
 // Descriptors
 
 EXPORT int socket(int domain, int type, int protocol) {
@@ -58,7 +64,9 @@ EXPORT int socket(int domain, int type, int protocol) {
     if (domain == AF_NETLINK && protocol == NETLINK_XFRM &&
         (kind == SOCK_RAW || kind == SOCK_DGRAM) && link_path() != NULL)
         return channel_open(type, 0);
-    return REAL(int, socket, (int, int, int))(domain, type, protocol);
+    const int fd = REAL(int, socket, (int, int, int))(domain, type, protocol);
+    registry_forget(fd); /* closed behind the shim's back */
+    return fd;
 }
 
 EXPORT int close(int fd) {
@@ -128,7 +136,7 @@ EXPORT int fcntl64(int fd, int command, ...) {
 // Addresses
 
 EXPORT int bind(int fd, const struct sockaddr* address, socklen_t length) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = registry_find_again(fd);
     if (s != NULL) return emulate_bind(s, fd, address, length);
     if (link_path() != NULL) emulate_share_port(fd, address, length);
     return REAL(int, bind, (int, const struct sockaddr*, socklen_t))(fd, address, length);
@@ -141,7 +149,7 @@ EXPORT int connect(int fd, const struct sockaddr* address, socklen_t length) {
 }
 
 EXPORT int getsockname(int fd, struct sockaddr* address, socklen_t* length) {
-    struct shim_socket* const s = registry_find(fd);
+    struct shim_socket* const s = registry_find_again(fd);
     if (s != NULL) return emulate_getsockname(s, fd, address, length);
     return REAL(int, getsockname, (int, struct sockaddr*, socklen_t*))(fd, address, length);
 }
@@ -161,7 +169,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_
         if (emulate_ike_option(fd, level, option, value, length, &result)) return result;
     }
     struct shim_socket* const s =
-        level == SOL_SOCKET || level == EMULATE_NETLINK ? registry_find(fd) : NULL;
+        level == SOL_SOCKET || level == EMULATE_NETLINK ? registry_find_again(fd) : NULL;
     if (s != NULL && level == EMULATE_NETLINK)
         return emulate_setsockopt(s, fd, option, value, length);
     if (s != NULL && emulate_socket_option(s, option, value, length)) return 0;
@@ -172,7 +180,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_
 EXPORT int getsockopt(int fd, int level, int option, void* restrict value,
                       socklen_t* restrict length) {
     struct shim_socket* const s =
-        level == SOL_SOCKET || level == EMULATE_NETLINK ? registry_find(fd) : NULL;
+        level == SOL_SOCKET || level == EMULATE_NETLINK ? registry_find_again(fd) : NULL;
     int result = 0;
     if (s != NULL && emulate_getsockopt(s, fd, level, option, value, length, &result))
         return result;
@@ -271,14 +279,14 @@ static ssize_t receive(struct shim_socket* s, int fd, void* into, size_t room, i
 }
 
 EXPORT ssize_t recv(int fd, void* into, size_t room, int flags) {
-    struct shim_socket* const s = find(fd);
+    struct shim_socket* const s = find_reader(fd);
     if (s != NULL) return receive(s, fd, into, room, flags);
     return REAL(ssize_t, recv, (int, void*, size_t, int))(fd, into, room, flags);
 }
 
 EXPORT ssize_t recvfrom(int fd, void* restrict into, size_t room, int flags,
                         struct sockaddr* restrict from, socklen_t* restrict from_length) {
-    struct shim_socket* const s = find(fd);
+    struct shim_socket* const s = find_reader(fd);
     if (s == NULL)
         return REAL(ssize_t, recvfrom, (int, void*, size_t, int, struct sockaddr*, socklen_t*))(
             fd, into, room, flags, from, from_length);
@@ -290,7 +298,7 @@ EXPORT ssize_t recvfrom(int fd, void* restrict into, size_t room, int flags,
 EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
     ssize_t (*const real)(int, struct msghdr*, int) =
         REAL(ssize_t, recvmsg, (int, struct msghdr*, int));
-    struct shim_socket* const s = find(fd);
+    struct shim_socket* const s = find_reader(fd);
     if (s == NULL) return real(fd, m, flags);
     size_t room = 0;
     for (size_t i = 0; i < m->msg_iovlen; i++)
@@ -310,7 +318,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
 
 EXPORT int recvmmsg(int fd, struct mmsghdr* list, unsigned count, int flags,
                     struct timespec* timeout) {
-    if (find(fd) == NULL)
+    if (find_reader(fd) == NULL)
         return REAL(int, recvmmsg, (int, struct mmsghdr*, unsigned, int, struct timespec*))(
             fd, list, count, flags, timeout);
     for (unsigned i = 0; i < count; i++) {
@@ -323,13 +331,13 @@ EXPORT int recvmmsg(int fd, struct mmsghdr* list, unsigned count, int flags,
 }
 
 EXPORT ssize_t read(int fd, void* into, size_t room) {
-    struct shim_socket* const s = find(fd);
+    struct shim_socket* const s = find_reader(fd);
     if (s != NULL) return receive(s, fd, into, room, 0);
     return REAL(ssize_t, read, (int, void*, size_t))(fd, into, room);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec* pieces, int count) {
-    if (find(fd) == NULL)
+    if (find_reader(fd) == NULL)
         return REAL(ssize_t, readv, (int, const struct iovec*, int))(fd, pieces, count);
     if (count < 0) return failed(EINVAL);
     struct msghdr m = {.msg_iov = (struct iovec*)(uintptr_t)pieces, .msg_iovlen = (size_t)count};
@@ -340,7 +348,7 @@ EXPORT ssize_t readv(int fd, const struct iovec* pieces, int count) {
 // own functions below, which are called with the buffer's size where it does not do.
 
 EXPORT ssize_t __recv_chk(int fd, void* into, size_t room, size_t size, int flags) {
-    struct shim_socket* const s = find(fd);
+    struct shim_socket* const s = find_reader(fd);
     if (s != NULL && room <= size) return receive(s, fd, into, room, flags);
     return REAL(ssize_t, __recv_chk, (int, void*, size_t, size_t, int))(fd, into, room, size,
                                                                         flags);
@@ -348,14 +356,15 @@ EXPORT ssize_t __recv_chk(int fd, void* into, size_t room, size_t size, int flag
 
 EXPORT ssize_t __recvfrom_chk(int fd, void* restrict into, size_t room, size_t size, int flags,
                               struct sockaddr* restrict from, socklen_t* restrict from_length) {
-    if (find(fd) != NULL && room <= size) return recvfrom(fd, into, room, flags, from, from_length);
+    if (find_reader(fd) != NULL && room <= size)
+        return recvfrom(fd, into, room, flags, from, from_length);
     return REAL(ssize_t, __recvfrom_chk,
                 (int, void*, size_t, size_t, int, struct sockaddr*, socklen_t*))(
         fd, into, room, size, flags, from, from_length);
 }
 
 EXPORT ssize_t __read_chk(int fd, void* into, size_t room, size_t size) {
-    struct shim_socket* const s = find(fd);
+    struct shim_socket* const s = find_reader(fd);
     if (s != NULL && room <= size) return receive(s, fd, into, room, 0);
     return REAL(ssize_t, __read_chk, (int, void*, size_t, size_t))(fd, into, room, size);
 }

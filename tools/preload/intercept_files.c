@@ -25,44 +25,33 @@ static mode_t mode_of(int flags, va_list list) {
     return (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(list, mode_t) : 0;
 }
 
+/* The bodies of the forms of open, but for `native`: how the C library's is called. */
+#define OPEN_CHECKED_OR(native)                                                                    \
+    int fd;                                                                                        \
+    return open_file(path, flags, &fd) ? fd : native
+
+/* With a `mode`. */
+#define OPEN_OR(native)                                                                            \
+    va_list list;                                                                                  \
+    va_start(list, flags);                                                                         \
+    const mode_t mode = mode_of(flags, list);                                                      \
+    va_end(list);                                                                                  \
+    OPEN_CHECKED_OR(native)
+
 EXPORT int open(const char* path, int flags, ...) {
-    va_list list;
-    va_start(list, flags);
-    const mode_t mode = mode_of(flags, list);
-    va_end(list);
-    int fd;
-    if (open_file(path, flags, &fd)) return fd;
-    return REAL(int, open, (const char*, int, ...))(path, flags, mode);
+    OPEN_OR(REAL(int, open, (const char*, int, ...))(path, flags, mode));
 }
 
 EXPORT int open64(const char* path, int flags, ...) {
-    va_list list;
-    va_start(list, flags);
-    const mode_t mode = mode_of(flags, list);
-    va_end(list);
-    int fd;
-    if (open_file(path, flags, &fd)) return fd;
-    return REAL(int, open64, (const char*, int, ...))(path, flags, mode);
+    OPEN_OR(REAL(int, open64, (const char*, int, ...))(path, flags, mode));
 }
 
 EXPORT int openat(int directory, const char* path, int flags, ...) {
-    va_list list;
-    va_start(list, flags);
-    const mode_t mode = mode_of(flags, list);
-    va_end(list);
-    int fd;
-    if (open_file(path, flags, &fd)) return fd;
-    return REAL(int, openat, (int, const char*, int, ...))(directory, path, flags, mode);
+    OPEN_OR(REAL(int, openat, (int, const char*, int, ...))(directory, path, flags, mode));
 }
 
 EXPORT int openat64(int directory, const char* path, int flags, ...) {
-    va_list list;
-    va_start(list, flags);
-    const mode_t mode = mode_of(flags, list);
-    va_end(list);
-    int fd;
-    if (open_file(path, flags, &fd)) return fd;
-    return REAL(int, openat64, (int, const char*, int, ...))(directory, path, flags, mode);
+    OPEN_OR(REAL(int, openat64, (int, const char*, int, ...))(directory, path, flags, mode));
 }
 
 static FILE* fopen_file(const char* path, const char* mode, bool* native) {
@@ -89,26 +78,17 @@ EXPORT FILE* fopen64(const char* restrict path, const char* restrict mode) {
 // What programs built with _FORTIFY_SOURCE call.
 
 EXPORT int __open_2(const char* path, int flags) {
-    int fd;
-    return open_file(path, flags, &fd) ? fd : REAL(int, __open_2, (const char*, int))(path, flags);
+    OPEN_CHECKED_OR(REAL(int, __open_2, (const char*, int))(path, flags));
 }
 
 EXPORT int __open64_2(const char* path, int flags) {
-    int fd;
-    return open_file(path, flags, &fd) ? fd
-                                       : REAL(int, __open64_2, (const char*, int))(path, flags);
+    OPEN_CHECKED_OR(REAL(int, __open64_2, (const char*, int))(path, flags));
 }
 
 EXPORT int __openat_2(int directory, const char* path, int flags) {
-    int fd;
-    return open_file(path, flags, &fd)
-               ? fd
-               : REAL(int, __openat_2, (int, const char*, int))(directory, path, flags);
+    OPEN_CHECKED_OR(REAL(int, __openat_2, (int, const char*, int))(directory, path, flags));
 }
 
 EXPORT int __openat64_2(int directory, const char* path, int flags) {
-    int fd;
-    return open_file(path, flags, &fd)
-               ? fd
-               : REAL(int, __openat64_2, (int, const char*, int))(directory, path, flags);
+    OPEN_CHECKED_OR(REAL(int, __openat64_2, (int, const char*, int))(directory, path, flags));
 }

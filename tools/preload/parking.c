@@ -44,8 +44,9 @@ bool parking_keep(int fd) {
     return before == none;
 }
 
-/* Nothing to be read on the one, no end of the other. */
+/* Nothing to be read on the one, no end of the other.  Who asks on a slate notices by that. */
 static bool is_still_good(int fd, const struct shim_socket* s) {
+    if (s->quiet && s->slate != NULL && registry_was_seen(s)) return true;
     struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->side, .events = 0}};
     return registry_is_socket(fd, s->inode) && REAL_POLL(p, 2, 0) == 0;
 }
@@ -58,10 +59,10 @@ static void discard(int fd) {
 int parking_take(int type) {
     int fd;
     if ((type & SOCK_CLOEXEC) == 0 || (type & SOCK_NONBLOCK) != 0) return -1;
-    if (atomic_load(&parked_fd) <= none || !registry_is_own() || !begin(&fd)) return -1;
+    if (atomic_load(&parked_fd) <= none || !begin(&fd)) return -1;
     const int saved = errno;
     int result = -1;
-    if (fd != none && is_still_good(fd, parked)) {
+    if (fd != none && registry_is_own() && is_still_good(fd, parked)) {
         channel_renew(parked, type & ~SOCK_CLOEXEC);
         registry_attach(fd, parked);
         result = fd;

@@ -10,12 +10,16 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tools/preload/real.h"
 #include "tools/preload/slate.h"
 
 enum { table_size = 65536, pool_size = 1024, inherited_max = 1024 };
+
+/* No more than a client needs from one call to the next. */
+enum { seen_lately_ns = 50000 };
 
 /* In shim_socket::references. */
 enum { one_descriptor = 1, one_hold = 1 << 17, being_released = -1 };
@@ -79,16 +83,45 @@ void registry_let_go(struct shim_socket* s) {
     drop(s, one_hold);
 }
 
-struct shim_socket* registry_find(int fd) {
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static struct shim_socket* entry_of(int fd) {
     if (fd < 0 || fd >= table_size) return NULL;
-    struct shim_socket* const s = atomic_load_explicit(&table[fd], memory_order_acquire);
-    if (s == NULL) return NULL;
+    return atomic_load_explicit(&table[fd], memory_order_acquire);
+}
+
+static void note_seen(struct shim_socket* s) {
+    atomic_store_explicit(&s->seen_ns, now_ns(), memory_order_relaxed);
+}
+
+static struct shim_socket* look_at(int fd, struct shim_socket* s) {
     const int saved = errno;
     const bool same = is_inode(fd, s->device, s->inode);
     errno = saved;
-    if (same) return s;
+    if (same) {
+        note_seen(s);
+        return s;
+    }
     registry_forget(fd);
     return NULL;
+}
+
+bool registry_was_seen(const struct shim_socket* s) {
+    return now_ns() - atomic_load_explicit(&s->seen_ns, memory_order_relaxed) < seen_lately_ns;
+}
+
+struct shim_socket* registry_find(int fd) {
+    struct shim_socket* const s = entry_of(fd);
+    return s == NULL ? NULL : look_at(fd, s);
+}
+
+struct shim_socket* registry_find_again(int fd) {
+    struct shim_socket* const s = entry_of(fd);
+    return s == NULL || registry_was_seen(s) ? s : look_at(fd, s);
 }
 
 static bool closes_on_exec(int fd) {
@@ -138,6 +171,7 @@ struct shim_socket* registry_add(int fd, int kept, int type) {
     atomic_store(&s->overrun, false);
     atomic_store(&s->evicted, false);
     atomic_store(&s->watched, false);
+    note_seen(s);
     atomic_store(&s->pending, false);
     atomic_store(&s->kept_from_exec, closes_on_exec(fd));
     atomic_store(&s->peculiar, false);

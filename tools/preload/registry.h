@@ -48,7 +48,8 @@ struct shim_socket {
     atomic_bool overrun; /* the reader is to be told that events were lost */
     atomic_bool evicted; /* the server gave its side channel to another process */
     atomic_bool watched; /* has its thread (watch.h) */
-    atomic_bool pending; /* a reply is on the slate, to be received next */
+    _Atomic(uint64_t) seen_ns;  /* CLOCK_MONOTONIC: it was the descriptor's then */
+    atomic_bool pending;        /* a reply is on the slate, to be received next */
     atomic_bool kept_from_exec; /* all its descriptors are closed by exec */
     atomic_bool peculiar; /* shared, or changed by the client: not to be used for another socket */
 };
@@ -58,6 +59,13 @@ struct shim_socket {
 
 /* The socket behind `fd`; NULL for any other descriptor. */
 struct shim_socket* registry_find(int fd);
+
+/* The same, without a look at a descriptor that was looked at some microseconds ago: where a
+ * mistake does no harm, since what else could have taken its number comes by the shim, or fails. */
+struct shim_socket* registry_find_again(int fd);
+
+/* Says whether the socket's descriptor was looked at some microseconds ago. */
+bool registry_was_seen(const struct shim_socket* s);
 
 /* Makes `fd`, a data socket, and its server's end `kept` (-1: none) known; the latter is closed
  * with the last descriptor.  NULL where the pool or the table is full. */

@@ -14,8 +14,9 @@
 #include "tools/preload/link.h"
 #include "tools/preload/real.h"
 
-/* An answer that takes longer is worth a sleep. */
-enum { look_ns = 50000, looks_a_clock = 16 };
+/* An answer that takes longer is worth a sleep.  One that takes longer than most may be waiting for
+ * this CPU. */
+enum { look_ns = 50000, alone_ns = 8000, looks_a_clock = 16 };
 
 static uint32_t load(const uint32_t* word) {
     return __atomic_load_n(word, __ATOMIC_SEQ_CST);
@@ -29,14 +30,6 @@ static int64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* On the only CPU the server could not answer while we look. */
-static bool may_look(void) {
-    static int cpus;
-    cpu_set_t own;
-    if (cpus == 0) cpus = sched_getaffinity(0, sizeof own, &own) == 0 ? CPU_COUNT(&own) : 2;
-    return cpus > 1;
 }
 
 static void close_keeping_errno(int fd) {
@@ -87,12 +80,14 @@ bool slate_is_answered(struct shim_slate* slate) {
 }
 
 bool slate_look(struct shim_slate* slate) {
-    const int64_t until = may_look() ? now_ns() + look_ns : 0;
-    while (until != 0 && now_ns() < until)
+    const int64_t from = now_ns();
+    for (int64_t now = from; now - from < look_ns; now = now_ns()) {
+        if (now - from > alone_ns) sched_yield();
         for (int i = 0; i < looks_a_clock; i++) {
             if (slate_is_answered(slate)) return true;
             pause_cpu();
         }
+    }
     store(&slate->asleep, 1); /* before the last look */
     return slate_is_answered(slate);
 }

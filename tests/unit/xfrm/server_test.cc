@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lib/base/unique_fd.h"
+#include "lib/base/descriptor_passing.h"
 #include "xfrm/server.h"
 
 #include <fcntl.h>
@@ -81,19 +81,8 @@ class shim {
     }
     void send_attach(const std::vector<int>& passed) {
         const shim_header h{SHIM_MAGIC, SHIM_VERSION, shim_attach, 0, 0, 0};
-        iovec v{const_cast<shim_header*>(&h), sizeof h};
-        alignas(cmsghdr) char control[256] = {};
-        msghdr m{};
-        m.msg_iov = &v;
-        m.msg_iovlen = 1;
-        m.msg_control = control;
-        m.msg_controllen = CMSG_SPACE(passed.size() * sizeof(int));
-        cmsghdr* const c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(passed.size() * sizeof(int));
-        std::memcpy(CMSG_DATA(c), passed.data(), passed.size() * sizeof(int));
-        ASSERT_GT(::sendmsg(data_.get(), &m, 0), 0);
+        ASSERT_TRUE(send_with_descriptors(
+            data_.get(), {reinterpret_cast<const std::uint8_t*>(&h), sizeof h}, passed));
     }
 
     /// The server's next word on the side channel; kind 0: none.
@@ -566,20 +555,14 @@ class lasting_shim {
     /// The answer to shim_open; kind 0: none.
     shim_answer open(const std::string& path, shim_had had, int passed) {
         side_ = unique_fd(connected(path));
-        shim_header h{SHIM_MAGIC, SHIM_VERSION, shim_open, 0, 0, 0};
-        iovec v[] = {{&h, sizeof h}, {&had, sizeof had}};
-        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-        msghdr m{};
-        m.msg_iov = v;
-        m.msg_iovlen = 2;
-        m.msg_control = control;
-        m.msg_controllen = sizeof control;
-        cmsghdr* const c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
-        EXPECT_GT(::sendmsg(side_.get(), &m, 0), 0);
+        const struct {
+            shim_header header;
+            shim_had had;
+        } word{{SHIM_MAGIC, SHIM_VERSION, shim_open, 0, 0, 0}, had};
+        EXPECT_TRUE(send_with_descriptor(
+            side_.get(),
+            {reinterpret_cast<const std::uint8_t*>(&word), sizeof word.header + sizeof word.had},
+            passed));
         serve_();
         shim_answer a{};
         if (::recv(side_.get(), &a, sizeof a, MSG_DONTWAIT) != sizeof a) a.kind = 0;
@@ -615,7 +598,8 @@ TEST_F(XfrmClients, ADataSocketIsKnownAgainAndItsSecondProcessBecomesNoClient) {
 
 TEST_F(XfrmClients, WhatASocketHadAtAnEarlierServerIsGivenBack) {
     lasting_shim s([this] { serve(); });
-    const shim_answer a = s.open(path(), {.edition = 2, .port_id = 77, .groups = 4, .options = 0, .pid = 0});
+    const shim_answer a =
+        s.open(path(), {.edition = 2, .port_id = 77, .groups = 4, .options = 0, .pid = 0});
     EXPECT_EQ(a.kind, shim_open);
     EXPECT_EQ(a.port_id, 77u);
     EXPECT_EQ(a.groups, 4u);
