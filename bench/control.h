@@ -8,9 +8,9 @@
 
 namespace esplane::bench {
 
-/// control_shim.cc.  `policy_batch`: NEWPOLICY by `ip -batch` under the shim over the kernel's own
-/// rate; `round_trip`: GETSPDINFO under the shim over the kernel's.  bench/control_bed sets up both
-/// and needs root.
+/// control_shim.cc.  `policy_batch`, `policy_batch_hosts`, ...: NEWPOLICY by `ip -batch` under the
+/// shim over the kernel's own rate; `round_trip`: GETSPDINFO under the shim over the kernel's.
+/// bench/control_bed sets up both and needs root.
 figure_rows measure_shim();
 /// control_scale.cc.  A million SAs and policies through the server's socket: how fast they come,
 /// what they take, how fast they are dumped and flushed.

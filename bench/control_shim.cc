@@ -2,6 +2,12 @@
 //
 // Clients under the shim beside the same clients of the kernel: bench/control_bed measures, here it
 // is judged.
+//
+// The kernel's rate depends on the policies: where their addresses are hashed, or in its trees, it
+// takes some 20 us a line of `ip -batch`, half of that the socket.  Policies of one pair of hosts
+// that differ by port are a list that every new one is compared with.  The target was set where
+// the kernel did 7,200 policies a second on the way to 100,000: 100 peers of 1,000 ports each is
+// the workload of that rate, and the one that is judged by it.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -24,23 +30,46 @@ nlohmann::json measured() {
                    "/bench/control_bed");
 }
 
+/// What is asked for, and what is shown beside it and may not fall behind.
+struct workload {
+    const char* name; ///< bench/control_bed's
+    const char* row;
+    double at_least;
+};
+constexpr workload workloads[] = {
+    {"ports", "policy_batch", 2},
+    {"hosts", "policy_batch_hosts", 0.5},
+    {"sites", "policy_batch_sites", 0.5},
+    {"hub", "policy_batch_hub", 0.5},
+};
+
+figure_row policy_row(const workload& w, const nlohmann::json& seen) {
+    const nlohmann::json seconds = seen["policies_s"].value(w.name, nlohmann::json::object());
+    const double ours = seconds.value("esplane", 1e9);
+    const double kernel = seconds.value("kernel", 0.0);
+    const double count = seen.value("policies", 0.0);
+    return {w.row,      kernel / ours,
+            "x",        figure_row::bound::at_least,
+            w.at_least, text("%.0f policies/s, the kernel %.0f", count / ours, count / kernel)};
+}
+
 } // namespace
 
 figure_rows measure_shim() {
     const nlohmann::json seen = measured();
+    figure_rows rows;
+    constexpr const char* why = "bench/control_bed failed or needs root; run it alone";
+    for (const workload& w : workloads)
+        rows.push_back(seen.is_object() ? policy_row(w, seen) : not_measured(w.row, why));
     if (!seen.is_object()) {
-        constexpr const char* why = "bench/control_bed failed or needs root; run it alone";
-        return {not_measured("policy_batch", why), not_measured("round_trip", why)};
+        rows.push_back(not_measured("round_trip", why));
+        return rows;
     }
-    const double ours = seen["policies_s"].value("esplane", 1e9);
-    const double kernel = seen["policies_s"].value("kernel", 0.0);
     const double trip = seen["round_trip_ns"].value("esplane", 1e9);
     const double kernel_trip = seen["round_trip_ns"].value("kernel", 1.0);
-    const double count = seen.value("policies", 0.0);
-    return {{"policy_batch", kernel / ours, "x", figure_row::bound::at_least, 2,
-             text("%.0f policies/s, the kernel %.0f", count / ours, count / kernel)},
-            {"round_trip", trip / kernel_trip, "x", figure_row::bound::at_most, 10,
-             text("%.1f us, the kernel %.1f", trip / 1000, kernel_trip / 1000)}};
+    rows.push_back({"round_trip", trip / kernel_trip, "x", figure_row::bound::at_most, 10,
+                    text("%.1f us, the kernel %.1f", trip / 1000, kernel_trip / 1000)});
+    return rows;
 }
 
 int ask_round_trips(int count) {
