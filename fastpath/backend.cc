@@ -16,11 +16,6 @@ using ipsec::family;
 
 constexpr std::uint8_t outer_hop_limit = 64;
 
-bool is_counter_mode(ipsec::suite s) noexcept {
-    return s == ipsec::suite::aes128_gcm16 || s == ipsec::suite::aes192_gcm16 ||
-           s == ipsec::suite::aes256_gcm16;
-}
-
 bool narrows(const ipsec::selector& s) noexcept {
     return s.source_prefix != 0 || s.destination_prefix != 0 || s.protocol != 0 ||
            s.source_port_mask != wire::be16() || s.destination_port_mask != wire::be16();
@@ -163,7 +158,7 @@ result<void> user_backend::add_sa(const ipsec::sa& s) {
     r->described = s.clone();
     r->serial = ++serial_;
     r->key = std::move(*key);
-    if (is_counter_mode(s.algs.run)) {
+    if (ipsec::is_aead(s.algs.run)) { // a counter mode
         auto space = nonces_.space_for(s.algs.aead.key);
         if (!space) return tl::unexpected(space.error());
         r->nonces = std::move(*space);

@@ -20,7 +20,9 @@ namespace {
 
 constexpr std::size_t esp_header_length = 8;
 constexpr std::size_t seq_high_length = 4;
-constexpr std::size_t icv_length = 16; ///< of every suite here
+constexpr std::size_t aead_nonce_length = 12;
+constexpr std::size_t longest_icv = 16;
+constexpr std::size_t gcm_icv_length = 16;
 constexpr std::size_t slice_length = 64;
 
 /// The library counts a job's bytes in 16 bits.  No IP packet holds a longer text.
@@ -36,8 +38,16 @@ struct calls {
     manner how;
     aes_gcm_enc_dec_t IMB_MGR::*encrypt; ///< direct only
     aes_gcm_enc_dec_t IMB_MGR::*decrypt;
-    IMB_CIPHER_MODE cipher; ///< jobs only
+    IMB_CIPHER_MODE cipher; ///< jobs only, like the hash
+    IMB_HASH_ALG hash;
 };
+
+constexpr calls gcm_with(aes_gcm_enc_dec_t IMB_MGR::*encrypt, aes_gcm_enc_dec_t IMB_MGR::*decrypt) {
+    return {manner::direct, encrypt, decrypt, IMB_CIPHER_GCM, IMB_AUTH_AES_GMAC};
+}
+constexpr calls jobs_of(IMB_CIPHER_MODE cipher, IMB_HASH_ALG hash) {
+    return {manner::jobs, nullptr, nullptr, cipher, hash};
+}
 
 /// The choice, in the order of ipsec::suite.  Measured with intel-ipsec-mb 1.3 (AVX512 with VAES,
 /// Zen 4), bursts of 32, ns per packet at 64 and 1420 bytes, encrypting:
@@ -55,13 +65,18 @@ struct calls {
 ///   lanes                                4847     1318      704       371
 ///   SHA-NI                               1832      791      655       649
 constexpr std::array<calls, ipsec::suite_count> table{{
-    {manner::direct, &IMB_MGR::gcm128_enc, &IMB_MGR::gcm128_dec, IMB_CIPHER_GCM},
-    {manner::direct, &IMB_MGR::gcm192_enc, &IMB_MGR::gcm192_dec, IMB_CIPHER_GCM},
-    {manner::direct, &IMB_MGR::gcm256_enc, &IMB_MGR::gcm256_dec, IMB_CIPHER_GCM},
-    {manner::jobs, nullptr, nullptr, IMB_CIPHER_CBC},
-    {manner::jobs, nullptr, nullptr, IMB_CIPHER_CBC},
-    {manner::jobs, nullptr, nullptr, IMB_CIPHER_CBC},
-    {manner::jobs, nullptr, nullptr, IMB_CIPHER_NULL},
+    gcm_with(&IMB_MGR::gcm128_enc, &IMB_MGR::gcm128_dec),
+    gcm_with(&IMB_MGR::gcm192_enc, &IMB_MGR::gcm192_dec),
+    gcm_with(&IMB_MGR::gcm256_enc, &IMB_MGR::gcm256_dec),
+    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_256),
+    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_256),
+    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_256),
+    jobs_of(IMB_CIPHER_NULL, IMB_AUTH_HMAC_SHA_256),
+    jobs_of(IMB_CIPHER_CHACHA20_POLY1305, IMB_AUTH_CHACHA20_POLY1305),
+    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_1),
+    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_1),
+    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_1),
+    jobs_of(IMB_CIPHER_NULL, IMB_AUTH_HMAC_SHA_1),
 }};
 
 const calls& calls_for(ipsec::suite s) noexcept {
@@ -83,11 +98,12 @@ small_gcm_choice choose_small_gcm(const engine_options& options) {
     return {&small_gcm::avx512, "on"};
 }
 
-/// In time that does not depend on the bytes.
-bool same_icv(const std::uint8_t* a, const std::uint8_t* b) noexcept {
+/// In time that does not depend on the bytes.  Both have room for the longest.
+bool same_icv(const std::uint8_t* a, const std::uint8_t* b, std::size_t length) noexcept {
     const __m128i left = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a));
     const __m128i right = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
-    return _mm_movemask_epi8(_mm_cmpeq_epi8(left, right)) == 0xffff;
+    const unsigned different = _mm_movemask_epi8(_mm_cmpeq_epi8(left, right)) ^ 0xffffU;
+    return (different & ((1U << length) - 1)) == 0;
 }
 
 std::uint8_t* text_of(const job& j) noexcept {
@@ -106,18 +122,10 @@ std::uint32_t seq_high_on_wire(const job& j) noexcept {
     return __builtin_bswap32(j.seq_high);
 }
 
-/// What a job of the library needs for as long as it runs.
-///
-/// The library never learns where the packet's ICV is: the tag it writes is compared or copied
-/// here, and the packet's own bytes may hold the high half of the sequence number meanwhile.
-struct slot {
-    alignas(16) std::uint8_t tag[icv_length];
-    alignas(16) std::uint8_t received[icv_length];
-};
-
 /// Each is stored at once: the library loads it as a whole, which two smaller stores would stall.
-struct alignas(16) gcm_nonce {
-    explicit gcm_nonce(const job& j) noexcept {
+struct alignas(16) aead_nonce {
+    aead_nonce() = default;
+    explicit aead_nonce(const job& j) noexcept {
         const __m128i salt = _mm_cvtsi32_si128(static_cast<int>(j.keys->salt));
         const __m128i iv =
             _mm_loadl_epi64(reinterpret_cast<const __m128i*>(j.esp + esp_header_length));
@@ -126,9 +134,10 @@ struct alignas(16) gcm_nonce {
     __m128i bytes;
 };
 
-/// SPI, high half, low half: RFC 4106 section 5.
-struct alignas(16) gcm_esn_aad {
-    explicit gcm_esn_aad(const job& j) noexcept {
+/// SPI, high half, low half: RFC 4106 section 5, RFC 7634 section 2.1.
+struct alignas(16) esn_aad {
+    esn_aad() = default;
+    explicit esn_aad(const job& j) noexcept {
         const __m128i header = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(j.esp));
         const __m128i high = _mm_cvtsi32_si128(static_cast<int>(seq_high_on_wire(j)));
         _mm_store_si128(&bytes, _mm_unpacklo_epi32(header, high));
@@ -136,65 +145,101 @@ struct alignas(16) gcm_esn_aad {
     __m128i bytes;
 };
 
+/// What a job of the library needs for as long as it runs.
+///
+/// The library never learns where the packet's ICV is: the tag it writes is compared or copied
+/// here, and the packet's own bytes may hold the high half of the sequence number meanwhile.
+struct slot {
+    alignas(16) std::uint8_t tag[longest_icv];
+    alignas(16) std::uint8_t received[longest_icv];
+    aead_nonce nonce; ///< of an AEAD, like its AAD
+    esn_aad aad;
+};
+
 void run_gcm(aes_gcm_enc_dec_t call, gcm_context_data& context, const job& j,
              std::uint8_t* tag) noexcept {
     const gcm_key_data& keys = static_cast<const gcm_schedule*>(j.keys)->keys;
-    const gcm_nonce nonce(j);
+    const aead_nonce nonce(j);
     std::uint8_t* const text = text_of(j);
     const auto* iv = reinterpret_cast<const std::uint8_t*>(&nonce.bytes);
     if (!j.esn) {
         call(&keys, &context, text, text, j.text_length, iv, j.esp, esp_header_length, tag,
-             icv_length);
+             gcm_icv_length);
         return;
     }
-    const gcm_esn_aad aad(j);
+    const esn_aad aad(j);
     call(&keys, &context, text, text, j.text_length, iv,
          reinterpret_cast<const std::uint8_t*>(&aad.bytes), esp_header_length + seq_high_length,
-         tag, icv_length);
+         tag, gcm_icv_length);
 }
 
 /// Says whether the library can run `j` as a job of `suite`.
 bool fits(const calls& suite, const job& j) noexcept {
     const bool whole_blocks =
-        suite.cipher == IMB_CIPHER_NULL || j.text_length % IMB_AES_BLOCK_SIZE == 0;
+        suite.cipher != IMB_CIPHER_CBC || j.text_length % IMB_AES_BLOCK_SIZE == 0;
     return whole_blocks && j.text_length <= longest_job_text;
+}
+
+/// The part of an HMAC suite in describe().
+void describe_pair(IMB_JOB& to, const job& j) noexcept {
+    const auto& keys = *static_cast<const hmac_schedule*>(j.keys);
+    // Only NULL may have nothing to do.
+    to.cipher_mode = j.text_length == 0 ? IMB_CIPHER_NULL : calls_for(keys.run).cipher;
+    to.enc_keys = keys.encrypt;
+    to.dec_keys = keys.decrypt;
+    to.iv = j.esp + esp_header_length;
+    to.iv_len_in_bytes = keys.iv_length;
+    to.hash_start_src_offset_in_bytes = 0;
+    to.msg_len_to_hash_in_bytes = covered_length(j) + (j.esn ? seq_high_length : 0);
+    to.u.HMAC._hashed_auth_key_xor_ipad = keys.inner;
+    to.u.HMAC._hashed_auth_key_xor_opad = keys.outer;
+}
+
+/// The part of ChaCha20-Poly1305 in describe().
+void describe_chacha(IMB_JOB& to, const job& j, slot& scratch) noexcept {
+    const auto& keys = *static_cast<const chacha_schedule*>(j.keys);
+    scratch.nonce = aead_nonce(j);
+    scratch.aad = esn_aad(j);
+    to.cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
+    to.enc_keys = keys.bytes;
+    to.dec_keys = keys.bytes;
+    to.iv = reinterpret_cast<const std::uint8_t*>(&scratch.nonce);
+    to.iv_len_in_bytes = aead_nonce_length;
+    to.hash_start_src_offset_in_bytes = esp_header_length + keys.iv_length;
+    to.msg_len_to_hash_in_bytes = j.text_length;
+    to.u.CHACHA20_POLY1305.aad = j.esn ? static_cast<const void*>(&scratch.aad) : j.esp;
+    to.u.CHACHA20_POLY1305.aad_len_in_bytes = esp_header_length + (j.esn ? seq_high_length : 0);
 }
 
 /// Tells the library everything: jobs are reused and keep what the last user said.
 template <IMB_CIPHER_DIRECTION Direction>
 void describe(IMB_JOB& to, job& j, slot& scratch) noexcept {
-    const auto& keys = *static_cast<const hmac_schedule*>(j.keys);
-    // Only NULL may have nothing to do.
-    to.cipher_mode = j.text_length == 0 ? IMB_CIPHER_NULL : calls_for(keys.run).cipher;
+    const key::schedule& keys = *j.keys;
     to.cipher_direction = Direction;
     to.chain_order = Direction == IMB_DIR_ENCRYPT ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;
-    to.enc_keys = keys.encrypt;
-    to.dec_keys = keys.decrypt;
-    to.key_len_in_bytes = keys.aes_key_length;
-    to.iv = j.esp + esp_header_length;
-    to.iv_len_in_bytes = keys.iv_length;
+    to.key_len_in_bytes = keys.cipher_key_length;
     to.src = j.esp;
     to.dst = text_of(j);
     to.cipher_start_src_offset_in_bytes = esp_header_length + keys.iv_length;
     to.msg_len_to_cipher_in_bytes = j.text_length;
-    to.hash_alg = IMB_AUTH_HMAC_SHA_256;
-    to.hash_start_src_offset_in_bytes = 0;
-    to.msg_len_to_hash_in_bytes = covered_length(j) + (j.esn ? seq_high_length : 0);
-    to.u.HMAC._hashed_auth_key_xor_ipad = keys.inner;
-    to.u.HMAC._hashed_auth_key_xor_opad = keys.outer;
+    to.hash_alg = calls_for(keys.run).hash;
     to.auth_tag_output = scratch.tag;
-    to.auth_tag_output_len_in_bytes = icv_length;
+    to.auth_tag_output_len_in_bytes = keys.icv_length;
     to.user_data = &j;
     to.user_data2 = &scratch;
+    if (is_aead(keys.run))
+        describe_chacha(to, j, scratch);
+    else
+        describe_pair(to, j);
 }
 
-/// Puts the high half of the sequence number after the text (RFC 4303 section 2.2.1), where the
-/// ICV is: on decrypt that is saved first.
+/// Saves what decrypt compares.  For an HMAC the high half of the sequence number then goes after
+/// the text (RFC 4303 section 2.2.1), where the ICV is.
 template <IMB_CIPHER_DIRECTION Direction>
 void prepare(const job& j, slot& scratch) noexcept {
     if constexpr (Direction == IMB_DIR_DECRYPT)
-        std::memcpy(scratch.received, icv_of(j), icv_length);
-    if (!j.esn) return;
+        std::memcpy(scratch.received, icv_of(j), j.keys->icv_length);
+    if (!j.esn || is_aead(j.keys->run)) return;
     const std::uint32_t high = seq_high_on_wire(j);
     std::memcpy(icv_of(j), &high, seq_high_length);
 }
@@ -203,11 +248,13 @@ template <IMB_CIPHER_DIRECTION Direction>
 void finish(const IMB_JOB& done) noexcept {
     job& j = *static_cast<job*>(done.user_data);
     const slot& scratch = *static_cast<const slot*>(done.user_data2);
+    const std::size_t length = j.keys->icv_length;
     if constexpr (Direction == IMB_DIR_ENCRYPT) {
-        std::memcpy(icv_of(j), scratch.tag, icv_length);
+        std::memcpy(icv_of(j), scratch.tag, length);
     } else {
-        std::memcpy(icv_of(j), scratch.received, icv_length);
-        j.ok = done.status == IMB_STATUS_COMPLETED && same_icv(scratch.tag, scratch.received);
+        std::memcpy(icv_of(j), scratch.received, length);
+        j.ok =
+            done.status == IMB_STATUS_COMPLETED && same_icv(scratch.tag, scratch.received, length);
     }
 }
 
@@ -268,7 +315,7 @@ struct engine::state {
 /// How many jobs, from the first on, the kernel of small packets takes at once.
 std::size_t engine::state::small_run(std::span<const job> jobs) const noexcept {
     const ipsec::suite suite = jobs.front().keys->run;
-    if (small.kernel == nullptr || !is_aead(suite)) return 0;
+    if (small.kernel == nullptr || !is_gcm(suite)) return 0;
     std::size_t count = 0;
     while (count < jobs.size() && jobs[count].keys->run == suite &&
            jobs[count].text_length <= small_gcm::longest_text)
@@ -289,9 +336,9 @@ void engine::state::run_direct(const calls& suite, job& j) noexcept {
     if constexpr (Direction == IMB_DIR_ENCRYPT) {
         run_gcm(library.get()->*suite.encrypt, gcm, j, icv_of(j));
     } else {
-        alignas(16) std::uint8_t tag[icv_length];
+        alignas(16) std::uint8_t tag[gcm_icv_length];
         run_gcm(library.get()->*suite.decrypt, gcm, j, tag);
-        j.ok = same_icv(tag, icv_of(j));
+        j.ok = same_icv(tag, icv_of(j), gcm_icv_length);
     }
 }
 

@@ -13,10 +13,11 @@ namespace {
 using bytes = std::span<const std::uint8_t>;
 
 constexpr std::size_t salt_length = 4;
-constexpr std::size_t sha256_block = 64;
+constexpr std::size_t hash_block = 64; ///< of SHA-1 and SHA-256
 
 constexpr std::size_t size_of(ipsec::suite s) noexcept {
-    return is_aead(s) ? sizeof(gcm_schedule) : sizeof(hmac_schedule);
+    if (is_gcm(s)) return sizeof(gcm_schedule);
+    return is_aead(s) ? sizeof(chacha_schedule) : sizeof(hmac_schedule);
 }
 
 /// Expands keys for all threads: what it calls takes the manager for a table of functions.
@@ -25,7 +26,7 @@ const result<manager>& expander() {
     return made;
 }
 
-void expand_gcm(IMB_MGR* library, bytes aes_key, gcm_key_data& into) noexcept {
+void expand_library_gcm(IMB_MGR* library, bytes aes_key, gcm_key_data& into) noexcept {
     switch (aes_key.size()) {
     case 16:
         IMB_AES128_GCM_PRE(library, aes_key.data(), &into);
@@ -64,52 +65,81 @@ void expand_small_gcm(IMB_MGR* library, bytes aes_key, small_gcm::blocks& into) 
     small_gcm::expand_powers(into, aes_key.size());
 }
 
-/// The state of SHA-256 after one block: the key's, each byte xor `pad`.
-void hash_key_block(IMB_MGR* library, const std::array<std::uint8_t, sha256_block>& key_block,
-                    std::uint8_t pad, std::uint8_t* state) noexcept {
-    std::array<std::uint8_t, sha256_block> padded;
-    for (std::size_t i = 0; i < sha256_block; ++i)
+/// The library's calls of one hash.
+struct hash_calls {
+    hash_one_block_t IMB_MGR::*one_block;
+    hash_fn_t IMB_MGR::*whole;
+};
+constexpr hash_calls sha1{&IMB_MGR::sha1_one_block, &IMB_MGR::sha1};
+constexpr hash_calls sha256{&IMB_MGR::sha256_one_block, &IMB_MGR::sha256};
+
+using block = std::array<std::uint8_t, hash_block>;
+
+/// The state of a hash after one block: the key's, each byte xor `pad`.
+void hash_key_block(hash_one_block_t one_block, const block& key_block, std::uint8_t pad,
+                    std::uint8_t* state) noexcept {
+    block padded;
+    for (std::size_t i = 0; i < hash_block; ++i)
         padded[i] = key_block[i] ^ pad;
-    IMB_SHA256_ONE_BLOCK(library, padded.data(), state);
+    one_block(padded.data(), state);
     wipe(padded.data(), padded.size());
 }
 
 /// RFC 2104: a key longer than a block is hashed first, a shorter one is followed by zeros.
-void expand_hmac(IMB_MGR* library, bytes auth_key, hmac_schedule& into) noexcept {
-    std::array<std::uint8_t, sha256_block> key_block{};
-    if (auth_key.size() > sha256_block)
-        IMB_SHA256(library, auth_key.data(), auth_key.size(), key_block.data());
+void expand_hmac(IMB_MGR* library, const hash_calls& hash, bytes auth_key,
+                 hmac_schedule& into) noexcept {
+    block key_block{};
+    if (auth_key.size() > hash_block)
+        (library->*hash.whole)(auth_key.data(), auth_key.size(), key_block.data());
     else if (!auth_key.empty())
         std::memcpy(key_block.data(), auth_key.data(), auth_key.size());
-    hash_key_block(library, key_block, 0x36, into.inner);
-    hash_key_block(library, key_block, 0x5c, into.outer);
+    hash_key_block(library->*hash.one_block, key_block, 0x36, into.inner);
+    hash_key_block(library->*hash.one_block, key_block, 0x5c, into.outer);
     wipe(key_block.data(), key_block.size());
 }
 
 result<void> check_lengths(const ipsec::algorithms& a) {
-    const std::size_t aes = aes_key_length(a.run);
-    if (is_aead(a.run) && a.aead.key.size() != aes + salt_length)
+    const std::size_t expected = cipher_key_length(a.run);
+    if (is_gcm(a.run) && a.aead.key.size() != expected + salt_length)
         return fail(EINVAL, "an AES-GCM key is 16, 24 or 32 bytes and 4 bytes of salt", "aead");
-    if (!is_aead(a.run) && a.cipher.key.size() != aes)
+    if (is_aead(a.run) && a.aead.key.size() != expected + salt_length)
+        return fail(EINVAL, "a ChaCha20-Poly1305 key is 32 bytes and 4 bytes of salt", "aead");
+    if (!is_aead(a.run) && a.cipher.key.size() != expected)
         return fail(EINVAL, "an AES key is 16, 24 or 32 bytes, and NULL has none", "cipher");
     return {};
 }
 
-key::schedule* expand_aead(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
-    auto* keys = new (memory) gcm_schedule{};
+/// An AEAD's key without its salt, which `into` gets.
+bytes take_salt(const ipsec::algorithms& a, key::schedule& into) noexcept {
     const bytes given = a.aead.key.bytes();
-    std::memcpy(&keys->salt, given.last(salt_length).data(), salt_length);
-    const bytes aes_key = given.first(given.size() - salt_length);
-    expand_gcm(library, aes_key, keys->keys);
+    std::memcpy(&into.salt, given.last(salt_length).data(), salt_length);
+    return given.first(given.size() - salt_length);
+}
+
+key::schedule* expand_gcm(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
+    auto* keys = new (memory) gcm_schedule{};
+    const bytes aes_key = take_salt(a, *keys);
+    expand_library_gcm(library, aes_key, keys->keys);
     expand_small_gcm(library, aes_key, keys->small);
+    return keys;
+}
+
+key::schedule* expand_chacha(const ipsec::algorithms& a, void* memory) noexcept {
+    auto* keys = new (memory) chacha_schedule{};
+    std::memcpy(keys->bytes, take_salt(a, *keys).data(), chacha_schedule::key_length);
     return keys;
 }
 
 key::schedule* expand_pair(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
     auto* keys = new (memory) hmac_schedule{};
     expand_aes(library, a.cipher.key.bytes(), keys->encrypt, keys->decrypt);
-    expand_hmac(library, a.auth.key.bytes(), *keys);
+    expand_hmac(library, hashes_with_sha1(a.run) ? sha1 : sha256, a.auth.key.bytes(), *keys);
     return keys;
+}
+
+key::schedule* expand(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
+    if (is_gcm(a.run)) return expand_gcm(library, a, memory);
+    return is_aead(a.run) ? expand_chacha(a, memory) : expand_pair(library, a, memory);
 }
 
 } // namespace
@@ -122,11 +152,11 @@ result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
 
     void* memory = allocate_lines(size_of(a.run));
     if (memory == nullptr) return fail(ENOMEM);
-    schedule* keys = is_aead(a.run) ? expand_aead(library->get(), a, memory)
-                                    : expand_pair(library->get(), a, memory);
+    schedule* keys = expand(library->get(), a, memory);
     keys->run = a.run;
     keys->iv_length = ipsec::layout_of(a.run).iv_length;
-    keys->aes_key_length = aes_key_length(a.run);
+    keys->icv_length = ipsec::layout_of(a.run).icv_length;
+    keys->cipher_key_length = cipher_key_length(a.run);
     return std::shared_ptr<const key>(new key(keys));
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t esp_header_length = 8;
 constexpr std::size_t usual_text_length = 48;
-constexpr std::size_t icv_length = 16;
+constexpr std::size_t longest_icv = 16;
 constexpr std::size_t auth_key_length = 32;
 constexpr std::size_t salt_length = 4;
 constexpr std::size_t most_packets = 16;
@@ -19,14 +19,14 @@ constexpr std::uint32_t seq_high = 0x01020304;
 
 struct known_answer {
     ipsec::suite run;
-    std::uint8_t aes_key_length;
-    std::array<std::uint8_t, icv_length> icv;
+    std::uint8_t cipher_key_length;
+    std::array<std::uint8_t, longest_icv> icv;
     std::uint32_t text_length = usual_text_length;
     bool esn = false;
 };
 
-/// Byte i of each key and of the packet, header and IV included, is i (modulo 256); the salt goes
-/// on after the AES key.  Computed with OpenSSL.
+/// Byte i of each key (32 of an HMAC's) and of the packet, header and IV included, is i (modulo
+/// 256); the salt goes on after the AES key.  Computed with OpenSSL.
 constexpr std::array<known_answer, ipsec::suite_count> answers{{
     {ipsec::suite::aes128_gcm16,
      16,
@@ -56,6 +56,22 @@ constexpr std::array<known_answer, ipsec::suite_count> answers{{
      0,
      {0xe5, 0xd1, 0xf6, 0x5e, 0x9e, 0x93, 0x59, 0xd0, 0x5c, 0x57, 0x7b, 0x68, 0x90, 0x04, 0x4f,
       0x08}},
+    {ipsec::suite::chacha20_poly1305,
+     32,
+     {0xc4, 0x58, 0xa2, 0xe9, 0xe0, 0xd6, 0xed, 0x7f, 0xb7, 0xcd, 0xe2, 0xdd, 0x8f, 0xac, 0x19,
+      0x61}},
+    {ipsec::suite::aes128_cbc_sha1_96,
+     16,
+     {0x86, 0x4b, 0x4c, 0xd2, 0x1b, 0x4e, 0x02, 0x72, 0x7f, 0x2f, 0x8b, 0xf3}},
+    {ipsec::suite::aes192_cbc_sha1_96,
+     24,
+     {0xca, 0x00, 0x54, 0xe3, 0x33, 0x10, 0x30, 0x0a, 0xca, 0xfd, 0x49, 0xe3}},
+    {ipsec::suite::aes256_cbc_sha1_96,
+     32,
+     {0x35, 0xe9, 0x63, 0xe5, 0xd7, 0xb4, 0xf4, 0x80, 0x5e, 0x0b, 0xb5, 0xc7}},
+    {ipsec::suite::null_sha1_96,
+     0,
+     {0x8f, 0x83, 0xf3, 0xce, 0xe6, 0xe9, 0x93, 0xf4, 0xaa, 0xf2, 0x56, 0x24}},
 }};
 
 /// The same for the kernel of small packets: a length for each number of registers that a packet
@@ -162,9 +178,9 @@ secret counting_key(std::size_t length) {
 ipsec::algorithms keys_for(const known_answer& known) {
     ipsec::algorithms a;
     a.run = known.run;
-    const bool aead = known.run <= ipsec::suite::aes256_gcm16;
-    if (aead) a.aead.key = counting_key(known.aes_key_length + salt_length);
-    if (!aead) a.cipher.key = counting_key(known.aes_key_length);
+    const bool aead = is_aead(known.run);
+    if (aead) a.aead.key = counting_key(known.cipher_key_length + salt_length);
+    if (!aead) a.cipher.key = counting_key(known.cipher_key_length);
     if (!aead) a.auth.key = counting_key(auth_key_length);
     return a;
 }
@@ -179,6 +195,7 @@ bool answers_right(Subject& tested, const key& keys, const known_answer& known, 
     std::iota(clear.begin(), clear.end(), std::uint8_t{0});
     const std::size_t covered =
         esp_header_length + ipsec::layout_of(known.run).iv_length + known.text_length;
+    const auto icv_end = known.icv.begin() + ipsec::layout_of(known.run).icv_length;
     std::array<packet, most_packets> packets;
     std::array<job, most_packets> jobs;
     for (std::size_t i = 0; i < count; ++i) {
@@ -198,7 +215,7 @@ bool answers_right(Subject& tested, const key& keys, const known_answer& known, 
 
     tested.encrypt(burst);
     if (!all([&](const packet& p, const job&) {
-            return std::equal(known.icv.begin(), known.icv.end(), p.begin() + covered);
+            return std::equal(known.icv.begin(), icv_end, p.begin() + covered);
         }))
         return false;
     const packet sent = packets[0];

@@ -12,8 +12,8 @@ namespace {
 constexpr const char* no_transform = "Kernel was unable to initialize cryptographic operations";
 
 constexpr std::size_t salt_length = 4;
-constexpr std::uint32_t icv_bits = 128;
-constexpr std::uint32_t sha256_bits = 256;
+constexpr std::uint32_t aead_icv_bits = 128;
+constexpr std::uint32_t default_icv_bits = 96; ///< of the HMACs here, in the kernel
 
 /// One row per suite.  Exactly one of `aead` and `cipher` is there; `auth` goes with `cipher`.
 struct suite_row {
@@ -27,9 +27,18 @@ struct suite_row {
 };
 
 constexpr std::string_view gcm = "rfc4106(gcm(aes))";
+constexpr std::string_view chacha = "rfc7539esp(chacha20,poly1305)";
 constexpr std::string_view cbc = "cbc(aes)";
 constexpr std::string_view null = "ecb(cipher_null)";
 constexpr std::string_view sha256 = "hmac(sha256)";
+constexpr std::string_view sha1 = "hmac(sha1)";
+
+struct hash_row {
+    std::string_view name;
+    std::uint32_t full_bits;
+    std::uint32_t icv_bits; ///< the truncation that is built here
+};
+constexpr hash_row hashes[] = {{sha256, 256, 128}, {sha1, 160, 96}};
 
 constexpr std::array<suite_row, suite_count> suites{{
     {suite::aes128_gcm16, "AES-128-GCM-16", gcm, {}, {}, 16 + salt_length, {8, 16, 4}},
@@ -39,14 +48,21 @@ constexpr std::array<suite_row, suite_count> suites{{
     {suite::aes192_cbc_sha256_128, "AES-192-CBC-SHA256-128", {}, cbc, sha256, 24, {16, 16, 16}},
     {suite::aes256_cbc_sha256_128, "AES-256-CBC-SHA256-128", {}, cbc, sha256, 32, {16, 16, 16}},
     {suite::null_sha256_128, "NULL-SHA256-128", {}, null, sha256, 0, {0, 16, 4}},
+    {suite::chacha20_poly1305, "ChaCha20-Poly1305", chacha, {}, {}, 32 + salt_length, {8, 16, 4}},
+    {suite::aes128_cbc_sha1_96, "AES-128-CBC-SHA1-96", {}, cbc, sha1, 16, {16, 12, 16}},
+    {suite::aes192_cbc_sha1_96, "AES-192-CBC-SHA1-96", {}, cbc, sha1, 24, {16, 12, 16}},
+    {suite::aes256_cbc_sha1_96, "AES-256-CBC-SHA1-96", {}, cbc, sha1, 32, {16, 12, 16}},
+    {suite::null_sha1_96, "NULL-SHA1-96", {}, null, sha1, 0, {0, 12, 4}},
 }};
 
-constexpr bool rows_stand_in_enum_order() {
+constexpr bool rows_are_as_the_enum_says() {
     for (std::size_t i = 0; i < suites.size(); ++i)
-        if (suites[i].run != static_cast<suite>(i)) return false;
+        if (suites[i].run != static_cast<suite>(i) ||
+            suites[i].aead.empty() == is_aead(suites[i].run))
+            return false;
     return true;
 }
-static_assert(rows_stand_in_enum_order());
+static_assert(rows_are_as_the_enum_says());
 
 const suite_row& row_of(suite s) noexcept {
     return suites[static_cast<std::size_t>(s)];
@@ -57,6 +73,7 @@ std::string_view canonical(std::string_view name) noexcept {
     if (name == "aes") return cbc;
     if (name == "cipher_null") return null;
     if (name == "sha256") return sha256;
+    if (name == "sha1") return sha1;
     return name;
 }
 
@@ -64,10 +81,11 @@ tl::unexpected<error> not_found(const char* kind, const char* field) {
     return fail(ENOSYS, std::string("Requested ") + kind + " algorithm not found", field);
 }
 
-tl::unexpected<error> short_icv(std::string_view name, std::uint32_t bits) {
+tl::unexpected<error> wrong_icv(std::string_view name, std::uint32_t bits, std::uint32_t carried) {
     const std::string icv =
         bits == 0 ? "its default ICV" : "an ICV of " + std::to_string(bits) + " bits";
-    return fail(ENOSYS, std::string(name) + " with " + icv + " is not carried, only with 128");
+    return fail(ENOSYS, std::string(name) + " with " + icv + " is not carried, only with " +
+                            std::to_string(carried));
 }
 
 result<void> check_combination(const algorithms& a) {
@@ -81,20 +99,29 @@ result<void> check_combination(const algorithms& a) {
 }
 
 result<void> check_aead(const algorithms& a) {
-    if (a.aead.name != gcm) return not_found("AEAD", "XFRMA_ALG_AEAD");
-    if (a.aead.icv_bits == 64 || a.aead.icv_bits == 96) return short_icv(gcm, a.aead.icv_bits);
-    if (a.aead.icv_bits != icv_bits) return not_found("AEAD", "XFRMA_ALG_AEAD");
+    if (a.aead.name == gcm && (a.aead.icv_bits == 64 || a.aead.icv_bits == 96))
+        return wrong_icv(gcm, a.aead.icv_bits, aead_icv_bits);
+    const bool known = a.aead.name == gcm || a.aead.name == chacha;
+    if (!known || a.aead.icv_bits != aead_icv_bits) return not_found("AEAD", "XFRMA_ALG_AEAD");
     return {};
 }
 
-/// Without a truncation of its own hmac(sha256) has 96 bits in the kernel: not built here.
+const hash_row* find_hash(std::string_view name) noexcept {
+    for (const hash_row& row : hashes)
+        if (row.name == canonical(name)) return &row;
+    return nullptr;
+}
+
 result<void> check_auth(const algorithms& a) {
     if (!a.auth.present())
         return fail(ENOSYS, "encryption without integrity is not carried", "XFRMA_ALG_CRYPT");
-    if (canonical(a.auth.name) == sha256) {
-        if (a.auth.icv_bits > sha256_bits)
+    if (const hash_row* hash = find_hash(a.auth.name)) {
+        const std::uint32_t bits = a.auth.icv_bits;
+        if (bits > hash->full_bits)
             return fail(EINVAL, "Invalid length requested for truncated ICV");
-        return a.auth.icv_bits == icv_bits ? result<void>() : short_icv(sha256, a.auth.icv_bits);
+        if ((bits == 0 ? default_icv_bits : bits) != hash->icv_bits)
+            return wrong_icv(hash->name, bits, hash->icv_bits);
+        return {};
     }
     if (a.auth.icv_bits == 0) return not_found("AUTH", "XFRMA_ALG_AUTH");
     return not_found("AUTH_TRUNC", "XFRMA_ALG_AUTH_TRUNC");
@@ -115,9 +142,11 @@ result<void> check_names(const algorithms& a) {
 
 const suite_row* find_row(const algorithms& a) noexcept {
     const std::string_view cipher = canonical(a.cipher.name);
+    const std::string_view auth = canonical(a.auth.name);
     const std::size_t key_length = a.aead.present() ? a.aead.key.size() : a.cipher.key.size();
     for (const suite_row& row : suites)
-        if (row.aead == a.aead.name && row.cipher == cipher && row.key_length == key_length)
+        if (row.aead == a.aead.name && row.cipher == cipher && row.auth == auth &&
+            row.key_length == key_length)
             return &row;
     return nullptr;
 }
@@ -139,6 +168,7 @@ result<void> resolve(algorithms& a) {
     if (row == nullptr) return fail(EINVAL, a.aead.present() ? no_transform : "");
     a.cipher.name = row->cipher;
     a.auth.name = row->auth;
+    if (a.auth.present()) a.auth.icv_bits = row->layout.icv_length * 8u;
     a.run = row->run;
     return {};
 }

@@ -25,8 +25,19 @@ enum class suite : std::uint8_t {
     aes192_cbc_sha256_128,
     aes256_cbc_sha256_128,
     null_sha256_128,
+    chacha20_poly1305,
+    aes128_cbc_sha1_96,
+    aes192_cbc_sha1_96,
+    aes256_cbc_sha1_96,
+    null_sha1_96,
 };
-inline constexpr unsigned suite_count = 7;
+inline constexpr unsigned suite_count = 12;
+
+/// Says whether cipher and ICV are one.  All of them here are counter modes: an IV that comes twice
+/// under one key gives away both texts and the key of the ICV.
+[[nodiscard]] constexpr bool is_aead(suite s) noexcept {
+    return s <= suite::aes256_gcm16 || s == suite::chacha20_poly1305;
+}
 
 /// Bytes on the wire for each suite.
 struct suite_layout {
@@ -40,7 +51,7 @@ struct suite_layout {
 
 /// An algorithm of one kind as a client gave it: canonical kernel name, key, ICV length.
 ///
-/// The salt of an AEAD is the last 4 bytes of its key (RFC 4106 section 8.1).
+/// The salt of an AEAD is the last 4 bytes of its key (RFC 4106 section 8.1, RFC 7634 section 2).
 struct keyed_algorithm {
     std::string name; ///< as the kernel dumps it: "cbc(aes)", never "aes"; empty = absent
     secret key;
@@ -65,8 +76,8 @@ struct algorithms {
 /// Checks what a client asked for, puts canonical names in, sets `run`.
 ///
 /// `icv_bits` of `auth` is 0 where the client sent only XFRMA_ALG_AUTH: the kernel's default of 96
-/// for hmac(sha256) is then meant, which is not built here.  The key of an HMAC may have any
-/// length, as in the kernel.
+/// is then meant, which is put in for hmac(sha1) and is not built here for hmac(sha256).  The key
+/// of an HMAC may have any length, as in the kernel.
 ///
 /// Errors: ENOSYS with the kernel's text ("Requested AEAD algorithm not found", ...) for an
 /// algorithm or ICV length that is not known or not built here; EINVAL where a cipher's key length

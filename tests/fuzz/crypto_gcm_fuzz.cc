@@ -94,10 +94,10 @@ struct trial {
         , esn((s.byte() & 1) != 0)
         , offset(s.byte() % alignments)
         , text_length(s.number(2) % (longest + 1))
-        , where(s.number(2) % (start_length + text_length + test::icv_length))
+        , where(s.number(2) % (start_length + text_length + test::aead_icv_length))
         , change(s.byte())
         , seq_high(s.number(4)) {
-        keys.aes = s.some(test::aes_key_length(keys.run));
+        keys.cipher = s.some(test::cipher_key_length(keys.run));
         keys.salt = s.some(salt_length);
         clear = s.some(start_length + text_length);
         sealed = test::openssl_seal(keys, clear, esn ? std::optional(seq_high) : std::nullopt);

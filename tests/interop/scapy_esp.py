@@ -25,7 +25,6 @@ from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.packet import Raw
 
 conf.route_autoload = conf.route6_autoload = False
-ICV = 16
 TOS = 0xb9  # EF, and ECT(1)
 
 
@@ -41,7 +40,8 @@ def signs_itself(tunnel):
 
 def icv(tunnel, esp, high):
     message = esp + struct.pack('!L', high)
-    return hmac.new(tunnel.suite.auth_key, message, 'sha256').digest()[:ICV]
+    suite = tunnel.suite
+    return hmac.new(suite.auth_key, message, suite.hash).digest()[:suite.icv_length]
 
 
 def association(tunnel, high=0):
@@ -51,7 +51,7 @@ def association(tunnel, high=0):
     by_scapy = suite.authenticated and not signs_itself(tunnel)
     return SecurityAssociation(
         ESP, spi=offline.SPI, crypt_algo=suite.scapy_cipher, crypt_key=suite.key or None,
-        auth_algo='SHA2-256-128' if by_scapy else None,
+        auth_algo=suite.scapy_hash if by_scapy else None,
         auth_key=suite.auth_key if by_scapy else None,
         tunnel_header=header(src=tunnel.gateway(1), dst=tunnel.gateway(2)),
         esn_en=tunnel.esn, esn=high)
@@ -84,8 +84,9 @@ def seal(tunnel, packet, sequence, mode='tunnel'):
 def unseal(tunnel, esp, sequence):
     """The inner packet, by scapy."""
     if signs_itself(tunnel):
-        expect('ICV', esp[-ICV:], icv(tunnel, esp[:-ICV], sequence >> 32))
-        esp = esp[:-ICV]
+        length = tunnel.suite.icv_length
+        expect('ICV', esp[-length:], icv(tunnel, esp[:-length], sequence >> 32))
+        esp = esp[:-length]
     packet = offline.rebuilt(outer_ip(tunnel, 50) / Raw(esp))
     return association(tunnel, sequence >> 32).decrypt(packet)
 
@@ -200,7 +201,8 @@ class Inbound:
     def forged(self, sequence):
         """One packet, damaged in every part.  The number stays free."""
         esp = seal(self.tunnel, self.packets[5], sequence)
-        for at in (len(esp) - 1, len(esp) - ICV, len(esp) - ICV - 1, 8, 9, 7):
+        end = len(esp) - self.tunnel.suite.icv_length
+        for at in (len(esp) - 1, end, end - 1, 8, 9, 7):
             self.bad('icv_mismatch', flipped(esp, at))
         self.bad('sa_unknown', flipped(esp, 3))
         if self.tunnel.esn:  # the right number in the wrong subspace

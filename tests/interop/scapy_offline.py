@@ -27,7 +27,19 @@ class Suite:
     key_length: int  # of the cipher, the salt of an AEAD included
     scapy_cipher: str
     tshark_cipher: str
-    authenticated: bool  # by HMAC-SHA2-256-128; else the cipher is an AEAD
+    hash: str | None  # of the HMAC: 'sha256', 'sha1'; None: the cipher is an AEAD
+
+    @property
+    def authenticated(self):
+        return self.hash is not None
+
+    @property
+    def icv_length(self):
+        return 12 if self.hash == 'sha1' else 16
+
+    @property
+    def scapy_hash(self):
+        return {'sha256': 'SHA2-256-128', 'sha1': 'HMAC-SHA1-96'}.get(self.hash)
 
     @property
     def key(self):
@@ -39,20 +51,26 @@ class Suite:
 
     def ip_words(self):
         if not self.authenticated:
-            return f"aead 'rfc4106(gcm(aes))' 0x{self.key.hex()} 128"
+            return f"aead '{AEADS[self.scapy_cipher]}' 0x{self.key.hex()} 128"
         cipher = f"'cbc(aes)' 0x{self.key.hex()}" if self.key else "'ecb(cipher_null)' ''"
-        return f"enc {cipher} auth-trunc 'hmac(sha256)' 0x{self.auth_key.hex()} 128"
+        return (f"enc {cipher} auth-trunc 'hmac({self.hash})' 0x{self.auth_key.hex()} "
+                f"{self.icv_length * 8}")
 
 
+AEADS = {'AES-GCM': 'rfc4106(gcm(aes))', 'CHACHA20-POLY1305': 'rfc7539esp(chacha20,poly1305)'}
 GCM_TSHARK = 'AES-GCM with 16 octet ICV [RFC4106]'
+CHACHA_TSHARK = 'ChaCha20 with Poly1305 [RFC7634]'
+CBC_TSHARK = 'AES-CBC [RFC3602]'
 SUITES = [
-    Suite('aes128-gcm16', 20, 'AES-GCM', GCM_TSHARK, False),
-    Suite('aes192-gcm16', 28, 'AES-GCM', GCM_TSHARK, False),
-    Suite('aes256-gcm16', 36, 'AES-GCM', GCM_TSHARK, False),
-    Suite('aes128-cbc-sha256', 16, 'AES-CBC', 'AES-CBC [RFC3602]', True),
-    Suite('aes192-cbc-sha256', 24, 'AES-CBC', 'AES-CBC [RFC3602]', True),
-    Suite('aes256-cbc-sha256', 32, 'AES-CBC', 'AES-CBC [RFC3602]', True),
-    Suite('null-sha256', 0, 'NULL', 'NULL', True),
+    Suite('aes128-gcm16', 20, 'AES-GCM', GCM_TSHARK, None),
+    Suite('aes192-gcm16', 28, 'AES-GCM', GCM_TSHARK, None),
+    Suite('aes256-gcm16', 36, 'AES-GCM', GCM_TSHARK, None),
+    Suite('chacha20-poly1305', 36, 'CHACHA20-POLY1305', CHACHA_TSHARK, None),
+    Suite('aes128-cbc-sha256', 16, 'AES-CBC', CBC_TSHARK, 'sha256'),
+    Suite('aes192-cbc-sha256', 24, 'AES-CBC', CBC_TSHARK, 'sha256'),
+    Suite('aes256-cbc-sha256', 32, 'AES-CBC', CBC_TSHARK, 'sha256'),
+    Suite('aes128-cbc-sha1', 16, 'AES-CBC', CBC_TSHARK, 'sha1'),
+    Suite('null-sha256', 0, 'NULL', 'NULL', 'sha256'),
 ]
 
 

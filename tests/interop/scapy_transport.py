@@ -73,7 +73,7 @@ class Transport:
         suite = self.suite
         return SecurityAssociation(
             ESP, spi=offline.SPI, crypt_algo=suite.scapy_cipher, crypt_key=suite.key or None,
-            auth_algo='SHA2-256-128' if suite.authenticated else None,
+            auth_algo=suite.scapy_hash,
             auth_key=suite.auth_key or None)
 
 

@@ -21,12 +21,14 @@ conf.route_autoload = conf.route6_autoload = False
 FIELDS = ['esp.spi', 'esp.sequence', 'esp.icv_good', 'ip.src', 'ip.dst', 'ipv6.src', 'ipv6.dst',
           'udp.srcport', 'udp.dstport', 'udp.checksum.status', 'data.data']
 UDP_CHECKSUM_GOOD = '1'
+AUTHENTICATIONS = {'sha256': 'HMAC-SHA-256-128 [RFC4868]', 'sha1': 'HMAC-SHA-1-96 [RFC2404]',
+                   None: 'NULL'}
 
 
 def security_association(tunnel):
     """A line of tshark's esp_sa table."""
     suite = tunnel.suite
-    auth = 'HMAC-SHA-256-128 [RFC4868]' if suite.authenticated else 'NULL'
+    auth = AUTHENTICATIONS[suite.hash]
     words = [f'IPv{tunnel.outer}', tunnel.gateway(1), tunnel.gateway(2), f'{offline.SPI:#010x}',
              suite.tshark_cipher, f'0x{suite.key.hex()}' if suite.key else '',
              auth, f'0x{suite.auth_key.hex()}' if suite.auth_key else '']

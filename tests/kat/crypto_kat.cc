@@ -2,9 +2,10 @@
 //
 // The crypto engine against published vectors.
 //
-//   kat_crypto packets FILE    whole ESP packets: gcm_packets.txt beside this file
-//   kat_crypto nist            NIST's and RFC 4231's, from Debian's python3-cryptography-vectors,
-//                              or the directory that ESPLANE_VECTORS names
+//   kat_crypto packets FILE    whole ESP packets: *_packets.txt beside this file
+//   kat_crypto nist            NIST's, OpenSSL's, RFC 2202's and RFC 4231's, from Debian's
+//                              python3-cryptography-vectors, or the directory that ESPLANE_VECTORS
+//                              names
 //   kat_crypto wycheproof      Wycheproof's, from the directory that ESPLANE_WYCHEPROOF names
 //
 // All of it twice: with the kernel of small packets, and with the library alone.
@@ -13,13 +14,13 @@
 //
 // Vectors of bare primitives are put into the shape of a packet:
 //
-//   GCM, AAD of 8 or 12 bytes    the AAD is the ESP header (with ESN: SPI, high half, low half);
+//   AEAD, AAD of 8 or 12 bytes   the AAD is the ESP header (with ESN: SPI, high half, low half);
 //                                nonce, ciphertext and tag must come out, tampered ones be refused
-//   GCM, any other AAD           the ciphertext does not depend on the AAD: it must come out; the
+//   AEAD, any other AAD          the ciphertext does not depend on the AAD: it must come out; the
 //                                tag is OpenSSL's over the ESP header
 //   CBC                          the ciphertext must come out as the text
 //   HMAC                         the message's first 8 bytes are the ESP header, the rest is the
-//                                text under NULL; the ICV must be the first 16 bytes of the MAC
+//                                text under NULL; the ICV must be the first bytes of the MAC
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -102,7 +103,7 @@ class subject {
 
     bytes seal(const sa_keys& keys, const bytes& clear, const high_half& seq_high) {
         bytes packet = clear;
-        packet.resize(clear.size() + icv_length);
+        packet.resize(clear.size() + ipsec::layout_of(keys.run).icv_length);
         const auto expanded = expand(keys);
         crypto::job todo = job_for(*expanded, packet, seq_high);
         engine_.encrypt({&todo, 1});
@@ -115,7 +116,7 @@ class subject {
         crypto::job todo = job_for(*expanded, packet, seq_high);
         engine_.decrypt({&todo, 1});
         if (!todo.ok) return std::nullopt;
-        packet.resize(packet.size() - icv_length);
+        packet.resize(packet.size() - ipsec::layout_of(keys.run).icv_length);
         return packet;
     }
 
@@ -132,8 +133,8 @@ class subject {
         return *made;
     }
     static crypto::job job_for(const crypto::key& k, bytes& packet, const high_half& seq_high) {
-        const std::size_t around =
-            esp_header_length + ipsec::layout_of(k.run()).iv_length + icv_length;
+        const ipsec::suite_layout layout = ipsec::layout_of(k.run());
+        const std::size_t around = esp_header_length + layout.iv_length + layout.icv_length;
         return {.keys = &k.get(),
                 .esp = packet.data(),
                 .text_length = static_cast<std::uint32_t>(packet.size() - around),
@@ -150,87 +151,99 @@ ipsec::suite gcm_suite(std::size_t key_length) {
                               : ipsec::suite::aes256_gcm16;
 }
 
-ipsec::suite cbc_suite(std::size_t key_length) {
+ipsec::suite cbc_sha256_suite(std::size_t key_length) {
     return key_length == 16   ? ipsec::suite::aes128_cbc_sha256_128
            : key_length == 24 ? ipsec::suite::aes192_cbc_sha256_128
                               : ipsec::suite::aes256_cbc_sha256_128;
 }
 
-sa_keys gcm_keys(const bytes& key, const bytes& salt) {
-    return {gcm_suite(key.size()), key, salt, {}};
+ipsec::suite cbc_sha1_suite(std::size_t key_length) {
+    return key_length == 16   ? ipsec::suite::aes128_cbc_sha1_96
+           : key_length == 24 ? ipsec::suite::aes192_cbc_sha1_96
+                              : ipsec::suite::aes256_cbc_sha1_96;
 }
 
-struct gcm_vector {
+struct aead_vector {
+    ipsec::suite run;
     bytes key, iv, aad, text, ciphertext, tag;
     bool valid;
+
+    [[nodiscard]] sa_keys keys() const { return {run, key, head(iv, salt_length), {}}; }
+    [[nodiscard]] std::string group(const char* what) const {
+        return std::string(is_gcm(run) ? "GCM, " : "ChaCha20-Poly1305, ") + what;
+    }
 };
 
 /// The AAD is the ESP header: everything must come out.
-void check_gcm_packet(subject& s, tally& t, const std::string& id, const gcm_vector& v) {
-    const sa_keys keys = gcm_keys(v.key, head(v.iv, salt_length));
+void check_aead_packet(subject& s, tally& t, const std::string& id, const aead_vector& v) {
     const high_half seq_high = high_half_from({v.aad.begin() + 4, v.aad.end() - 4});
     const bytes start =
         joined({head(v.aad, 4), tail(v.aad, v.aad.size() - 4), tail(v.iv, salt_length)});
     const bytes packet = joined({start, v.ciphertext, v.tag});
     if (v.valid)
-        t.check("GCM, whole packet", id,
-                s.both_ways(keys, joined({start, v.text}), packet, seq_high));
+        t.check(v.group("whole packet"), id,
+                s.both_ways(v.keys(), joined({start, v.text}), packet, seq_high));
     else
-        t.check("GCM, refused", id, !s.open(keys, packet, seq_high));
+        t.check(v.group("refused"), id, !s.open(v.keys(), packet, seq_high));
 }
 
 /// The AAD is no ESP header: ciphertext from the vector, tag from OpenSSL.
-void check_gcm_ciphertext(subject& s, tally& t, const std::string& id, const gcm_vector& v) {
-    const sa_keys keys = gcm_keys(v.key, head(v.iv, salt_length));
+void check_aead_ciphertext(subject& s, tally& t, const std::string& id, const aead_vector& v) {
     const bytes start = joined({bytes(esp_header_length), tail(v.iv, salt_length)});
     const bytes clear = joined({start, v.text});
-    const bytes packet = openssl_seal(keys, clear, std::nullopt);
+    const bytes packet = openssl_seal(v.keys(), clear, std::nullopt);
     const bool as_published = head(packet, clear.size()) == joined({start, v.ciphertext});
-    t.check("GCM, ciphertext", id, as_published && s.both_ways(keys, clear, packet));
+    t.check(v.group("ciphertext"), id, as_published && s.both_ways(v.keys(), clear, packet));
 }
 
-void check_gcm(subject& s, tally& t, const std::string& file, const std::string& id,
-               const gcm_vector& v) {
+void check_aead(subject& s, tally& t, const std::string& file, const std::string& id,
+                const aead_vector& v) {
     const bool is_header = v.aad.size() == 8 || v.aad.size() == 12;
     if (v.iv.size() != nonce_length)
         t.does_not_fit(file);
-    else if (is_header && v.tag.size() == icv_length)
-        check_gcm_packet(s, t, id, v);
+    else if (is_header && v.tag.size() == aead_icv_length)
+        check_aead_packet(s, t, id, v);
     else if (v.valid)
-        check_gcm_ciphertext(s, t, id, v);
+        check_aead_ciphertext(s, t, id, v);
     else
         t.does_not_fit(file);
 }
 
 struct hmac_vector {
+    ipsec::suite run; ///< NULL with the hash
     bytes key, message, mac;
     bool valid;
 };
 
 void check_hmac(subject& s, tally& t, const std::string& file, const std::string& id,
                 const hmac_vector& v) {
+    const std::size_t icv_length = ipsec::layout_of(v.run).icv_length;
     // Of an invalid one with a longer MAC, the part that is wrong may be the part cut off.
-    const bool decided = v.valid || v.mac.size() == icv_length;
+    const bool decided = v.mac.size() >= icv_length && (v.valid || v.mac.size() == icv_length);
     if (v.message.size() < esp_header_length || !decided) {
         t.does_not_fit(file);
         return;
     }
-    const sa_keys keys{ipsec::suite::null_sha256_128, {}, {}, v.key};
+    const std::string group = "HMAC of " + std::string(ipsec::name_of(v.run));
+    const sa_keys keys{v.run, {}, {}, v.key};
     const bytes packet = joined({v.message, head(v.mac, icv_length)});
     if (v.valid)
-        t.check("HMAC-SHA-256", id, s.both_ways(keys, v.message, packet));
+        t.check(group, id, s.both_ways(keys, v.message, packet));
     else
-        t.check("HMAC-SHA-256, refused", id, !s.open(keys, packet, std::nullopt));
+        t.check(group + ", refused", id, !s.open(keys, packet, std::nullopt));
 }
 
 void check_cbc(subject& s, tally& t, const vector_record& r) {
     const bytes key = r.bytes("key");
-    const sa_keys keys{cbc_suite(key.size()), key, {}, bytes(32, 1)};
     const bytes start = joined({bytes(esp_header_length), r.bytes("iv")});
     const bytes clear = joined({start, r.bytes("plaintext")});
-    const bytes packet = openssl_seal(keys, clear, std::nullopt);
-    const bool as_published = head(packet, clear.size()) == joined({start, r.bytes("ciphertext")});
-    t.check("CBC", r.id, as_published && s.both_ways(keys, clear, packet));
+    for (const ipsec::suite run : {cbc_sha256_suite(key.size()), cbc_sha1_suite(key.size())}) {
+        const sa_keys keys{run, key, {}, bytes(32, 1)};
+        const bytes packet = openssl_seal(keys, clear, std::nullopt);
+        const bool as_published =
+            head(packet, clear.size()) == joined({start, r.bytes("ciphertext")});
+        t.check("CBC", r.id, as_published && s.both_ways(keys, clear, packet));
+    }
 }
 
 int run_packets(subject& s, const std::filesystem::path& file) {
@@ -239,12 +252,16 @@ int run_packets(subject& s, const std::filesystem::path& file) {
         const bytes key = r.bytes("key");
         const bytes packet = r.bytes("packet");
         const std::size_t start = esp_header_length + nonce_length - salt_length;
-        const sa_keys keys =
-            gcm_keys(head(key, key.size() - salt_length), tail(key, key.size() - salt_length));
+        const bytes cipher_key = head(key, key.size() - salt_length);
+        const bool chacha = r.has("cipher") && r.text("cipher") == "chacha20-poly1305";
+        const sa_keys keys{chacha ? ipsec::suite::chacha20_poly1305 : gcm_suite(cipher_key.size()),
+                           cipher_key,
+                           tail(key, key.size() - salt_length),
+                           {}};
         const high_half seq_high =
             high_half_from(r.has("seq_high") ? r.bytes("seq_high") : bytes{});
         t.check(
-            "GCM, whole packet", file.filename().string() + " id " + r.text("id"),
+            "whole packet", file.filename().string() + " id " + r.text("id"),
             s.both_ways(keys, joined({head(packet, start), r.bytes("text")}), packet, seq_high));
     }
     return t.report();
@@ -265,15 +282,28 @@ int run_nist(subject& s, const std::filesystem::path& vectors) {
     tally t;
     for_each_vector(vectors / "ciphers/AES/GCM", "gcm", [&](const auto& file, const auto& r) {
         const bytes text = r.must_fail ? bytes{} : r.bytes("pt");
-        check_gcm(s, t, file, r.id,
-                  {r.bytes("key"), r.bytes("iv"), r.bytes("aad"), text, r.bytes("ct"),
-                   r.bytes("tag"), !r.must_fail});
+        const bytes key = r.bytes("key");
+        check_aead(s, t, file, r.id,
+                   {gcm_suite(key.size()), key, r.bytes("iv"), r.bytes("aad"), text, r.bytes("ct"),
+                    r.bytes("tag"), !r.must_fail});
     });
+    for_each_vector(vectors / "ciphers/ChaCha20Poly1305", "openssl",
+                    [&](const auto& file, const auto& r) {
+                        check_aead(s, t, file, r.id,
+                                   {ipsec::suite::chacha20_poly1305, r.bytes("key"), r.bytes("iv"),
+                                    r.bytes("aad"), r.bytes("plaintext"), r.bytes("ciphertext"),
+                                    r.bytes("tag"), !r.has("result")});
+                    });
     for_each_vector(vectors / "ciphers/AES/CBC", "CBC",
                     [&](const auto&, const auto& r) { check_cbc(s, t, r); });
-    for_each_vector(vectors / "HMAC", "rfc-4231-sha256", [&](const auto& file, const auto& r) {
-        check_hmac(s, t, file, r.id, {r.bytes("key"), r.bytes("msg"), r.bytes("md"), true});
-    });
+    const auto check_hmacs = [&](const char* prefix, ipsec::suite run) {
+        for_each_vector(vectors / "HMAC", prefix, [&](const auto& file, const auto& r) {
+            check_hmac(s, t, file, r.id,
+                       {run, r.bytes("key"), r.bytes("msg"), r.bytes("md"), true});
+        });
+    };
+    check_hmacs("rfc-4231-sha256", ipsec::suite::null_sha256_128);
+    check_hmacs("rfc-2202-sha1", ipsec::suite::null_sha1_96);
     return t.report();
 }
 
@@ -294,15 +324,25 @@ int run_wycheproof(subject& s, const std::filesystem::path& vectors) {
         return from_hex(test.at(name).template get<std::string>());
     };
     const auto valid = [](const nlohmann::json& test) { return test.at("result") == "valid"; };
-    for_each_test(vectors / "aes_gcm_test.json", [&](const auto& id, const auto& test) {
-        check_gcm(s, t, "aes_gcm_test.json", id,
-                  {hex(test, "key"), hex(test, "iv"), hex(test, "aad"), hex(test, "msg"),
-                   hex(test, "ct"), hex(test, "tag"), valid(test)});
-    });
-    for_each_test(vectors / "hmac_sha256_test.json", [&](const auto& id, const auto& test) {
-        check_hmac(s, t, "hmac_sha256_test.json", id,
-                   {hex(test, "key"), hex(test, "msg"), hex(test, "tag"), valid(test)});
-    });
+    const auto check_aeads = [&](const char* file, auto suite_for) {
+        for_each_test(vectors / file, [&](const auto& id, const auto& test) {
+            const bytes key = hex(test, "key");
+            check_aead(s, t, file, id,
+                       {suite_for(key.size()), key, hex(test, "iv"), hex(test, "aad"),
+                        hex(test, "msg"), hex(test, "ct"), hex(test, "tag"), valid(test)});
+        });
+    };
+    check_aeads("aes_gcm_test.json", gcm_suite);
+    check_aeads("chacha20_poly1305_test.json",
+                [](std::size_t) { return ipsec::suite::chacha20_poly1305; });
+    const auto check_hmacs = [&](const char* file, ipsec::suite run) {
+        for_each_test(vectors / file, [&](const auto& id, const auto& test) {
+            check_hmac(s, t, file, id,
+                       {run, hex(test, "key"), hex(test, "msg"), hex(test, "tag"), valid(test)});
+        });
+    };
+    check_hmacs("hmac_sha256_test.json", ipsec::suite::null_sha256_128);
+    check_hmacs("hmac_sha1_test.json", ipsec::suite::null_sha1_96);
     return t.report();
 }
 

@@ -175,9 +175,11 @@ ipsec::algorithms make_algorithms(ipsec::suite run, std::uint32_t seed) {
         switch (run) {
         case ipsec::suite::aes192_gcm16:
         case ipsec::suite::aes192_cbc_sha256_128:
+        case ipsec::suite::aes192_cbc_sha1_96:
             return 24;
         case ipsec::suite::aes256_gcm16:
         case ipsec::suite::aes256_cbc_sha256_128:
+        case ipsec::suite::aes256_cbc_sha1_96:
             return 32;
         default:
             return 16;
@@ -190,9 +192,22 @@ ipsec::algorithms make_algorithms(ipsec::suite run, std::uint32_t seed) {
     case ipsec::suite::aes256_gcm16:
         a.aead = {"rfc4106(gcm(aes))", key(aes_length + 4u, 0), 128};
         break;
+    case ipsec::suite::chacha20_poly1305:
+        a.aead = {"rfc7539esp(chacha20,poly1305)", key(36, 0), 128};
+        break;
     case ipsec::suite::null_sha256_128:
         a.cipher = {"ecb(cipher_null)", {}, 0};
         a.auth = {"hmac(sha256)", key(32, 1), 128};
+        break;
+    case ipsec::suite::null_sha1_96:
+        a.cipher = {"ecb(cipher_null)", {}, 0};
+        a.auth = {"hmac(sha1)", key(20, 1), 96};
+        break;
+    case ipsec::suite::aes128_cbc_sha1_96:
+    case ipsec::suite::aes192_cbc_sha1_96:
+    case ipsec::suite::aes256_cbc_sha1_96:
+        a.cipher = {"cbc(aes)", key(static_cast<std::size_t>(aes_length), 2), 0};
+        a.auth = {"hmac(sha1)", key(20, 3), 96};
         break;
     default:
         a.cipher = {"cbc(aes)", key(static_cast<std::size_t>(aes_length), 2), 0};

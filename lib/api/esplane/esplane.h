@@ -115,7 +115,8 @@ struct esplane_usage {
     uint64_t use_time; /* of the first packet; 0: never used */
 };
 
-/* An algorithm by the kernel's name ("rfc4106(gcm(aes))", "cbc(aes)", "hmac(sha256)").
+/* An algorithm by the kernel's name ("rfc4106(gcm(aes))", "cbc(aes)", "hmac(sha256)"): README.md
+ * lists those that are carried.
  * name   a string; NULL: there is none of this kind
  * key    the salt of an AEAD is its last 4 bytes (RFC 4106 section 8.1)
  * icv_bits   length of the ICV; AEAD and authentication only */

@@ -14,17 +14,17 @@ namespace esplane::test {
 using bytes = std::vector<std::uint8_t>;
 
 inline constexpr std::size_t esp_header_length = 8;
-inline constexpr std::size_t icv_length = 16;
+inline constexpr std::size_t aead_icv_length = 16;
 
 struct sa_keys {
     ipsec::suite run;
-    bytes aes;  ///< empty for NULL
-    bytes salt; ///< AEAD only: 4 bytes
-    bytes auth; ///< HMAC only
+    bytes cipher; ///< empty for NULL
+    bytes salt;   ///< AEAD only: 4 bytes
+    bytes auth;   ///< HMAC only
 };
 
 [[nodiscard]] bool is_gcm(ipsec::suite s);
-[[nodiscard]] std::size_t aes_key_length(ipsec::suite s);
+[[nodiscard]] std::size_t cipher_key_length(ipsec::suite s);
 
 /// As a client would hand them to key::make.
 [[nodiscard]] ipsec::algorithms algorithms_for(const sa_keys& keys);

@@ -55,7 +55,7 @@ class SmallGcm : public testing::Test {
     }
 
     sa_keys random_keys(ipsec::suite s) {
-        return {s, random_bytes(aes_key_length(s)), random_bytes(4), {}};
+        return {s, random_bytes(cipher_key_length(s)), random_bytes(4), {}};
     }
     static std::shared_ptr<const key> expand(const sa_keys& keys) {
         auto made = key::make(algorithms_for(keys));
@@ -75,7 +75,8 @@ class SmallGcm : public testing::Test {
             std::copy(packet.begin(), packet.end(), at);
             todo = {.keys = &keys.get(),
                     .esp = at,
-                    .text_length = static_cast<std::uint32_t>(length - start_length - icv_length),
+                    .text_length =
+                        static_cast<std::uint32_t>(length - start_length - aead_icv_length),
                     .seq_high = seq_high,
                     .esn = esn};
         }
@@ -137,7 +138,7 @@ TEST_F(SmallGcm, IsTheLibraryAndOpensslAtEveryLengthAndAlignment) {
                     ASSERT_EQ(theirs.now(), sealed) << about;
                     ASSERT_TRUE(ours.rest_untouched()) << about;
                     ASSERT_TRUE(decrypts(*with_, ours)) << about;
-                    ASSERT_TRUE(std::equal(clear.begin(), clear.end() - icv_length, ours.at))
+                    ASSERT_TRUE(std::equal(clear.begin(), clear.end() - aead_icv_length, ours.at))
                         << about;
                     ASSERT_TRUE(ours.rest_untouched()) << about;
                 }
@@ -159,7 +160,7 @@ TEST_F(SmallGcm, RefusesWhatTheLibraryRefusesInEveryRegionOfEveryLength) {
             for (const region& r :
                  {region{"SPI", 0, 4}, region{"sequence number", 4, 8},
                   region{"IV", 8, start_length}, region{"text", start_length, icv},
-                  region{"ICV", icv, icv + icv_length}}) {
+                  region{"ICV", icv, icv + aead_icv_length}}) {
                 for (std::size_t i = r.first; i<r.end; i = n> 96 ? i + 1 + random_() % 31 : i + 1) {
                     bytes changed = sealed;
                     changed[i] ^= static_cast<std::uint8_t>(1U << random_() % 8);
@@ -217,7 +218,7 @@ TEST_F(SmallGcm, TakesBurstsOfAnyMixOfKeysSuitesAndLengths) {
 /// Key material of a schedule, and the keystream of a packet, in pieces of eight bytes.
 std::vector<std::uint64_t> secrets_of(const key& keys, const bytes& clear, const bytes& sealed) {
     const auto& schedule = static_cast<const crypto::gcm_schedule&>(keys.get());
-    const std::size_t round_keys = 7 + schedule.aes_key_length / 4;
+    const std::size_t round_keys = 7 + schedule.cipher_key_length / 4;
     const std::uint8_t* const start = schedule.small.bytes;
     bytes all(start, start + (round_keys + small_gcm::powers_needed) * 16);
     for (std::size_t i = start_length; i < clear.size(); ++i)
@@ -266,7 +267,7 @@ TEST_F(SmallGcm, LeavesNothingInVectorAndMaskRegisters) {
     for (const ipsec::suite s : suites) {
         const auto expanded = expand(random_keys(s));
         for (std::size_t n = 0; n <= small_gcm::longest_text; n += 12) {
-            placed p(*expanded, random_bytes(start_length + n + icv_length), 0, 1, true);
+            placed p(*expanded, random_bytes(start_length + n + aead_icv_length), 0, 1, true);
             for (const auto call : {small_gcm::avx512.encrypt, small_gcm::avx512.decrypt}) {
                 vector_registers left;
                 std::memset(&left, 0xff, sizeof left);
@@ -299,7 +300,7 @@ TEST_F(SmallGcm, LeavesNoKeyMaterialOnTheStack) {
             bytes clear = random_bytes(start_length + n);
             const auto more = secrets_of(*expanded, clear, openssl_seal(keys, clear, std::nullopt));
             secrets.insert(secrets.end(), more.begin(), more.end());
-            clear.resize(clear.size() + icv_length);
+            clear.resize(clear.size() + aead_icv_length);
             packets.emplace_back(*expanded, clear, 0, 0, false);
         }
         for (const placed& p : packets)

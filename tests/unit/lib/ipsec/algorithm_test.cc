@@ -33,16 +33,18 @@ error refusal(algorithms a) {
 
 TEST(Algorithm, EverySuiteIsReachedByItsKernelNames) {
     std::set<suite> reached;
+    const auto reach = [&](algorithms a) {
+        EXPECT_TRUE(resolve(a)) << a.aead.name << a.cipher.name << a.auth.name;
+        reached.insert(a.run);
+    };
     for (std::size_t key : {16u, 24u, 32u}) {
-        algorithms gcm = aead("rfc4106(gcm(aes))", key + 4);
-        algorithms cbc = pair("cbc(aes)", key);
-        ASSERT_TRUE(resolve(gcm)) << key;
-        ASSERT_TRUE(resolve(cbc)) << key;
-        reached.insert({gcm.run, cbc.run});
+        reach(aead("rfc4106(gcm(aes))", key + 4));
+        reach(pair("cbc(aes)", key));
+        reach(pair("cbc(aes)", key, "hmac(sha1)", 96));
     }
-    algorithms null = pair("ecb(cipher_null)", 0);
-    ASSERT_TRUE(resolve(null));
-    reached.insert(null.run);
+    reach(pair("ecb(cipher_null)", 0));
+    reach(pair("ecb(cipher_null)", 0, "hmac(sha1)", 96));
+    reach(aead("rfc7539esp(chacha20,poly1305)", 36));
     EXPECT_EQ(reached.size(), suite_count);
 }
 
@@ -55,6 +57,9 @@ TEST(Algorithm, AliasesBecomeTheNamesTheKernelDumps) {
     algorithms null = pair("cipher_null", 0);
     ASSERT_TRUE(resolve(null));
     EXPECT_EQ(null.cipher.name, "ecb(cipher_null)");
+    algorithms sha1 = pair("aes", 16, "sha1", 96);
+    ASSERT_TRUE(resolve(sha1));
+    EXPECT_EQ(sha1.auth.name, "hmac(sha1)");
 }
 
 TEST(Algorithm, UnknownOnesAreNamedAsTheKernelNamesThem) {
@@ -64,15 +69,28 @@ TEST(Algorithm, UnknownOnesAreNamedAsTheKernelNamesThem) {
     EXPECT_EQ(refusal(aead("rfc4106(gcm(aes))", 20, 64)).text,
               "rfc4106(gcm(aes)) with an ICV of 64 bits is not carried, only with 128");
     EXPECT_EQ(refusal(pair("cbc(des3_ede)", 24)).text, "Requested CRYPT algorithm not found");
-    EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(sha1)", 96)).text,
+    EXPECT_EQ(refusal(aead("rfc7539esp(chacha20,poly1305)", 36, 96)).text,
+              "Requested AEAD algorithm not found");
+    EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(md5)", 96)).text,
               "Requested AUTH_TRUNC algorithm not found");
-    EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(sha1)", 0)).text,
+    EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(md5)", 0)).text,
               "Requested AUTH algorithm not found");
     EXPECT_EQ(refusal(aead("rfc4106(foo(aes))", 20)).code, ENOSYS);
     EXPECT_EQ(refusal(aead("rfc4106(foo(aes))", 20)).field, "XFRMA_ALG_AEAD");
 }
 
-TEST(Algorithm, HmacWithoutTruncationMeans96BitsWhichAreNotBuilt) {
+TEST(Algorithm, Sha1HasTheKernelsDefaultOf96BitsAndNoOther) {
+    algorithms a = pair("cbc(aes)", 16, "hmac(sha1)", 0);
+    ASSERT_TRUE(resolve(a));
+    EXPECT_EQ(a.run, suite::aes128_cbc_sha1_96);
+    EXPECT_EQ(a.auth.icv_bits, 96u);
+    EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(sha1)", 128)).text,
+              "hmac(sha1) with an ICV of 128 bits is not carried, only with 96");
+    EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(sha1)", 161)).text,
+              "Invalid length requested for truncated ICV");
+}
+
+TEST(Algorithm, Sha256WithoutTruncationMeans96BitsWhichAreNotBuilt) {
     EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(sha256)", 0)).code, ENOSYS);
     EXPECT_EQ(refusal(pair("cbc(aes)", 16, "hmac(sha256)", 96)).code, ENOSYS);
 }
@@ -82,6 +100,8 @@ TEST(Algorithm, WrongCipherKeyLengthsAreInvalid) {
         EXPECT_EQ(refusal(aead("rfc4106(gcm(aes))", key)).code, EINVAL) << key;
     for (std::size_t key : {0u, 8u, 17u, 33u})
         EXPECT_EQ(refusal(pair("cbc(aes)", key)).code, EINVAL) << key;
+    for (std::size_t key : {20u, 32u, 35u, 37u})
+        EXPECT_EQ(refusal(aead("rfc7539esp(chacha20,poly1305)", key)).code, EINVAL) << key;
     EXPECT_EQ(refusal(pair("ecb(cipher_null)", 16)).code, EINVAL);
     EXPECT_EQ(refusal(aead("rfc4106(gcm(aes))", 19)).text,
               "Kernel was unable to initialize cryptographic operations");
@@ -117,6 +137,13 @@ TEST(Algorithm, LayoutsAreThoseOfTheRfcs) {
     EXPECT_EQ(cbc.icv_length, 16);
     EXPECT_EQ(cbc.block_length, 16);
     EXPECT_EQ(layout_of(suite::null_sha256_128).iv_length, 0);
+    const suite_layout sha1 = layout_of(suite::aes256_cbc_sha1_96);
+    EXPECT_EQ(sha1.iv_length, 16);
+    EXPECT_EQ(sha1.icv_length, 12);
+    const suite_layout chacha = layout_of(suite::chacha20_poly1305);
+    EXPECT_EQ(chacha.iv_length, 8);
+    EXPECT_EQ(chacha.icv_length, 16);
+    EXPECT_EQ(chacha.block_length, 4);
     EXPECT_EQ(name_of(suite::aes128_gcm16), "AES-128-GCM-16");
 }
 
