@@ -43,6 +43,7 @@ class event_writer {
         w.fixed(body);
         encode_mark(w, e.what.id.mark);
         encode_if_id(w, e.what.if_id);
+        encode_pcpu(w, e.what);
         encode_direction(w, e.what);
         w.finish();
         return XFRMNLGRP_EXPIRE;

@@ -43,6 +43,11 @@ result<void> check_protocol(std::uint8_t protocol, const char* unknown, const ch
     return fail(EPROTONOSUPPORT, std::string(name) + " is not carried, only ESP is", field);
 }
 
+result<void> check_protocol_known(std::uint8_t protocol, const char* unknown) {
+    if (protocol == IPPROTO_ESP || !other_protocol(protocol).empty()) return {};
+    return fail(EINVAL, unknown);
+}
+
 result<void> check_mode(std::uint8_t mode, const char* unknown, const char* field) {
     if (mode == XFRM_MODE_TUNNEL || mode == XFRM_MODE_TRANSPORT) return {};
     if (mode >= xfrm_mode_max || mode == XFRM_MODE_IN_TRIGGER) return fail(EINVAL, unknown);

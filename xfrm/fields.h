@@ -30,6 +30,8 @@ namespace esplane::xfrm {
 /// Of a mode that check_mode() has let pass.
 [[nodiscard]] ipsec::mode mode_from(std::uint8_t mode) noexcept;
 
+/// One that XFRM has, if not one that is carried.  Errors: EINVAL with the text `unknown`.
+[[nodiscard]] result<void> check_protocol_known(std::uint8_t protocol, const char* unknown);
 /// Only ESP, only tunnel and transport mode.
 ///
 /// Errors: EINVAL with the text `unknown` for what is no protocol or mode of XFRM; EPROTONOSUPPORT

@@ -38,7 +38,7 @@ result<void> check_template(const xfrm_user_tmpl& t, std::uint16_t family, std::
         return fail(EINVAL, "Mode in template must be < XFRM_MODE_MAX (6)");
     if (family_from(t.family) == ipsec::family::unspecified)
         return fail(EINVAL, "Invalid family in template");
-    return {};
+    return check_protocol_known(t.id.proto, "Invalid XFRM protocol in template");
 }
 
 result<void> check_carried(const xfrm_user_tmpl& t) {

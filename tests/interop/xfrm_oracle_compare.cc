@@ -2,14 +2,8 @@
 #include "tests/interop/xfrm_oracle_compare.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstring>
-#include <iomanip>
-#include <sstream>
-#include <string_view>
-
-#include "xfrm/attributes.h"
 
 namespace esplane::tests::oracle {
 
@@ -17,81 +11,8 @@ namespace {
 
 using namespace esplane::xfrm;
 
-// Messages as they are laid out
-
-struct layout {
-    const char* name;
-    std::size_t fixed;
-};
-
-/// By nlmsg_type from XFRM_MSG_NEWSA on.
-constexpr std::array<layout, 25> layouts{{
-    {"NEWSA", sizeof(xfrm_usersa_info)},
-    {"DELSA", sizeof(xfrm_usersa_id)},
-    {"GETSA", sizeof(xfrm_usersa_id)},
-    {"NEWPOLICY", sizeof(xfrm_userpolicy_info)},
-    {"DELPOLICY", sizeof(xfrm_userpolicy_id)},
-    {"GETPOLICY", sizeof(xfrm_userpolicy_id)},
-    {"ALLOCSPI", sizeof(xfrm_userspi_info)},
-    {"ACQUIRE", sizeof(xfrm_user_acquire)},
-    {"EXPIRE", sizeof(xfrm_user_expire)},
-    {"UPDPOLICY", sizeof(xfrm_userpolicy_info)},
-    {"UPDSA", sizeof(xfrm_usersa_info)},
-    {"POLEXPIRE", sizeof(xfrm_user_polexpire)},
-    {"FLUSHSA", sizeof(xfrm_usersa_flush)},
-    {"FLUSHPOLICY", 0},
-    {"NEWAE", sizeof(xfrm_aevent_id)},
-    {"GETAE", sizeof(xfrm_aevent_id)},
-    {"REPORT", sizeof(xfrm_user_report)},
-    {"MIGRATE", sizeof(xfrm_userpolicy_id)},
-    {"NEWSADINFO", sizeof(std::uint32_t)},
-    {"GETSADINFO", sizeof(std::uint32_t)},
-    {"NEWSPDINFO", sizeof(std::uint32_t)},
-    {"GETSPDINFO", sizeof(std::uint32_t)},
-    {"MAPPING", sizeof(xfrm_user_mapping)},
-    {"SETDEFAULT", sizeof(xfrm_userpolicy_default)},
-    {"GETDEFAULT", sizeof(xfrm_userpolicy_default)},
-}};
-
-std::optional<layout> layout_of(std::uint16_t type) {
-    if (type < XFRM_MSG_NEWSA || type >= XFRM_MSG_NEWSA + layouts.size()) return std::nullopt;
-    return layouts[type - XFRM_MSG_NEWSA];
-}
-
-std::string type_name(std::uint16_t type) {
-    if (type == NLMSG_ERROR) return "ERROR";
-    if (type == NLMSG_DONE) return "DONE";
-    if (const auto l = layout_of(type)) return l->name;
-    return "type " + std::to_string(type);
-}
-
-bool own_attributes(std::uint16_t type) {
-    return type == XFRM_MSG_NEWSPDINFO || type == XFRM_MSG_NEWSADINFO;
-}
-
-std::string name_of_attribute(std::uint16_t message, std::uint16_t type) {
-    if (!own_attributes(message)) return attribute_name(type);
-    return (message == XFRM_MSG_NEWSPDINFO ? "XFRMA_SPD_" : "XFRMA_SAD_") + std::to_string(type);
-}
-
-// Times
-
 /// What a clock says today; clients of these tests give none so late.
 constexpr std::uint64_t todays = 1'650'000'000;
-
-void hide_time(std::vector<std::uint8_t>& payload, std::size_t at) {
-    std::uint64_t value = 0;
-    if (at + sizeof value > payload.size()) return;
-    std::memcpy(&value, payload.data() + at, sizeof value);
-    if (value < todays || value == ~std::uint64_t{0}) return;
-    value = 1;
-    std::memcpy(payload.data() + at, &value, sizeof value);
-}
-
-void hide_times_of(std::vector<std::uint8_t>& payload, std::size_t current) {
-    hide_time(payload, current + offsetof(xfrm_lifetime_cur, add_time));
-    hide_time(payload, current + offsetof(xfrm_lifetime_cur, use_time));
-}
 
 /// Where struct xfrm_lifetime_cur lies in the fixed part; nullopt: nowhere.
 std::optional<std::size_t> lifetime_in(std::uint16_t type) {
@@ -111,159 +32,7 @@ std::optional<std::size_t> lifetime_in(std::uint16_t type) {
     }
 }
 
-bool is_reply(const item& i) {
-    return i.header.nlmsg_type != NLMSG_ERROR && i.header.nlmsg_type != NLMSG_DONE;
-}
-
-void zero(std::vector<std::uint8_t>& payload, std::size_t at, std::size_t length) {
-    if (at + length <= payload.size())
-        std::fill_n(payload.begin() + static_cast<std::ptrdiff_t>(at), length, std::uint8_t{0});
-}
-
-/// The sizes of hash tables follow their load a little later, in the kernel.
-void hide_table_sizes(item& i, std::uint16_t attribute, std::size_t at) {
-    if (i.header.nlmsg_type == XFRM_MSG_NEWSADINFO && attribute == XFRMA_SAD_HINFO)
-        zero(i.payload, at + offsetof(xfrmu_sadhinfo, sadhcnt), sizeof(std::uint32_t));
-    if (i.header.nlmsg_type == XFRM_MSG_NEWSPDINFO && attribute == XFRMA_SPD_HINFO)
-        zero(i.payload, at + offsetof(xfrmu_spdhinfo, spdhcnt), sizeof(std::uint32_t));
-}
-
-void hide_times(item& i) {
-    const auto type = i.header.nlmsg_type;
-    // The kernel counts ACQUIREs over all namespaces.
-    if (type == XFRM_MSG_ACQUIRE) zero(i.payload, offsetof(xfrm_user_acquire, seq), 4);
-    const auto form = layout_of(type);
-    if (!form) return;
-    if (const auto at = lifetime_in(type)) hide_times_of(i.payload, *at);
-    const std::size_t start = std::min(aligned(form->fixed), i.payload.size());
-    const bytes all(i.payload);
-    std::vector<std::pair<std::uint16_t, std::size_t>> found;
-    for_each_attribute(all.subspan(start), [&](std::uint16_t attribute, bytes value) {
-        found.emplace_back(attribute, static_cast<std::size_t>(value.data() - all.data()));
-        return true;
-    });
-    for (const auto& [attribute, at] : found) {
-        hide_table_sizes(i, attribute, at);
-        if (own_attributes(type)) continue;
-        if (attribute == XFRMA_ETIMER_THRESH) zero(i.payload, at, sizeof(std::uint32_t));
-        if (attribute == XFRMA_LTIME_VAL) hide_times_of(i.payload, at);
-        if (attribute == XFRMA_SA)
-            hide_times_of(i.payload, at + offsetof(xfrm_usersa_info, curlft));
-        if (attribute == XFRMA_POLICY)
-            hide_times_of(i.payload, at + offsetof(xfrm_userpolicy_info, curlft));
-        if (attribute == XFRMA_LASTUSED) hide_time(i.payload, at);
-    }
-}
-
-// Errors
-
-struct verdict {
-    std::int32_t code = 0;
-    std::string text;
-    std::optional<std::uint32_t> offset;
-    std::uint16_t request = 0;
-};
-
-std::size_t echo_length(const item& i) {
-    if ((i.header.nlmsg_flags & NLM_F_CAPPED) != 0) return sizeof(nlmsghdr);
-    const auto echo = read_fixed<nlmsgerr>(i.payload);
-    return echo ? echo->msg.nlmsg_len : 0;
-}
-
-void read_words(bytes attributes, verdict& v) {
-    for_each_attribute(attributes, [&](std::uint16_t type, bytes value) {
-        if (type == NLMSGERR_ATTR_MSG)
-            v.text.assign(reinterpret_cast<const char*>(value.data()), value.size() - 1);
-        if (type == NLMSGERR_ATTR_OFFS) v.offset = read_fixed<std::uint32_t>(value);
-        return true;
-    });
-}
-
-/// Of an error, and of the end of a dump.
-verdict verdict_of(const item& i) {
-    verdict v;
-    if (i.header.nlmsg_type == NLMSG_DONE) {
-        v.code = read_fixed<std::int32_t>(i.payload).value_or(0);
-        if (i.payload.size() > sizeof v.code)
-            read_words(bytes(i.payload).subspan(sizeof v.code), v);
-        return v;
-    }
-    const auto echo = read_fixed<nlmsgerr>(i.payload);
-    if (!echo) return v;
-    v.code = echo->error;
-    v.request = echo->msg.nlmsg_type;
-    if ((i.header.nlmsg_flags & NLM_F_ACK_TLVS) == 0) return v;
-    const std::size_t at = aligned(sizeof(std::int32_t) + echo_length(i));
-    if (at > i.payload.size()) return v;
-    read_words(bytes(i.payload).subspan(at), v);
-    return v;
-}
-
-std::string describe(const verdict& v) {
-    std::ostringstream out;
-    if (v.code == 0)
-        out << "ok";
-    else
-        out << strerrorname_np(-v.code);
-    if (!v.text.empty()) out << " \"" << v.text << '"';
-    if (v.offset) out << " at " << *v.offset;
-    return out.str();
-}
-
-/// Without numbers that depend on the request.
-std::string kind_of(const verdict& v) {
-    verdict out = v;
-    if (out.offset) out.offset = 0;
-    return describe(out);
-}
-
-std::string hex(bytes b) {
-    std::ostringstream out;
-    out << std::hex << std::setfill('0');
-    for (std::size_t i = 0; i < b.size(); ++i)
-        out << (i % 32 == 0  ? "\n        "
-                : i % 4 == 0 ? " "
-                             : "")
-            << std::setw(2) << static_cast<unsigned>(b[i]);
-    return out.str();
-}
-
-std::string show_body(const item& i) {
-    const auto form = layout_of(i.header.nlmsg_type);
-    if (!form) return hex(i.payload);
-    const bytes all(i.payload);
-    const std::size_t fixed = std::min(aligned(form->fixed), all.size());
-    std::string out = hex(all.first(fixed));
-    for_each_attribute(all.subspan(fixed), [&](std::uint16_t type, bytes value) {
-        out += "\n      " + name_of_attribute(i.header.nlmsg_type, type) + " (" +
-               std::to_string(value.size()) + ")" + hex(value);
-        return true;
-    });
-    return out;
-}
-
-std::string name_of(const item& i) {
-    std::string name = type_name(i.header.nlmsg_type);
-    if (i.group != 0) name += " to group " + std::to_string(i.group);
-    return name;
-}
-
 // Kinds of differences
-
-struct found_attribute {
-    std::uint16_t type;
-    bytes value;
-};
-
-std::vector<found_attribute> attributes_of(const item& i, std::size_t fixed) {
-    std::vector<found_attribute> all;
-    if (fixed <= i.payload.size())
-        for_each_attribute(bytes(i.payload).subspan(fixed), [&](std::uint16_t type, bytes value) {
-            all.push_back({type, value});
-            return true;
-        });
-    return all;
-}
 
 std::string first_difference(bytes a, bytes b) {
     const auto [at, other] = std::ranges::mismatch(a, b);
@@ -283,7 +52,10 @@ std::string body_difference(const item& ours, const item& theirs) {
     };
     if (!std::ranges::equal(start(ours), start(theirs)))
         return "fixed part, " + first_difference(start(ours), start(theirs));
-    const auto a = attributes_of(ours, fixed), b = attributes_of(theirs, fixed);
+    const auto a = attributes_of(type, ours.payload), b = attributes_of(type, theirs.payload);
+    const auto value = [](const item& i, const placed_attribute& p) {
+        return bytes(i.payload).subspan(p.at, p.length);
+    };
     for (std::size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
         if (i >= b.size() || (i < a.size() && a[i].type != b[i].type))
             return "attributes: ours has " +
@@ -293,9 +65,9 @@ std::string body_difference(const item& ours, const item& theirs) {
         if (i >= a.size())
             return "attributes: ours has no more, the kernel's " +
                    name_of_attribute(type, b[i].type);
-        if (!std::ranges::equal(a[i].value, b[i].value))
+        if (!std::ranges::equal(value(ours, a[i]), value(theirs, b[i])))
             return name_of_attribute(type, a[i].type) + ", " +
-                   first_difference(a[i].value, b[i].value);
+                   first_difference(value(ours, a[i]), value(theirs, b[i]));
     }
     return "attributes";
 }
@@ -321,27 +93,43 @@ std::string item_difference(const item& ours, const item& theirs) {
     return name_of(ours) + ": sequence number or port id";
 }
 
-std::vector<message> messages_of(const question& q) {
-    std::vector<message> all;
-    bytes rest(q.bytes);
-    while (const auto m = next_message(rest))
-        all.push_back(*m);
-    return all;
-}
+/// The kernel's clock ticks so often, and what it is asked takes a moment.
+constexpr std::uint32_t slack_ms = 30;
 
-/// The request that an item is about.
-std::string request_name(const question& q, const item& i) {
-    for (const message& m : messages_of(q))
-        if (m.header.nlmsg_seq == i.header.nlmsg_seq || messages_of(q).size() == 1) {
-            const bool dump = (m.header.nlmsg_type == XFRM_MSG_GETSA ||
-                               m.header.nlmsg_type == XFRM_MSG_GETPOLICY) &&
-                              (m.header.nlmsg_flags & NLM_F_DUMP) != 0;
-            return type_name(m.header.nlmsg_type) + (dump ? " dump" : "");
-        }
-    return "several";
+/// How late the kernel may be with an event, in ms.
+std::uint32_t most_late(const item& i, unsigned earlier_of_it) {
+    constexpr std::uint32_t wheel = 640; ///< of a timer of 5 to 40 s, at 100 Hz
+    return slack_ms + (i.header.nlmsg_type == XFRM_MSG_POLEXPIRE ? wheel * (earlier_of_it + 2) : 0);
 }
 
 } // namespace
+
+void normalizer::map_time(std::vector<std::uint8_t>& payload, std::size_t at) const {
+    std::uint64_t value = 0;
+    if (at + sizeof value > payload.size()) return;
+    std::memcpy(&value, payload.data() + at, sizeof value);
+    if (value < todays || value == ~std::uint64_t{0}) return;
+    value = 1 + (began_s_ ? value - *began_s_ : 0);
+    std::memcpy(payload.data() + at, &value, sizeof value);
+}
+
+void normalizer::map_lifetime(std::vector<std::uint8_t>& payload, std::size_t at) const {
+    map_time(payload, at + offsetof(xfrm_lifetime_cur, add_time));
+    map_time(payload, at + offsetof(xfrm_lifetime_cur, use_time));
+}
+
+void normalizer::map_times(item& i) const {
+    const auto type = i.header.nlmsg_type;
+    if (const auto at = lifetime_in(type)) map_lifetime(i.payload, *at);
+    if (own_attributes(type)) return;
+    for (const placed_attribute& a : attributes_of(type, i.payload)) {
+        if (a.type == XFRMA_LTIME_VAL) map_lifetime(i.payload, a.at);
+        if (a.type == XFRMA_SA) map_lifetime(i.payload, a.at + offsetof(xfrm_usersa_info, curlft));
+        if (a.type == XFRMA_POLICY)
+            map_lifetime(i.payload, a.at + offsetof(xfrm_userpolicy_info, curlft));
+        if (a.type == XFRMA_LASTUSED) map_time(i.payload, a.at);
+    }
+}
 
 void normalizer::map_spis(std::vector<std::uint8_t>& payload) {
     for (std::size_t at = 0; at + 4 <= payload.size(); at += 4) {
@@ -354,58 +142,14 @@ void normalizer::map_spis(std::vector<std::uint8_t>& payload) {
     }
 }
 
-/// Where the attributes of an error, or of the end of a dump, begin.
-std::size_t words_at(const item& i) {
-    return i.header.nlmsg_type == NLMSG_DONE ? sizeof(std::int32_t)
-                                             : aligned(sizeof(std::int32_t) + echo_length(i));
-}
-
-/// The kernel completes templates inside the request, and echoes it so.
-void hide_echo_of_templates(item& i) {
-    const auto echo = read_fixed<nlmsgerr>(i.payload);
-    if (i.header.nlmsg_type != NLMSG_ERROR || !echo) return;
-    if (echo->msg.nlmsg_type == XFRM_MSG_NEWPOLICY || echo->msg.nlmsg_type == XFRM_MSG_UPDPOLICY)
-        zero(i.payload, sizeof *echo, words_at(i) - sizeof *echo);
-}
-
-/// NLMSGERR_ATTR_POLICY, which esplane does not send, stands last.  XFRM_MODE_MAX is 5 in kernels
-/// that do not know IP-TFS.
-void level_words(item& i) {
-    if ((i.header.nlmsg_flags & NLM_F_ACK_TLVS) == 0) return;
-    const std::size_t start = words_at(i);
-    std::optional<std::size_t> policy;
-    for_each_attribute(bytes(i.payload).subspan(std::min(start, i.payload.size())),
-                       [&](std::uint16_t type, bytes value) {
-                           if (type == NLMSGERR_ATTR_POLICY)
-                               policy = static_cast<std::size_t>(value.data() - i.payload.data()) -
-                                        sizeof(nlattr);
-                           return true;
-                       });
-    if (policy) i.payload.resize(*policy);
-    constexpr std::string_view old_limit = "XFRM_MODE_MAX (5)";
-    const auto at =
-        std::search(i.payload.begin(), i.payload.end(), old_limit.begin(), old_limit.end());
-    if (at != i.payload.end()) at[old_limit.size() - 2] = '6';
-}
-
-void normalizer::drop_words(item& i) const {
-    if (texts_) return;
-    i.payload.resize(std::min(i.payload.size(), words_at(i)));
-    i.header.nlmsg_flags &= static_cast<std::uint16_t>(~NLM_F_ACK_TLVS);
-}
-
 std::vector<item> normalizer::operator()(const answer& a) {
     std::vector<item> all;
     for (const heard& h : a) {
         bytes rest(h.bytes);
         while (const auto m = next_message(rest)) {
-            item i{h.group, m->header, {m->payload().begin(), m->payload().end()}};
-            if (is_reply(i)) hide_times(i);
-            if (!is_reply(i)) {
-                hide_echo_of_templates(i);
-                level_words(i);
-                drop_words(i);
-            }
+            item i{
+                h.group, m->header, {m->payload().begin(), m->payload().end()}, h.at_ms, h.later};
+            if (is_reply(i)) map_times(i);
             map_spis(i.payload);
             all.push_back(std::move(i));
         }
@@ -415,43 +159,6 @@ std::vector<item> normalizer::operator()(const answer& a) {
         return i.group != 0 || (i.header.nlmsg_flags & NLM_F_MULTI) == 0;
     });
     return all;
-}
-
-std::map<std::uint32_t, std::string> listed_refusals(const question& q, const answer& ours) {
-    std::map<std::uint32_t, std::string> out;
-    normalizer as_is(true);
-    for (const item& i : as_is(ours)) {
-        if (is_reply(i)) continue;
-        const verdict v = verdict_of(i);
-        const bool odd_larval =
-            v.request == XFRM_MSG_ALLOCSPI &&
-            (v.text == "Invalid address family" || v.text == "Unsupported mode" ||
-             v.text == "No SPI available in the requested range");
-        const bool odd_encap =
-            v.request == XFRM_MSG_MIGRATE && v.text == "Unsupported encapsulation type for ESP";
-        if (v.text.find("carried") != std::string::npos || odd_larval || odd_encap)
-            out.emplace(i.header.nlmsg_seq, request_name(q, i) + ": " + kind_of(v));
-    }
-    return out;
-}
-
-question without(const question& q, const std::set<std::uint32_t>& sequences) {
-    question out;
-    std::size_t gone = 0;
-    for (const message& m : messages_of(q)) {
-        const auto start = static_cast<std::size_t>(m.whole.data() - q.bytes.data());
-        const std::size_t length = std::min(aligned(m.whole.size()), q.bytes.size() - start);
-        if (sequences.contains(m.header.nlmsg_seq)) {
-            gone += length;
-            continue;
-        }
-        const auto from = q.bytes.begin() + static_cast<std::ptrdiff_t>(start);
-        out.bytes.insert(out.bytes.end(), from, from + static_cast<std::ptrdiff_t>(length));
-        for (const patch& p : q.patches)
-            if (p.at >= start && p.at < start + length)
-                out.patches.push_back({p.at - static_cast<std::uint32_t>(gone), p.from});
-    }
-    return out;
 }
 
 std::optional<std::string> difference(const question& q, const std::vector<item>& ours,
@@ -466,26 +173,28 @@ std::optional<std::string> difference(const question& q, const std::vector<item>
     return request_name(q, *a) + ": " + item_difference(*a, *b);
 }
 
-std::string show(const question& q) {
-    std::vector<item> items;
-    for (const message& m : messages_of(q))
-        items.push_back({0, m.header, {m.payload().begin(), m.payload().end()}});
-    return show(items);
-}
-
-std::string show(const std::vector<item>& items) {
-    std::ostringstream out;
-    for (const item& i : items) {
-        out << "    " << name_of(i) << " flags 0x" << std::hex << i.header.nlmsg_flags << std::dec
-            << " seq " << i.header.nlmsg_seq << " pid " << i.header.nlmsg_pid;
-        if (i.header.nlmsg_type == NLMSG_ERROR)
-            out << ": " << type_name(verdict_of(i).request) << ' ' << describe(verdict_of(i));
-        else
-            out << show_body(i);
-        out << '\n';
+std::optional<std::string> later_difference(std::vector<item> ours, std::vector<item> theirs) {
+    const auto before = [](const item& a, const item& b) {
+        return std::tie(a.group, a.payload, a.at_ms) < std::tie(b.group, b.payload, b.at_ms);
+    };
+    std::ranges::sort(ours, before);
+    std::ranges::sort(theirs, before);
+    const auto when = [](const item& i) {
+        return name_of(i) + " at " + std::to_string(i.at_ms) + " ms";
+    };
+    unsigned same = 0; ///< events of that kind before
+    for (std::size_t i = 0; i < std::max(ours.size(), theirs.size()); ++i) {
+        if (i >= theirs.size() ||
+            (i < ours.size() && before(ours[i], theirs[i]) && !(ours[i] == theirs[i])))
+            return "later: the kernel's lacks " + when(ours[i]);
+        if (i >= ours.size() || !(ours[i] == theirs[i]))
+            return "later: ours lacks " + when(theirs[i]);
+        same = i > 0 && ours[i] == ours[i - 1] ? same + 1 : 0;
+        if (theirs[i].at_ms + slack_ms < ours[i].at_ms ||
+            theirs[i].at_ms > ours[i].at_ms + most_late(ours[i], same))
+            return "later: " + when(ours[i]) + ", the kernel's " + when(theirs[i]);
     }
-    if (items.empty()) out << "    nothing\n";
-    return out.str();
+    return std::nullopt;
 }
 
 } // namespace esplane::tests::oracle

@@ -1,63 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Two answers to one question: made comparable, compared, shown.
+// Two answers to one question: made comparable, and compared.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 
-#include "tests/interop/xfrm_oracle_session.h"
+#include "tests/interop/xfrm_oracle_messages.h"
 
 namespace esplane::tests::oracle {
 
-/// One message that was heard, or asked.
-struct item {
-    std::uint32_t group = 0;
-    nlmsghdr header{};
-    std::vector<std::uint8_t> payload;
-
-    friend bool operator==(const item& a, const item& b) {
-        return a.group == b.group && a.header.nlmsg_type == b.header.nlmsg_type &&
-               a.header.nlmsg_flags == b.header.nlmsg_flags &&
-               a.header.nlmsg_seq == b.header.nlmsg_seq &&
-               a.header.nlmsg_pid == b.header.nlmsg_pid && a.payload == b.payload;
-    }
-};
-
-/// Makes the answers of one side to one session comparable: datagrams of a dump are one, times that
-/// are now become 1, SPIs that were given by chance become numbers in the order they were given,
-/// sizes of hash tables go.
+/// Makes the answers of one side to one session comparable: datagrams of a dump are one, SPIs that
+/// were given by chance become numbers in the order they were given, times become seconds since the
+/// session began or, where none passes in it, 1 for now.
 class normalizer {
   public:
-    /// texts   whether what is said in words counts: kernels before 6.2 say less
-    explicit normalizer(bool texts)
-        : texts_(texts) {}
+    /// began_s   of a session in which time passes
+    explicit normalizer(std::optional<std::uint64_t> began_s)
+        : began_s_(began_s) {}
     std::vector<item> operator()(const answer& a);
 
   private:
     void map_spis(std::vector<std::uint8_t>& payload);
-    void drop_words(item& i) const;
+    void map_times(item& i) const;
+    void map_time(std::vector<std::uint8_t>& payload, std::size_t at) const;
+    void map_lifetime(std::vector<std::uint8_t>& payload, std::size_t at) const;
 
-    bool texts_;
+    std::optional<std::uint64_t> began_s_;
     std::map<std::uint32_t, std::uint32_t> spis_;
 };
-
-/// nlmsg_seq of those requests in a datagram that esplane refuses and says so because it does not
-/// carry what they ask for: doc/xfrm-differences.md.  With the kind of each.
-[[nodiscard]] std::map<std::uint32_t, std::string> listed_refusals(const question& q,
-                                                                   const answer& ours);
-/// The question without those requests.
-[[nodiscard]] question without(const question& q, const std::set<std::uint32_t>& sequences);
 
 /// What kind of difference there is; nullopt: none.
 [[nodiscard]] std::optional<std::string>
 difference(const question& q, const std::vector<item>& ours, const std::vector<item>& theirs);
 
-// As text
-[[nodiscard]] std::string show(const question& q);
-[[nodiscard]] std::string show(const std::vector<item>& items);
+/// The same of what was heard while time passed, in a whole session.  Whatever is due at a moment
+/// comes once on each side.  The kernel has coarser timers for policies: so much later than
+/// esplane's may those events be.
+[[nodiscard]] std::optional<std::string> later_difference(std::vector<item> ours,
+                                                          std::vector<item> theirs);
 
 } // namespace esplane::tests::oracle

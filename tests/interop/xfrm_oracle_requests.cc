@@ -98,7 +98,7 @@ class author {
         }
         return chance(3) ? xfrm_address_t{} : a;
     }
-    std::uint32_t spi() { return htonl(chance(4) ? 1 : 0x1000 + below(6)); }
+    std::uint32_t spi() { return htonl(chance(4) ? 1 : chance(1) ? 0 : 0x1000 + below(6)); }
     std::uint8_t protocol() {
         return chance(96)
                    ? std::uint8_t{IPPROTO_ESP}
@@ -275,6 +275,25 @@ class author {
         if (chance(4)) d.add(XFRMA_MTIMER_THRESH, below(3));
         if (chance(3)) d.add(XFRMA_LASTUSED, std::uint64_t{77});
         if (chance(4)) d.add(xfrma_nat_keepalive_interval, below(3) * 10);
+        if (chance(4)) add_cpu(d);
+        if (chance(2)) d.add(XFRMA_OFFLOAD_DEV, xfrm_user_offload{1, 0});
+        if (chance(3)) add_context(d, true);
+    }
+    /// Of one that every machine has, or none: machines have different numbers of them.
+    void add_cpu(draft& d) { d.add(xfrma_sa_pcpu, chance(60) ? 0u : 0xffffu); }
+    /// whole   else as no kernel takes it, whether it has a security module or not
+    void add_context(draft& d, bool whole) {
+        constexpr std::string_view label = "system_u:object_r:a_t:s0";
+        xfrm_user_sec_ctx c{};
+        c.ctx_len = static_cast<std::uint16_t>(label.size());
+        c.len = static_cast<std::uint16_t>(sizeof c + label.size());
+        c.exttype = XFRMA_SEC_CTX;
+        c.ctx_doi = 1;
+        c.ctx_alg = 1;
+        if (!whole) c.len = static_cast<std::uint16_t>(c.len + 1 + below(100));
+        byte_vector value = bytes_of(c);
+        value.insert(value.end(), label.begin(), label.end());
+        d.attributes.push_back({XFRMA_SEC_CTX, value, {}});
     }
     xfrm_lifetime_cur current() {
         return {below(3) * 1000, below(3) * 10, 1'600'000'000,
@@ -695,11 +714,23 @@ class author {
     void break_something(draft& d) {
         using breaker = void (author::*)(draft&);
         static constexpr breaker all[] = {
-            &author::break_fixed,       &author::break_fixed,       &author::shorten_fixed,
-            &author::drop_attribute,    &author::say_twice,         &author::add_random_attribute,
-            &author::add_any_attribute, &author::shorten_attribute, &author::lengthen_attribute,
-            &author::break_attribute,   &author::break_attribute,   &author::lie_about_length,
-            &author::add_behind,        &author::break_flags,
+            &author::break_fixed,
+            &author::break_fixed,
+            &author::shorten_fixed,
+            &author::drop_attribute,
+            &author::say_twice,
+            &author::add_random_attribute,
+            &author::add_any_attribute,
+            &author::shorten_attribute,
+            &author::lengthen_attribute,
+            &author::break_attribute,
+            &author::break_attribute,
+            &author::lie_about_length,
+            &author::add_behind,
+            &author::break_flags,
+            &author::break_family,
+            &author::break_context,
+            &author::misuse,
         };
         (this->*one_of(all))(d);
     }
@@ -776,13 +807,49 @@ class author {
                         static_cast<std::ptrdiff_t>(sizeof(xfrm_user_tmpl));
         const bool unseen =
             (at >= 4 && at < 16) || (at >= 21 && at < 28) || (at >= 32 && at < 44) || at == 51;
-        if ((a.type == XFRMA_TMPL && unseen) || (a.type == XFRMA_ENCAP && at >= 12) ||
-            a.type == XFRMA_MIGRATE)
+        if ((a.type == XFRMA_TMPL && unseen) || (a.type == XFRMA_ENCAP && at >= 12))
             a.value = before;
     }
     void lie_about_length(draft& d) {
         if (attribute* a = any_of(d))
             a->said_length = one_of<std::uint16_t>({0, 3, 4, 5, 200, 0xffff});
+    }
+    /// A family that is none.
+    void break_family(draft& d) {
+        const std::size_t at = family_at(d.type);
+        if (at + sizeof(std::uint16_t) > d.fixed.size()) return;
+        const auto family = one_of<std::uint16_t>({0, 1, 3, 255, 0x0a02});
+        std::memcpy(d.fixed.data() + at, &family, sizeof family);
+        const bool has_selector = at == offsetof(xfrm_selector, family);
+        if (!has_selector || chance(50)) return;
+        const auto bits = one_of<std::uint8_t>({33, 128, 129, 255});
+        d.fixed[one_of(
+            {offsetof(xfrm_selector, prefixlen_s), offsetof(xfrm_selector, prefixlen_d)})] = bits;
+    }
+    std::size_t family_at(std::uint16_t type) {
+        switch (type) {
+        case XFRM_MSG_NEWSA:
+        case XFRM_MSG_UPDSA:
+        case XFRM_MSG_ALLOCSPI:
+        case XFRM_MSG_EXPIRE:
+            return chance(50) ? offsetof(xfrm_usersa_info, family)
+                              : offsetof(xfrm_selector, family);
+        case XFRM_MSG_DELSA:
+        case XFRM_MSG_GETSA:
+        case XFRM_MSG_NEWAE:
+        case XFRM_MSG_GETAE:
+            return offsetof(xfrm_usersa_id, family);
+        default:
+            return offsetof(xfrm_selector, family);
+        }
+    }
+    void break_context(draft& d) { add_context(d, false); }
+    /// Of attributes that only some messages may have.
+    void misuse(draft& d) {
+        if (chance(40)) d.add(xfrma_sa_dir, static_cast<std::uint8_t>(below(4)));
+        if (chance(40)) add_cpu(d);
+        if (chance(40)) d.add(XFRMA_IF_ID, below(2));
+        if (chance(20)) d.add(XFRMA_SRCADDR, address(family()));
     }
     void add_behind(draft& d) { d.behind.resize(1 + below(12)); }
     void break_flags(draft& d) { d.flags = static_cast<std::uint16_t>(below(0x1000)); }
@@ -799,6 +866,31 @@ class author {
             m->v &= m->m;
             std::memcpy(a.value.data(), &*m, sizeof *m);
         }
+    }
+
+    /// Linux up to 6.18 sizes the event of a MIGRATE for one attribute header and writes one for
+    /// each move.  Of two moves with XFRMA_KMADDRESS and XFRMA_ENCAP that is beyond its buffer's
+    /// end, and a BUG.
+    static void spare_kernel(draft& d) {
+        if (d.type != XFRM_MSG_MIGRATE) return;
+        const auto is = [](std::uint16_t type) {
+            return [type](const attribute& a) { return (a.type & NLA_TYPE_MASK) == type; };
+        };
+        const auto several = [](const attribute& a) {
+            return (a.type & NLA_TYPE_MASK) == XFRMA_MIGRATE &&
+                   a.value.size() >= 2 * sizeof(xfrm_user_migrate);
+        };
+        if (std::ranges::any_of(d.attributes, several) &&
+            std::ranges::any_of(d.attributes, is(XFRMA_ENCAP)))
+            std::erase_if(d.attributes, is(XFRMA_KMADDRESS));
+    }
+    /// What netlink itself looks at: no request, a shorter one, or one beyond the datagram's end.
+    void lie_about_message(byte_vector& all, std::size_t start) {
+        const auto length = static_cast<std::uint32_t>(all.size() - start);
+        const auto said =
+            one_of<std::uint32_t>({0, 1, sizeof(nlmsghdr) - 1, sizeof(nlmsghdr), length - 1,
+                                   length - 4, length + 1, length + 1000, 0x7fffffff, 0xffffffff});
+        std::memcpy(all.data() + start, &said, sizeof said);
     }
 
     /// Writes it at the end of `into`; returns where its fixed part lies.
@@ -833,7 +925,12 @@ class author {
             const bool broken = chance(25);
             if (broken) break_something(d);
             mask_marks(d);
+            spare_kernel(d);
             const std::size_t fixed = append_message(q.bytes, d);
+            if (broken && chance(8)) {
+                lie_about_message(q.bytes, fixed - sizeof(nlmsghdr));
+                break;
+            }
             if (d.spi)
                 q.patches.push_back({static_cast<std::uint32_t>(fixed) + d.spi->at, d.spi->from});
             if (d.type == XFRM_MSG_ALLOCSPI && !broken && messages == 1) {
@@ -867,7 +964,9 @@ class author {
 } // namespace
 
 session make_session(std::uint64_t seed, std::uint32_t number, unsigned datagrams) {
-    return author(seed * 1'000'003 + number).write(datagrams);
+    session s = author(seed * 1'000'003 + number).write(datagrams);
+    s.kernel_like = number % 4 == 3;
+    return s;
 }
 
 } // namespace esplane::tests::oracle

@@ -68,8 +68,15 @@ std::uint32_t allocated_spi(const answer& a) {
     return 0;
 }
 
-std::vector<std::uint8_t> patched(const question& q, const std::vector<std::uint32_t>& spis) {
+std::vector<std::uint8_t> patched(const question& q, const std::vector<std::uint32_t>& spis,
+                                  std::uint64_t began_s) {
     std::vector<std::uint8_t> bytes = q.bytes;
+    for (const std::uint32_t at : q.times) {
+        std::uint64_t time = 0;
+        std::memcpy(&time, bytes.data() + at, sizeof time);
+        time += began_s;
+        std::memcpy(bytes.data() + at, &time, sizeof time);
+    }
     for (const patch& p : q.patches)
         std::memcpy(bytes.data() + p.at, &spis.at(p.from), sizeof(std::uint32_t));
     return bytes;
@@ -89,6 +96,7 @@ void write_sessions(const std::string& file, const std::vector<session>& all) {
     for (const session& s : all) {
         out.number(s.capped_acks);
         out.number(s.extended_acks);
+        out.number(s.timed);
         out.number(s.asked.size());
         for (const question& q : s.asked) {
             out.bytes(q.bytes);
@@ -97,6 +105,11 @@ void write_sessions(const std::string& file, const std::vector<session>& all) {
                 out.number(p.at);
                 out.number(p.from);
             }
+            out.number(q.times.size());
+            for (const std::uint32_t at : q.times)
+                out.number(at);
+            out.number(q.packets);
+            out.number(q.wait_ms);
         }
     }
     out.close();
@@ -108,6 +121,7 @@ std::vector<session> read_sessions(const std::string& file) {
     for (session& s : all) {
         s.capped_acks = in.number() != 0;
         s.extended_acks = in.number() != 0;
+        s.timed = in.number() != 0;
         s.asked.resize(in.number());
         for (question& q : s.asked) {
             q.bytes = in.bytes();
@@ -116,6 +130,11 @@ std::vector<session> read_sessions(const std::string& file) {
                 p.at = in.number();
                 p.from = in.number();
             }
+            q.times.resize(in.number());
+            for (std::uint32_t& at : q.times)
+                at = in.number();
+            q.packets = in.number();
+            q.wait_ms = in.number();
         }
     }
     return all;
@@ -125,11 +144,14 @@ void write_answers(const std::string& file, const std::vector<answers>& all) {
     writer out(file);
     out.number(all.size());
     for (const answers& one : all) {
-        out.number(one.size());
-        for (const answer& a : one) {
+        out.number(one.began_s);
+        out.number(one.all.size());
+        for (const answer& a : one.all) {
             out.number(a.size());
             for (const heard& h : a) {
                 out.number(h.group);
+                out.number(h.at_ms);
+                out.number(h.later);
                 out.bytes(h.bytes);
             }
         }
@@ -141,11 +163,14 @@ std::vector<answers> read_answers(const std::string& file) {
     reader in(file);
     std::vector<answers> all(in.number());
     for (answers& one : all) {
-        one.resize(in.number());
-        for (answer& a : one) {
+        one.began_s = in.number();
+        one.all.resize(in.number());
+        for (answer& a : one.all) {
             a.resize(in.number());
             for (heard& h : a) {
                 h.group = in.number();
+                h.at_ms = in.number();
+                h.later = in.number() != 0;
                 h.bytes = in.bytes();
             }
         }

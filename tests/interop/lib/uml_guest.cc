@@ -121,7 +121,8 @@ result<std::string> uml_guest::find_kernel() {
 }
 
 uml_guest::uml_guest(const std::string& kernel, scratch_directory& scratch, unsigned links,
-                     const std::string& script, const std::vector<std::string>& devices) {
+                     const std::string& script, const std::vector<std::string>& devices,
+                     const std::vector<std::string>& options) {
     for (unsigned i = 0; i < links; ++i) {
         auto [here, there] = make_link();
         links_.push_back(std::move(here));
@@ -131,12 +132,13 @@ uml_guest::uml_guest(const std::string& kernel, scratch_directory& scratch, unsi
     std::filesystem::create_directories(directory + "/lib");
     std::filesystem::create_directory_symlink("/usr/lib/uml/modules", directory + "/lib/modules");
     scratch.write("modprobe", modprobe_text(directory), 0755);
-    start(kernel, scratch, scratch.write("init", init_text(directory, script), 0755), devices);
+    start(kernel, scratch, scratch.write("init", init_text(directory, script), 0755), devices, options);
     guest_links_.clear();
 }
 
 void uml_guest::start(const std::string& kernel, scratch_directory& scratch,
-                      const std::string& init, const std::vector<std::string>& devices) {
+                      const std::string& init, const std::vector<std::string>& devices,
+                      const std::vector<std::string>& options) {
     auto [input, to_guest] = make_pipe();
     auto [from_guest, output] = make_pipe();
     std::vector<std::string> words = {kernel,
@@ -154,6 +156,7 @@ void uml_guest::start(const std::string& kernel, scratch_directory& scratch,
                                       "umid=guest",
                                       "dummy.numdummies=0",
                                       "ifb.numifbs=0"};
+    words.insert(words.end(), options.begin(), options.end());
     std::vector<int> inherited = {input.get(), output.get()};
     for (std::size_t i = 0; i < guest_links_.size(); ++i) {
         const int fd = guest_links_[i].get();

@@ -67,9 +67,11 @@ class uml_guest {
     /// scratch   outlives the guest
     /// devices   of this process's namespace: what comes in by them is the guest's, as vecs after
     ///           those of the links; takes CAP_NET_RAW
+    /// options   more words of its kernel's command line
     /// Throws std::runtime_error.
     uml_guest(const std::string& kernel, scratch_directory& scratch, unsigned links,
-              const std::string& script, const std::vector<std::string>& devices = {});
+              const std::string& script, const std::vector<std::string>& devices = {},
+              const std::vector<std::string>& options = {});
     ~uml_guest();
     uml_guest(const uml_guest&) = delete;
     uml_guest& operator=(const uml_guest&) = delete;
@@ -85,7 +87,7 @@ class uml_guest {
 
   private:
     void start(const std::string& kernel, scratch_directory& scratch, const std::string& init,
-               const std::vector<std::string>& devices);
+               const std::vector<std::string>& devices, const std::vector<std::string>& options);
 
     std::vector<owned_fd> links_;
     std::vector<owned_fd> guest_links_; ///< until the guest has them
