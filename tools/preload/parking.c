@@ -46,9 +46,9 @@ bool parking_keep(int fd) {
 
 /* Nothing to be read on the one, no end of the other.  Who asks on a slate notices by that. */
 static bool is_still_good(int fd, const struct shim_socket* s) {
-    if (s->quiet && s->slate != NULL && registry_was_seen(s)) return true;
     struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = s->side, .events = 0}};
-    return registry_is_socket(fd, s->inode) && REAL_POLL(p, 2, 0) == 0;
+    if (!registry_is_socket(fd, s->inode)) return false;
+    return (s->quiet && s->slate != NULL && registry_was_seen(s)) || REAL_POLL(p, 2, 0) == 0;
 }
 
 static void discard(int fd) {
