@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -133,11 +134,55 @@ class shim {
 
     [[nodiscard]] unique_fd take_side() { return std::move(side_); }
 
+    // A slate
+
+    /// The server's answer; kind 0: none.
+    shim_answer share(int size = SHIM_SLATE_SIZE, int seals = F_SEAL_SHRINK) {
+        const unique_fd memory(::memfd_create("slate", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+        EXPECT_EQ(::ftruncate(memory.get(), size), 0);
+        EXPECT_EQ(::fcntl(memory.get(), F_ADD_SEALS, seals), 0);
+        page = static_cast<shim_slate*>(
+            ::mmap(nullptr, SHIM_SLATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0));
+        const shim_header h = header(shim_share);
+        EXPECT_TRUE(send_with_descriptor(
+            data_.get(), {reinterpret_cast<const std::uint8_t*>(&h), sizeof h}, memory.get()));
+        serve_();
+        return answer();
+    }
+    void write(const datagram& d, bool takes) {
+        page->header = header(shim_request);
+        std::ranges::copy(d, page->request);
+        page->length = static_cast<std::uint32_t>(d.size());
+        page->takes = takes ? 1 : 0;
+        page->asleep = 0;
+        page->turn = shim_asked;
+    }
+    void ring() {
+        const shim_header h = header(shim_bell);
+        raw({reinterpret_cast<const std::uint8_t*>(&h),
+             reinterpret_cast<const std::uint8_t*>(&h) + sizeof h});
+    }
+    void ask_on_slate(const datagram& d, bool takes) {
+        write(d, takes);
+        ring();
+        serve_();
+        EXPECT_EQ(page->turn, shim_answered);
+        EXPECT_EQ(page->answer.id, id_ - 1); // the bell has one, too
+        EXPECT_EQ(page->awake, 0u);
+    }
+    [[nodiscard]] datagram reply() const { return {page->reply, page->reply + page->length}; }
+
+    shim_slate* page = nullptr; ///< the test's own
+
     shim_answer greeting{};
     bool keeps_server_end = false;
     unique_fd server_end; ///< a copy, while the client keeps one
 
   private:
+    shim_header header(std::uint16_t kind) {
+        return {SHIM_MAGIC, SHIM_VERSION, kind, greeting.channel, ++id_, ~std::uint64_t{0}};
+    }
+
     std::function<void()> serve_;
     unique_fd data_;
     unique_fd side_;
@@ -588,6 +633,140 @@ class lasting_shim {
     unique_fd data_, kept_, side_;
 };
 
+TEST_F(XfrmClients, WhoReadsTooLateLearnsThatEventsWereLostBeforeTheNext) {
+    const auto sleeps = client(), asks = client();
+    sleeps->control(shim_join, XFRMNLGRP_SA);
+    for (std::uint32_t spi = 1; spi < 20000 && server_->counters().events_lost == 0; ++spi)
+        ASSERT_EQ(asks->ask(new_sa(example_sa(spi))), 0);
+    const auto is_word = [](const datagram& d) {
+        const auto word = read_fixed<std::uint32_t>(d);
+        return d.size() == sizeof *word && *word == SHIM_OVERRUN;
+    };
+    datagram d;
+    while (!is_word(d = sleeps->receive()) && !d.empty())
+        serve(); // there is room
+    EXPECT_TRUE(is_word(d));
+    EXPECT_TRUE(sleeps->receive().empty()); // once
+    EXPECT_EQ(asks->ask(new_sa(example_sa(0x77777))), 0);
+    EXPECT_GT(sleeps->receive().size(), sizeof(nlmsghdr));
+}
+
+// Slates
+
+TEST_F(XfrmClients, ARequestOnASlateIsAnsweredThere) {
+    const auto c = client();
+    EXPECT_EQ(c->share().kind, shim_share);
+    c->ask_on_slate(new_sa(example_sa()), true);
+    EXPECT_EQ(layer_.sa_count(), 1u);
+    EXPECT_EQ(view(messages_of(kept_ = c->reply()).at(0)).error, 0);
+    EXPECT_TRUE(c->receive().empty());
+    EXPECT_EQ(c->answer().kind, 0); // it did not sleep
+    for (const std::uint8_t byte : c->page->request)
+        ASSERT_EQ(byte, 0); // keys
+}
+
+TEST_F(XfrmClients, AReplyThatIsNotTakenFromTheSlateIsOnTheSocket) {
+    const auto c = client();
+    c->share();
+    c->ask_on_slate(new_sa(example_sa()), false);
+    EXPECT_EQ(c->page->length, 0u);
+    EXPECT_EQ(view(messages_of(kept_ = c->receive()).at(0)).error, 0);
+}
+
+TEST_F(XfrmClients, AMemberOfAGroupFindsItsEventBeforeTheReply) {
+    const auto c = client();
+    c->share();
+    c->control(shim_join, XFRMNLGRP_SA);
+    c->ask_on_slate(new_sa(example_sa()), true);
+    EXPECT_EQ(c->page->length, 0u);
+    EXPECT_EQ(messages_of(kept_ = c->receive()).at(0).header.nlmsg_type, XFRM_MSG_NEWSA);
+    EXPECT_EQ(messages_of(kept_ = c->receive()).at(0).header.nlmsg_type, NLMSG_ERROR);
+}
+
+TEST_F(XfrmClients, ADumpThatIsAskedForOnASlateIsOnTheSocketWhole) {
+    fill(50);
+    const auto c = client();
+    c->share();
+    c->ask_on_slate(dump(XFRM_MSG_GETSA), true);
+    EXPECT_EQ(c->page->length, 0u);
+    std::size_t seen = 0;
+    for (datagram d; !(d = c->receive()).empty(); serve())
+        for (const message& m : messages_of(d))
+            seen += m.header.nlmsg_type == XFRM_MSG_NEWSA ? 1 : 0;
+    EXPECT_EQ(seen, 50u);
+}
+
+TEST_F(XfrmClients, WhoSleepsIsTold) {
+    const auto c = client();
+    c->share();
+    c->write(new_sa(example_sa()), true);
+    c->page->asleep = 1;
+    c->ring();
+    serve();
+    EXPECT_EQ(c->page->turn, shim_answered);
+    EXPECT_EQ(c->answer().kind, shim_done);
+}
+
+TEST_F(XfrmClients, WhatIsOnASlateIsNotLookedAtBeforeItRings) {
+    const auto c = client();
+    c->share();
+    c->write(new_sa(example_sa()), true);
+    serve();
+    EXPECT_EQ(c->page->turn, shim_asked);
+    EXPECT_EQ(layer_.sa_count(), 0u);
+}
+
+TEST_F(XfrmClients, ALengthBeyondTheSlateIsNotBelieved) {
+    const auto c = client();
+    c->share();
+    c->write(new_sa(example_sa()), true);
+    c->page->length = ~0u;
+    c->ring();
+    serve();
+    EXPECT_EQ(c->page->turn, shim_answered);
+    EXPECT_EQ(server_->counters().broken_clients, 0u);
+}
+
+TEST_F(XfrmClients, MemoryThatCanBeCutShortIsNoSlate) {
+    const auto loose = client(), small = client(), grows = client();
+    EXPECT_EQ(loose->share(SHIM_SLATE_SIZE, F_SEAL_GROW).kind, 0);
+    EXPECT_EQ(small->share(SHIM_SLATE_SIZE / 2).kind, 0);
+    EXPECT_EQ(grows->share(2 * SHIM_SLATE_SIZE).kind, 0);
+    EXPECT_TRUE(loose->closed() && small->closed() && grows->closed());
+    EXPECT_EQ(server_->counters().broken_clients, 3u);
+}
+
+TEST_F(XfrmClients, ASlateWhoseDeadlineHasPassedIsNotCarriedOut) {
+    const auto c = client();
+    c->share();
+    c->write(new_sa(example_sa()), true);
+    c->page->header.deadline_ns = now_.monotonic_ns - 1;
+    c->ring();
+    serve();
+    EXPECT_EQ(c->page->answer.status, static_cast<std::uint32_t>(ENOBUFS));
+    EXPECT_EQ(layer_.sa_count(), 0u);
+}
+
+// What is told of sockets
+
+TEST_F(XfrmClients, ASocketThatIsResetIsAsNew) {
+    const auto c = client();
+    c->control(shim_bind, 77, 4);
+    c->control(shim_option, NETLINK_EXT_ACK, 1);
+    const shim_answer a = c->control(shim_reset, 0);
+    EXPECT_EQ(a.port_id, 0u);
+    EXPECT_EQ(a.groups, 0u);
+    EXPECT_EQ(client()->control(shim_bind, 77).status, 0u);
+}
+
+TEST_F(XfrmClients, ThePortIdOfAClientThatHasGoneIsFreeAtOnce) {
+    auto gone = client();
+    const auto c = client();
+    EXPECT_EQ(gone->control(shim_bind, 77).status, 0u);
+    gone.reset(); // the server has not looked yet
+    EXPECT_EQ(c->control(shim_bind, 77).status, 0u);
+}
+
 TEST_F(XfrmClients, ADataSocketIsKnownAgainAndItsSecondProcessBecomesNoClient) {
     lasting_shim s([this] { serve(); });
     EXPECT_EQ(s.open(path()).status, 0u);
@@ -605,6 +784,14 @@ TEST_F(XfrmClients, WhatASocketHadAtAnEarlierServerIsGivenBack) {
     EXPECT_EQ(a.groups, 4u);
     ASSERT_TRUE(layer_.add_sa(resolved(example_sa()), {}, now_));
     EXPECT_TRUE(s.has_received());
+}
+
+TEST_F(XfrmClients, OfWhatProcessesTellOfASocketTheLatestIsTakenExactly) {
+    lasting_shim s([this] { serve(); });
+    EXPECT_EQ(s.open(path(), {2, 77, 4, 0, 0}).groups, 4u);
+    EXPECT_EQ(s.open(path(), {}).groups, 4u);                 // executed: it knows nothing
+    EXPECT_EQ(s.open(path(), {1, 77, 8, 0, 0}).groups, 4u);   // forked before the change
+    EXPECT_EQ(s.open(path(), {3, 77, 16, 0, 0}).groups, 16u); // it left a group, and joined one
 }
 
 TEST_F(XfrmClients, ARequestThatAServerLeftUnreadIsNotCarriedOutByTheNext) {
