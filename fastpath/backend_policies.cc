@@ -218,7 +218,7 @@ void user_backend::publish(policy_record& p, bool on) {
     std::visit(
         [&](auto& entry) {
             on ? shared_.insert(&entry, p.dir, p.scope, p.selector)
-               : shared_.erase(&entry, p.dir, p.scope, p.selector);
+               : shared_.erase(&entry, p.dir, p.scope);
         },
         p.entry);
     if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();

@@ -2,7 +2,6 @@
 #include "fastpath/classify.h"
 
 #include <algorithm>
-#include <nmmintrin.h>
 #include <utility>
 
 #include "fastpath/next_hop.h"
@@ -20,54 +19,14 @@ using ipsec::family;
 using ipsec::policy_direction;
 
 template <std::size_t Words>
-std::uint32_t hash_of(const flow_key<Words>& key) noexcept {
-    std::uint64_t h = 0;
-    for (const std::uint64_t word : key.words)
-        h = _mm_crc32_u64(h, word);
-    return static_cast<std::uint32_t>(h);
-}
-
-template <std::size_t Words>
-flow_key<Words> operator&(const flow_key<Words>& a, const flow_key<Words>& b) noexcept {
-    flow_key<Words> r;
-    for (std::size_t i = 0; i < Words; ++i)
-        r.words[i] = a.words[i] & b.words[i];
-    return r;
-}
-
-/// Ports and protocol as the last word of a key.
-std::uint64_t upper_word(wire::be16 source, wire::be16 destination,
-                         std::uint8_t protocol) noexcept {
-    return source.network() | std::uint64_t{destination.network()} << 16 |
-           std::uint64_t{protocol} << 32;
-}
-
-template <std::size_t Words>
-flow_key<Words> key_of_parts(const std::uint8_t* source, const std::uint8_t* destination,
-                             std::uint64_t upper) noexcept {
-    flow_key<Words> key;
-    if constexpr (Words == v4_words) {
-        key.words[0] = wire::load<std::uint32_t>(source) |
-                       std::uint64_t{wire::load<std::uint32_t>(destination)} << 32;
-    } else {
-        key.words[0] = wire::load<std::uint64_t>(source);
-        key.words[1] = wire::load<std::uint64_t>(source + 8);
-        key.words[2] = wire::load<std::uint64_t>(destination);
-        key.words[3] = wire::load<std::uint64_t>(destination + 8);
-    }
-    key.words[Words - 1] = upper;
-    return key;
-}
-
-flow_key<v4_words> key_of_v4(const packet& p) noexcept {
-    return key_of_parts<v4_words>(reinterpret_cast<const std::uint8_t*>(&p.ipv4().source),
-                                  reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination),
-                                  upper_word(p.source_port, p.destination_port, p.protocol));
-}
-
-flow_key<v6_words> key_of_v6(const packet& p) noexcept {
-    return key_of_parts<v6_words>(p.ipv6().source.data(), p.ipv6().destination.data(),
-                                  upper_word(p.source_port, p.destination_port, p.protocol));
+flow_key<Words> key_of(const packet& p) noexcept {
+    const std::uint64_t upper = upper_word(p.source_port, p.destination_port, p.protocol);
+    if constexpr (Words == v4_words)
+        return key_of_parts<v4_words>(reinterpret_cast<const std::uint8_t*>(&p.ipv4().source),
+                                      reinterpret_cast<const std::uint8_t*>(&p.ipv4().destination),
+                                      upper);
+    else
+        return key_of_parts<v6_words>(p.ipv6().source.data(), p.ipv6().destination.data(), upper);
 }
 
 /// xfrm_state_ok: the SA a packet came out of against what the policy asks for.  Whom a packet in
@@ -81,11 +40,11 @@ bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
 }
 
 template <std::size_t Words>
-const policy_entry* find_in(const tables::spd& spd, const flow_key<Words>& key) noexcept {
+const policy_table<Words>& table_of(const tables::spd& spd) noexcept {
     if constexpr (Words == v4_words)
-        return spd.v4.find(key);
+        return spd.v4;
     else
-        return spd.v6.find(key);
+        return spd.v6;
 }
 
 /// What the SA that it came out of has put on it, else what the machine had when it sent it here.
@@ -102,7 +61,8 @@ const policy_entry* find_marked(const stage& s, const packet& p, policy_directio
     const std::uint32_t mark = mark_of(s, p);
     for (const std::uint32_t mask : s.shared.mark_masks()) {
         const tables::spd* const spd = s.shared.policies(d, {if_id, {mark & mask, mask}, type});
-        const policy_entry* const found = spd == nullptr ? nullptr : find_in(*spd, key);
+        const policy_entry* const found =
+            spd == nullptr ? nullptr : table_of<Words>(*spd).find(key);
         if (found != nullptr && (best == nullptr || found->rank < best->rank)) best = found;
     }
     return best;
@@ -116,7 +76,7 @@ const policy_entry* find_typed(const stage& s, const packet& p, policy_direction
     const policy_scope scope{if_id, {}, type};
     const tables::spd* const spd =
         scope.all() ? &s.shared.policies(d) : s.shared.policies(d, scope);
-    const policy_entry* const found = spd == nullptr ? nullptr : find_in(*spd, key);
+    const policy_entry* const found = spd == nullptr ? nullptr : table_of<Words>(*spd).find(key);
     return find_marked(s, p, d, if_id, type, key, found);
 }
 
@@ -149,18 +109,27 @@ find_among_all(const stage& s, const packet& p, policy_direction d, std::uint32_
     return main->action == ipsec::policy_action::block || !sub->protects ? main : sub;
 }
 
-/// The policy for a packet among those for the traffic of an interface or, 0, of none; noted as
-/// used.
+/// The policy for a packet, of those for the traffic of an interface or, 0, of none; noted as used.
+///
+/// found   what the main policies without a mark say
 template <std::size_t Words>
-const policy_entry* look_up(const stage& s, const packet& p, policy_direction d,
-                            std::uint32_t if_id, const flow_key<Words>& key) noexcept {
-    const tables::spd* const spd =
-        if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, {if_id, {}});
-    const policy_entry* found = spd == nullptr ? nullptr : find_in(*spd, key);
+[[gnu::always_inline]] inline const policy_entry* settle(const stage& s, const packet& p,
+                                                         policy_direction d, std::uint32_t if_id,
+                                                         const policy_entry* found) noexcept {
     if (s.shared.has_more_policies()) [[unlikely]]
-        found = find_among_all(s, p, d, if_id, key, found);
+        found = find_among_all(s, p, d, if_id, key_of<Words>(p), found);
     note_use(s, found);
     return found;
+}
+
+template <std::size_t Words>
+const policy_entry* look_up(const stage& s, const packet& p, policy_direction d,
+                            std::uint32_t if_id) noexcept {
+    const tables::spd* const spd =
+        if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, {if_id, {}});
+    const policy_entry* const found =
+        spd == nullptr ? nullptr : table_of<Words>(*spd).find(key_of<Words>(p));
+    return settle<Words>(s, p, d, if_id, found);
 }
 
 /// What is as good as in clear where no policy asks for more: secpath_has_nontransport.
@@ -242,12 +211,11 @@ bool names_interface(const sa_in* sa) noexcept {
 /// up (xfrmi_decode_session), else of none.  Apart, for the sake of all other traffic.
 template <std::size_t Words>
 [[gnu::noinline]] const policy_entry* look_up_inside(const stage& s, const packet& p,
-                                                     policy_direction d,
-                                                     const flow_key<Words>& key) noexcept {
+                                                     policy_direction d) noexcept {
     if (s.every_interface)
-        return look_up(s, p, d, p.inbound_sa->if_id.load(std::memory_order_relaxed), key);
+        return look_up<Words>(s, p, d, p.inbound_sa->if_id.load(std::memory_order_relaxed));
     const interface& in = s.routes.interface(p.interface);
-    return look_up(s, p, d, in.kind == interface_kind::tunnel && in.up ? in.if_id : 0, key);
+    return look_up<Words>(s, p, d, in.kind == interface_kind::tunnel && in.up ? in.if_id : 0);
 }
 
 bool is_clear(const policy_entry* out) noexcept {
@@ -257,9 +225,8 @@ bool is_clear(const policy_entry* out) noexcept {
 /// `out` for a packet whose route leads into an interface.  What is not protected there does not
 /// leave at all (xfrmi_xmit2); nullptr: it is dropped.
 template <std::size_t Words>
-[[gnu::noinline]] const policy_entry* enter_interface(stage& s, packet& p,
-                                                      const flow_key<Words>& key) noexcept {
-    const policy_entry* out = look_up(s, p, policy_direction::out, p.next->if_id, key);
+[[gnu::noinline]] const policy_entry* enter_interface(stage& s, packet& p) noexcept {
+    const policy_entry* out = look_up<Words>(s, p, policy_direction::out, p.next->if_id);
     if (is_clear(out)) {
         s.drop(p, drop_reason::interface_unprotected);
         return nullptr;
@@ -267,14 +234,19 @@ template <std::size_t Words>
     return check_size(s, p) ? out : nullptr;
 }
 
+policy_direction way_in_of(const packet& p) noexcept {
+    return (p.flags & packet_flag::for_machine) != 0 ? policy_direction::in : policy_direction::fwd;
+}
+
 /// `in` or `fwd`.  False: no policy admits the packet; it is dropped.
+///
+/// found   what the main policies for all traffic say
 template <std::size_t Words>
-inline bool admit_key(stage& s, packet& p, const flow_key<Words>& key) noexcept {
-    const bool ours = (p.flags & packet_flag::for_machine) != 0;
-    const auto way_in = ours ? policy_direction::in : policy_direction::fwd;
+inline bool admit_found(stage& s, packet& p, const policy_entry* found) noexcept {
+    const policy_direction way_in = way_in_of(p);
     const policy_entry* const policy = names_interface(p.inbound_sa)
-                                           ? look_up_inside(s, p, way_in, key)
-                                           : look_up(s, p, way_in, 0, key);
+                                           ? look_up_inside<Words>(s, p, way_in)
+                                           : settle<Words>(s, p, way_in, 0, found);
     const drop_reason why = admit_inbound(s, p, way_in, policy);
     if (why == drop_reason::none) return true;
     s.drop(p, why);
@@ -335,10 +307,12 @@ template <std::size_t Words>
 }
 
 /// `out`.
+///
+/// found   what the main policies for all traffic say
 template <std::size_t Words>
-[[gnu::always_inline]] inline void direct_key(stage& s, packet& p, const flow_key<Words>& key,
-                                              verdicts& to) noexcept {
-    const policy_entry* out = look_up(s, p, policy_direction::out, 0, key);
+[[gnu::always_inline]] inline void direct_found(stage& s, packet& p, const policy_entry* found,
+                                                verdicts& to) noexcept {
+    const policy_entry* out = settle<Words>(s, p, policy_direction::out, 0, found);
     if (out == nullptr && s.shared.blocks_by_default(policy_direction::out)) [[unlikely]] {
         s.drop(p, drop_reason::policy_default_out);
         return;
@@ -348,7 +322,7 @@ template <std::size_t Words>
             let_out<Words>(s, p, to);
             return;
         }
-        out = enter_interface(s, p, key);
+        out = enter_interface<Words>(s, p);
         if (out == nullptr) return;
     }
     if (out->action == ipsec::policy_action::block) {
@@ -369,13 +343,89 @@ template <std::size_t Words>
     to.protect[to.protect_count++] = {&p, sa};
 }
 
+/// What the policies for all traffic say of a part of a burst, by the packets' places in it.
+struct findings {
+    std::array<const policy_entry*, max_burst> in; ///< `in` or `fwd`
+    std::array<const policy_entry*, max_burst> out;
+};
+
+/// The packets of one family that go one way, to be looked up together.
 template <std::size_t Words>
-void classify_one(stage& s, packet& p, const flow_key<Words>& key, verdicts& to) noexcept {
-    if ((p.flags & packet_flag::own) == 0 && !admit_key(s, p, key)) return;
+class company {
+  public:
+    void add(const packet& p, unsigned place) noexcept {
+        keys_[count_] = key_of<Words>(p);
+        places_[count_++] = static_cast<std::uint8_t>(place);
+    }
+    void find(const tables::spd& spd,
+              std::array<const policy_entry*, max_burst>& into) const noexcept {
+        if (count_ == 0) return;
+        std::array<const policy_entry*, max_burst> found;
+        table_of<Words>(spd).find(std::span(keys_).first(count_), found.data());
+        for (unsigned i = 0; i < count_; ++i)
+            into[places_[i]] = found[i];
+    }
+
+  private:
+    static_assert(max_burst <= policy_table<Words>::most_flows);
+    unsigned count_ = 0;
+    std::array<flow_key<Words>, max_burst> keys_;
+    std::array<std::uint8_t, max_burst> places_;
+};
+
+template <std::size_t Words>
+void find_both_ways(const stage& s, const company<Words>& ours, const company<Words>& through,
+                    findings& f) noexcept {
+    ours.find(s.shared.policies(policy_direction::in), f.in);
+    through.find(s.shared.policies(policy_direction::fwd), f.in);
+    through.find(s.shared.policies(policy_direction::out), f.out);
+}
+
+void find_for(const stage& s, std::span<packet* const> packets, findings& f) noexcept {
+    company<v4_words> ours_v4, through_v4;
+    company<v6_words> ours_v6, through_v6;
+    for (unsigned i = 0; i < packets.size(); ++i) {
+        const packet& p = *packets[i];
+        const bool ours = (p.flags & packet_flag::for_machine) != 0;
+        if (p.family == family::ipv4)
+            (ours ? ours_v4 : through_v4).add(p, i);
+        else
+            (ours ? ours_v6 : through_v6).add(p, i);
+    }
+    find_both_ways(s, ours_v4, through_v4, f);
+    find_both_ways(s, ours_v6, through_v6, f);
+}
+
+template <std::size_t Words>
+void classify_one(stage& s, packet& p, const findings& f, unsigned place, verdicts& to) noexcept {
+    if ((p.flags & packet_flag::own) == 0 && !admit_found<Words>(s, p, f.in[place])) return;
     if ((p.flags & packet_flag::for_machine) != 0)
         to.local.push(p);
     else
-        direct_key(s, p, key, to);
+        direct_found<Words>(s, p, f.out[place], to);
+}
+
+/// At most max_burst packets.
+void classify_together(stage& s, std::span<packet* const> packets, verdicts& to) noexcept {
+    findings f;
+    find_for(s, packets, f);
+    for (unsigned i = 0; i < packets.size(); ++i)
+        if (packets[i]->family == family::ipv4)
+            classify_one<v4_words>(s, *packets[i], f, i, to);
+        else
+            classify_one<v6_words>(s, *packets[i], f, i, to);
+}
+
+template <std::size_t Words>
+bool admit_alone(stage& s, packet& p) noexcept {
+    const tables::spd& spd = s.shared.policies(way_in_of(p));
+    return admit_found<Words>(s, p, table_of<Words>(spd).find(key_of<Words>(p)));
+}
+
+template <std::size_t Words>
+void direct_alone(stage& s, packet& p, verdicts& to) noexcept {
+    const tables::spd& spd = s.shared.policies(policy_direction::out);
+    direct_found<Words>(s, p, table_of<Words>(spd).find(key_of<Words>(p)), to);
 }
 
 } // namespace
@@ -384,125 +434,8 @@ std::uint32_t hash_of_peer(const std::uint8_t* address, family f) noexcept {
     return hash_of_spi(wire::be32(), address, f);
 }
 
-template <std::size_t Words>
-std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noexcept {
-    const auto ones = [] {
-        ipsec::address a;
-        a.bytes.fill(0xff);
-        return a;
-    }();
-    const auto mask = key_of_parts<Words>(
-        masked(ones, s.source_prefix).bytes.data(), masked(ones, s.destination_prefix).bytes.data(),
-        upper_word(s.source_port_mask, s.destination_port_mask, s.protocol != 0 ? 0xff : 0));
-    const auto key = key_of_parts<Words>(s.source.bytes.data(), s.destination.bytes.data(),
-                                         upper_word(s.source_port, s.destination_port, s.protocol));
-    return {key & mask, mask};
-}
-
-template <std::size_t Words>
-policy_table<Words>::~policy_table() {
-    delete ordered_.load(std::memory_order_relaxed);
-}
-
-template <std::size_t Words>
-const policy_entry* policy_table<Words>::find(const flow_key<Words>& flow) const noexcept {
-    const policy_entry* best = nullptr;
-    for (const searched& one : *ordered_.load(std::memory_order_acquire)) {
-        if (best != nullptr && best->rank <= one.best) break;
-        const flow_key<Words> key = flow & one.mask;
-        const entry* found =
-            one.table->find(hash_of(key), [&](const entry& e) { return e.key == key; });
-        if (found != nullptr && (best == nullptr || found->run.rank < best->rank))
-            best = &found->run;
-    }
-    return best;
-}
-
-template <std::size_t Words>
-bool policy_table<Words>::reads_ports() const noexcept {
-    constexpr std::uint64_t ports = 0xffffffff; // upper_word()
-    const auto& all = *ordered_.load(std::memory_order_acquire);
-    return std::any_of(all.begin(), all.end(), [](const searched& one) {
-        return (one.mask.words[Words - 1] & ports) != 0;
-    });
-}
-
-/// Entries of one key are a chain, best first, whose head is in the table.
-template <std::size_t Words>
-void policy_table<Words>::insert(entry* e, const ipsec::selector& s) {
-    const auto [key, mask] = key_of<Words>(s);
-    shape& home = shape_of(mask);
-    e->key = key;
-    e->hash = hash_of(key);
-    ++home.count;
-    if (e->run.rank < home.best) {
-        home.best = e->run.rank;
-        publish();
-    }
-    entry* head = home.table.find(e->hash, [&](const entry& one) { return one.key == e->key; });
-    if (head == nullptr) {
-        home.table.insert(e);
-        return;
-    }
-    if (e->run.rank < head->run.rank) {
-        e->next = head;
-        home.table.replace(head, e);
-        return;
-    }
-    while (head->next != nullptr && head->next->run.rank <= e->run.rank)
-        head = head->next;
-    e->next = std::exchange(head->next, e);
-}
-
-template <std::size_t Words>
-void policy_table<Words>::erase(entry* e, const ipsec::selector& s) {
-    shape& home = shape_of(key_of<Words>(s).second);
-    entry* head = home.table.find(e->hash, [&](const entry& one) { return one.key == e->key; });
-    entry* after = e->next;
-    if (head != e) {
-        while (head->next != e)
-            head = head->next;
-        head->next = after;
-    } else if (after != nullptr)
-        home.table.replace(e, after);
-    else
-        home.table.erase(e);
-    if (--home.count != 0) return; // a best that is gone only has a search go on for longer
-    home.best = ~std::uint64_t{0};
-    publish();
-}
-
-template <std::size_t Words>
-auto policy_table<Words>::shape_of(const flow_key<Words>& mask) -> shape& {
-    for (const auto& one : shapes_)
-        if (one->mask == mask) return *one;
-    return *shapes_.emplace_back(std::make_unique<shape>(mask, graveyard_));
-}
-
-/// The shapes that hold something, best first.  insert() publishes the new order before the policy
-/// can be found: a reader that still has the list from before takes its packets as if the change
-/// came a moment later.
-template <std::size_t Words>
-void policy_table<Words>::publish() {
-    auto list = std::make_unique<std::vector<searched>>();
-    for (const auto& one : shapes_)
-        if (one->count != 0) list->push_back({one->mask, one->best, &one->table});
-    std::sort(list->begin(), list->end(),
-              [](const searched& a, const searched& b) { return a.best < b.best; });
-    const auto* before = ordered_.exchange(list.release(), std::memory_order_acq_rel);
-    if (before != nullptr) graveyard_.add([before] { delete before; });
-}
-
-template class policy_table<v4_words>;
-template class policy_table<v6_words>;
-template std::pair<flow_key<v4_words>, flow_key<v4_words>>
-key_of<v4_words>(const ipsec::selector&) noexcept;
-template std::pair<flow_key<v6_words>, flow_key<v6_words>>
-key_of<v6_words>(const ipsec::selector&) noexcept;
-
 const policy_entry* find_policy(const stage& s, const packet& p, policy_direction d) noexcept {
-    return p.family == family::ipv4 ? look_up(s, p, d, 0, key_of_v4(p))
-                                    : look_up(s, p, d, 0, key_of_v6(p));
+    return p.family == family::ipv4 ? look_up<v4_words>(s, p, d, 0) : look_up<v6_words>(s, p, d, 0);
 }
 
 bool may_leave_in_clear(const stage& s, const packet& p) noexcept {
@@ -511,22 +444,19 @@ bool may_leave_in_clear(const stage& s, const packet& p) noexcept {
 }
 
 bool admit(stage& s, packet& p) noexcept {
-    return p.family == family::ipv4 ? admit_key(s, p, key_of_v4(p)) : admit_key(s, p, key_of_v6(p));
+    return p.family == family::ipv4 ? admit_alone<v4_words>(s, p) : admit_alone<v6_words>(s, p);
 }
 
 void direct(stage& s, packet& p, verdicts& to) noexcept {
-    if (p.family == family::ipv4)
-        direct_key(s, p, key_of_v4(p), to);
-    else
-        direct_key(s, p, key_of_v6(p), to);
+    p.family == family::ipv4 ? direct_alone<v4_words>(s, p, to) : direct_alone<v6_words>(s, p, to);
 }
 
 void classify(stage& s, const packet_list& packets, verdicts& to) noexcept {
-    for (packet* p : packets)
-        if (p->family == family::ipv4)
-            classify_one(s, *p, key_of_v4(*p), to);
-        else
-            classify_one(s, *p, key_of_v6(*p), to);
+    for (std::span<packet* const> rest = packets.span(); !rest.empty();) {
+        const auto together = rest.first(std::min<std::size_t>(rest.size(), max_burst));
+        classify_together(s, together, to);
+        rest = rest.subspan(together.size());
+    }
 }
 
 } // namespace esplane::fastpath

@@ -32,6 +32,20 @@ class counter {
     std::atomic<std::uint64_t> value_{0};
 };
 
+/// A moment in seconds of CLOCK_REALTIME, until 2106.
+class second_stamp {
+  public:
+    void set(std::uint64_t n) noexcept {
+        value_.store(static_cast<std::uint32_t>(n), std::memory_order_relaxed);
+    }
+    [[nodiscard]] std::uint32_t get() const noexcept {
+        return value_.load(std::memory_order_relaxed);
+    }
+
+  private:
+    std::atomic<std::uint32_t> value_{0};
+};
+
 struct worker_counters {
     counter received;
     counter created;     ///< ICMP errors we made, and fragments beyond the first of a packet

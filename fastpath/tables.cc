@@ -106,15 +106,14 @@ void tables::insert(keyed_policy<Words>* e, ipsec::policy_direction d, const pol
 }
 
 template <std::size_t Words>
-void tables::erase(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope,
-                   const ipsec::selector& s) {
+void tables::erase(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope) {
     const auto way = static_cast<std::size_t>(d);
     if (scope.all()) {
-        table_of<Words>(policies_[way]).erase(e, s);
+        table_of<Words>(policies_[way]).erase(e);
         return;
     }
     scoped_policies* of = find(scope);
-    table_of<Words>(of->by_direction[way]).erase(e, s);
+    table_of<Words>(of->by_direction[way]).erase(e);
     if (scope.type == ipsec::policy_type::sub) subs_.fetch_sub(1, std::memory_order_release);
     if (--of->count != 0) return;
     count_mask(scope.mark, -1);
@@ -126,10 +125,8 @@ template void tables::insert(keyed_policy<v4_words>*, ipsec::policy_direction, c
                              const ipsec::selector&);
 template void tables::insert(keyed_policy<v6_words>*, ipsec::policy_direction, const policy_scope&,
                              const ipsec::selector&);
-template void tables::erase(keyed_policy<v4_words>*, ipsec::policy_direction, const policy_scope&,
-                            const ipsec::selector&);
-template void tables::erase(keyed_policy<v6_words>*, ipsec::policy_direction, const policy_scope&,
-                            const ipsec::selector&);
+template void tables::erase(keyed_policy<v4_words>*, ipsec::policy_direction, const policy_scope&);
+template void tables::erase(keyed_policy<v6_words>*, ipsec::policy_direction, const policy_scope&);
 
 void tables::set_encap_port(wire::be16 port, bool on) noexcept {
     const std::uint16_t n = port.host();

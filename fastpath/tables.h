@@ -160,8 +160,7 @@ class tables {
     void insert(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope,
                 const ipsec::selector& s);
     template <std::size_t Words>
-    void erase(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope,
-               const ipsec::selector& s);
+    void erase(keyed_policy<Words>* e, ipsec::policy_direction d, const policy_scope& scope);
     [[nodiscard]] retired& graveyard() noexcept { return graveyard_; }
 
   private:

@@ -67,10 +67,20 @@ selector host_pair(unsigned n) {
     return between(host_in(near_network, n * odd), 32, host_in(far_network, n * odd + n), 32);
 }
 
+/// Most rules are about hosts and small networks, as in access lists; some are about all of a side.
 std::uint8_t some_prefix(dice& d) {
-    constexpr std::array<std::uint8_t, 16> lengths{8,  16, 16, 20, 24, 24, 24, 24,
-                                                   24, 26, 28, 30, 32, 32, 32, 32};
-    return lengths[d.below(lengths.size())];
+    struct share {
+        std::uint8_t prefix;
+        unsigned of_64;
+    };
+    constexpr std::array<share, 8> shares{
+        {{8, 1}, {16, 3}, {20, 3}, {24, 22}, {26, 2}, {28, 3}, {30, 2}, {32, 28}}};
+    std::uint32_t at = d.below(64);
+    for (const share& one : shares) {
+        if (at < one.of_64) return one.prefix;
+        at -= one.of_64;
+    }
+    return 32;
 }
 
 selector address_pair(dice& d) {

@@ -9,6 +9,8 @@
 #include <memory>
 #include <random>
 
+#include "bench/rulesets/rulesets.h"
+
 namespace esplane::fastpath {
 namespace {
 
@@ -114,7 +116,7 @@ struct table_and_list {
         list.all.push_back({s, std::move(e)});
     }
     void erase(std::size_t at) {
-        table.erase(list.all[at].entry.get(), list.all[at].selector);
+        table.erase(list.all[at].entry.get());
         list.all.erase(list.all.begin() + static_cast<std::ptrdiff_t>(at));
     }
     std::size_t any() { return w.below(static_cast<std::uint32_t>(list.all.size())); }
@@ -160,6 +162,89 @@ TEST(PolicyTable, FindsForIpv6WhatASearchOfTheListFinds) {
     table_and_list<v6_words>().run();
 }
 
+/// Rules go in and out at random until all are in; now and then a burst of flows, of which some
+/// fall under no rule, is looked up.
+void hold_against_list(bench::rule_kind kind, unsigned count) {
+    const auto rules = bench::make_rules(kind, count, {});
+    const auto flows = bench::make_flows(rules, 40 * count);
+    retired graveyard;
+    policy_table<v4_words> table(graveyard);
+    model<v4_words> list;
+    std::mt19937 random(7);
+    unsigned next_flow = 0;
+    const auto put_in = [&](const ipsec::policy& p, unsigned position) {
+        auto e = std::make_unique<keyed_policy<v4_words>>();
+        e->run.rank = std::uint64_t{p.priority} << 32 | position;
+        table.insert(e.get(), p.sel);
+        list.all.push_back({p.sel, std::move(e)});
+    };
+    const auto take_out = [&](std::size_t at) {
+        table.erase(list.all[at].entry.get());
+        std::swap(list.all[at], list.all.back());
+        list.all.pop_back();
+    };
+    const auto compare_burst = [&] {
+        std::array<flow_key<v4_words>, 64> keys;
+        std::array<const policy_entry*, 64> found;
+        const std::size_t size = 1 + random() % keys.size();
+        const unsigned first = next_flow;
+        for (std::size_t i = 0; i < size; ++i)
+            keys[i] = key_of_flow<v4_words>(flows[next_flow++ % flows.size()]);
+        table.find(std::span(keys).first(size), found.data());
+        for (unsigned i = 0; i < size; ++i)
+            ASSERT_EQ(found[i], list.find(flows[(first + i) % flows.size()])) << list.all.size();
+    };
+    for (unsigned n = 0; n < count; ++n) {
+        put_in(rules[n], n);
+        if (random() % 8 == 0) take_out(random() % list.all.size());
+        if (n % 16 == 0) compare_burst();
+        if (n % 64 == 0) graveyard.reclaim();
+    }
+    while (!list.all.empty()) {
+        take_out(random() % list.all.size());
+        if (list.all.size() % 16 == 0) compare_burst();
+    }
+    EXPECT_TRUE(table.empty());
+}
+
+TEST(PolicyTable, FindsInAccessListsWhatASearchOfTheListFinds) {
+    hold_against_list(bench::rule_kind::acl, 4000);
+}
+
+TEST(PolicyTable, FindsInAHubWhatASearchOfTheListFinds) {
+    hold_against_list(bench::rule_kind::hub, 1000);
+}
+
+/// A chain of one key is full at once; the rest goes to where ports are looked at.
+TEST(PolicyTable, FindsThePolicyOfAPortAmongThoseOfAllPorts) {
+    retired graveyard;
+    policy_table<v4_words> table(graveyard);
+    std::vector<keyed_policy<v4_words>> entries(2000);
+    const auto of_ports = [](unsigned n) {
+        ipsec::selector s;
+        s.protocol = wire::proto_udp;
+        s.source_port = wire::be16(static_cast<std::uint16_t>(n / 50));
+        s.destination_port = wire::be16(static_cast<std::uint16_t>(n % 50));
+        s.source_port_mask = s.destination_port_mask = wire::be16(0xffff);
+        s.source_prefix = static_cast<std::uint8_t>(n % 7); // more shapes than tuples of their own
+        return s;
+    };
+    for (unsigned n = 0; n < entries.size(); ++n) {
+        entries[n].run.rank = n;
+        table.insert(&entries[n], of_ports(n));
+    }
+    EXPECT_TRUE(table.reads_ports());
+    for (unsigned n = 0; n < entries.size(); ++n) {
+        const ipsec::selector s = of_ports(n);
+        const ipsec::flow f{{}, {}, s.source_port, s.destination_port, s.protocol};
+        ASSERT_EQ(table.find(key_of_flow<v4_words>(f)), &entries[n].run) << n;
+    }
+    for (auto& e : entries)
+        table.erase(&e);
+    EXPECT_FALSE(table.reads_ports());
+    EXPECT_TRUE(table.empty());
+}
+
 TEST(PolicyTable, AmongEqualPrioritiesTheEarlierWins) {
     retired graveyard;
     policy_table<v4_words> table(graveyard);
@@ -171,11 +256,11 @@ TEST(PolicyTable, AmongEqualPrioritiesTheEarlierWins) {
     for (auto* e : {&second, &first, &better})
         table.insert(e, everything);
     EXPECT_EQ(table.find({}), &better.run);
-    table.erase(&better, everything);
+    table.erase(&better);
     EXPECT_EQ(table.find({}), &first.run);
-    table.erase(&first, everything);
+    table.erase(&first);
     EXPECT_EQ(table.find({}), &second.run);
-    table.erase(&second, everything);
+    table.erase(&second);
     EXPECT_EQ(table.find({}), nullptr);
 }
 

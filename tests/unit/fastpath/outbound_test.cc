@@ -121,7 +121,7 @@ TEST(Outbound, NeverSharesAnIvBetweenSasOfOneKeyAcrossBlocks) {
         }
     };
     const auto running = [&] {
-        fastpath::flow_key<fastpath::v4_words> flow;
+        fastpath::flow_key<fastpath::v4_words> flow{};
         const frame f = make_packet({});
         flow.words[0] = wire::load<std::uint64_t>(&f[12]);
         return one.tables.policies(ipsec::policy_direction::out).v4.find(flow)->group->best.load();
