@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The XFRM server behind its socket: whatever a client may do with connections, side channels and
-// descriptors, on the real control layer.
+// The XFRM server behind its socket: whatever a client may do with connections, side channels,
+// descriptors and the memory that it shares, on the real control layer.
 //
 // Input: steps, each an action, the number of one of our ends, and bytes behind their length (two
-// bytes, host order).  Held to be true: the server comes to rest after each, never says an empty
-// datagram, and has no client left when all our ends are closed.
+// bytes, host order).  Held to be true: the server comes to rest after each, leaves no request on a
+// slate half done, never says an empty datagram, and has no client left when all our ends are
+// closed.
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <fcntl.h>
 #include <filesystem>
 #include <poll.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -83,6 +86,10 @@ class scene {
         passes_anything,
         closes,
         waits,
+        shares,
+        asks_on_slate,
+        scrawls,
+        passes_as,
         action_count
     };
     void step(std::uint8_t what, std::uint8_t who, bytes given) {
@@ -116,7 +123,15 @@ class scene {
         case says_anything:
             return say(*at, given);
         case passes_anything:
-            return pass(*at, given, unique_fd(::open("/dev/null", O_RDWR | O_CLOEXEC)));
+            return pass(*at, given, some_descriptor(*at, given));
+        case passes_as:
+            return pass_as(*at, given);
+        case shares:
+            return share(*at, given);
+        case asks_on_slate:
+            return ask_on_slate(*at, given);
+        case scrawls:
+            return scrawl(*at, given);
         case closes:
             ends_.erase(ends_.begin() + (at - ends_.data()));
             return;
@@ -147,9 +162,12 @@ class scene {
         return unique_fd(pair[1]);
     }
 
+    [[nodiscard]] shim_header header(const end& at, std::uint16_t kind) {
+        return {SHIM_MAGIC, SHIM_VERSION, kind,
+                at.channel, ++id_,        now_.monotonic_ns + SHIM_ANSWER_TIMEOUT_NS};
+    }
     [[nodiscard]] datagram message(const end& at, std::uint16_t kind, bytes body) {
-        const shim_header h{SHIM_MAGIC, SHIM_VERSION, kind,
-                            at.channel, ++id_,        now_.monotonic_ns + SHIM_ANSWER_TIMEOUT_NS};
+        const shim_header h = header(at, kind);
         const bytes head = bytes_of(h);
         datagram d(head.begin(), head.end());
         d.insert(d.end(), body.begin(), body.end());
@@ -169,6 +187,64 @@ class scene {
         if (kept_.valid()) ends_.push_back({std::move(kept_)});
     }
 
+    /// Whatever is given: one that can be cut short.
+    void share(const end& at, bytes given) {
+        slate_ = unique_fd(::memfd_create("slate", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+        REQUIRE(slate_.valid() && ::ftruncate(slate_.get(), SHIM_SLATE_SIZE) == 0);
+        REQUIRE(!given.empty() || ::fcntl(slate_.get(), F_ADD_SEALS, F_SEAL_SHRINK) == 0);
+        pass(at, message(at, shim_share, {}), unique_fd(::dup(slate_.get())));
+    }
+    void ask_on_slate(const end& at, bytes given) {
+        shim_slate s{};
+        s.turn = shim_asked;
+        s.takes = 1;
+        s.length = static_cast<std::uint32_t>(given.size());
+        s.header = header(at, shim_request);
+        std::ranges::copy(given.first(std::min<std::size_t>(given.size(), SHIM_SLATE_ROOM)),
+                          s.request);
+        scrawl(at, bytes_of(s));
+    }
+    /// On the latest slate, whosever it is.
+    void scrawl(const end& at, bytes given) {
+        if (!slate_.valid()) return;
+        const auto length = std::min<std::size_t>(given.size(), SHIM_SLATE_SIZE);
+        lied_ = first_of<std::uint32_t>(given) == shim_at_work;
+        REQUIRE(::pwrite(slate_.get(), given.data(), length, 0) == static_cast<ssize_t>(length));
+        say(at, message(at, shim_bell, {}));
+    }
+    /// What a client may pass in place of what is expected.
+    [[nodiscard]] static unique_fd some_descriptor(const end& at, bytes given) {
+        int pair[2];
+        switch (given.empty() ? 0 : given.back() % 7) {
+        case 1: // of another kind, its other end closed
+            REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+            ::close(pair[0]);
+            return unique_fd(pair[1]);
+        case 2:
+            REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+            ::close(pair[0]);
+            return unique_fd(pair[1]);
+        case 3:
+            REQUIRE(::pipe2(pair, O_CLOEXEC) == 0);
+            ::close(pair[0]);
+            return unique_fd(pair[1]);
+        case 4:
+            return unique_fd(::fcntl(at.socket.get(), F_DUPFD_CLOEXEC, 0)); // its own
+        case 5:
+            return unique_fd(::epoll_create1(EPOLL_CLOEXEC));
+        case 6:
+            return unique_fd(::memfd_create("some", MFD_CLOEXEC));
+        default:
+            return unique_fd(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        }
+    }
+    /// In good form, with a descriptor that is not.
+    void pass_as(const end& at, bytes given) {
+        constexpr std::uint16_t kinds[] = {shim_open, shim_attach, shim_share};
+        const std::uint16_t kind = kinds[given.empty() ? 0 : given.front() % std::size(kinds)];
+        pass(at, message(at, kind, given), some_descriptor(at, given));
+    }
+
     void settle() {
         pollfd p{server_->descriptor(), POLLIN, 0};
         int rounds = 0;
@@ -177,6 +253,10 @@ class scene {
             hear();
         }
         REQUIRE(rounds < patience);
+        std::uint32_t turn = shim_blank;
+        static_assert(offsetof(shim_slate, turn) == 0);
+        (void)::pread(slate_.get(), &turn, sizeof turn, 0);
+        REQUIRE(turn != shim_at_work || lied_);
     }
     void hear() {
         for (end& one : ends_) {
@@ -187,7 +267,13 @@ class scene {
                 const auto a = first_of<shim_answer>({heard.data(), heard.size()});
                 if (length == sizeof a && a.magic == SHIM_MAGIC) tell_channel(a.channel);
             }
+            REQUIRE(length != 0 || has_ended(one));
         }
+    }
+    /// Else what came was an empty datagram, which a client would take for the end.
+    [[nodiscard]] static bool has_ended(const end& one) {
+        pollfd p{one.socket.get(), 0, 0};
+        return ::poll(&p, 1, 0) == 1;
     }
     /// A side channel's number is for requests on the data socket, whichever end that is.
     void tell_channel(std::uint32_t channel) {
@@ -201,7 +287,9 @@ class scene {
     proc_files files_{layer_, [](auto) { return std::nullopt; }, [] { return xfrm_counters{}; }};
     std::unique_ptr<server> server_;
     std::vector<end> ends_;
-    unique_fd kept_; ///< our end of what is passed next
+    unique_fd kept_;    ///< our end of what is passed next
+    unique_fd slate_;   ///< the latest that was shared
+    bool lied_ = false; ///< on the slate, whose turn it is
     std::uint32_t id_ = 0;
 };
 
