@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -67,7 +68,7 @@ void restart_server() {
 
 /// Runs ip(8), under the shim as this program is.
 int ip(const std::string& words) {
-    return std::system(("ip " + words + " 2>/dev/null").c_str());
+    return std::system(("ip " + words + " >/dev/null 2>&1").c_str());
 }
 
 const std::string some_policy = "xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out";
@@ -112,6 +113,17 @@ int receive(int fd, int flags = MSG_DONTWAIT) {
 
 bool asks_and_is_answered(int fd) {
     return send_ask(fd) && receive(fd) == XFRM_MSG_NEWSADINFO;
+}
+
+/// Says whether it comes to be so within some seconds.
+template <typename Condition>
+bool comes_true(Condition&& condition) {
+    const auto until = std::chrono::steady_clock::now() + 10s;
+    while (!condition()) {
+        if (std::chrono::steady_clock::now() > until) return false;
+        std::this_thread::sleep_for(10ms);
+    }
+    return true;
 }
 
 bool is_readable(int fd, int milliseconds) {
@@ -177,15 +189,13 @@ bool sleeps_meanwhile() {
 
 bool is_woken_from_a_blocking_read() {
     const int fd = xfrm_socket(XFRMGRP_POLICY);
-    int got[2] = {0, 0};
+    std::atomic<int> got[2] = {0, 0};
     std::thread reader([&] {
         got[0] = receive(fd, 0);
         got[1] = receive(fd, 0);
     });
-    std::this_thread::sleep_for(100ms);
     restart_server();
-    std::this_thread::sleep_for(500ms);
-    const bool added = ip(some_policy) == 0;
+    const bool added = comes_true([&] { return got[0] != 0; }) && ip(some_policy) == 0;
     reader.join();
     ::close(fd);
     return added && got[0] == -ENOBUFS && got[1] == XFRM_MSG_NEWPOLICY;
@@ -231,15 +241,63 @@ bool learns_of_a_lost_dump() {
     return good;
 }
 
-/// The server stands still when the request comes, and dies.
+/// A policy that is asked for in another thread while the server stands still, and then dies.
+struct asked_of_the_dead {
+    int fd;
+    bool sent = false;
+    std::atomic<pid_t> thread = 0;
+
+    void run() {
+        ::kill(server, SIGSTOP);
+        std::thread adder([this] {
+            thread = ::gettid();
+            sent = send_policy(fd);
+        });
+        (void)comes_true([this] { return is_asleep(); }); // it waits for its answer
+        restart_server();
+        adder.join();
+    }
+    [[nodiscard]] bool is_asleep() const {
+        if (thread == 0) return false;
+        std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+        const std::string text{std::istreambuf_iterator<char>(file), {}};
+        return text.find(") S ") != std::string::npos;
+    }
+    static bool send_policy(int over) {
+        struct {
+            nlmsghdr header;
+            xfrm_userpolicy_info policy;
+        } r{};
+        r.header = {sizeof r, XFRM_MSG_NEWPOLICY, NLM_F_REQUEST, 0, 0};
+        r.policy.sel.family = AF_INET;
+        r.policy.sel.prefixlen_d = 32;
+        r.policy.dir = XFRM_POLICY_OUT;
+        return ::send(over, &r, sizeof r, 0) == sizeof r;
+    }
+};
+
+bool is_there() {
+    return ip("xfrm policy get src 0.0.0.0/0 dst 0.0.0.0/32 dir out") == 0;
+}
+
 bool is_not_answered_by_the_next() {
-    ::kill(server, SIGSTOP);
-    int status = 0;
-    std::thread adder([&] { status = ip(some_policy); });
-    std::this_thread::sleep_for(300ms);
-    restart_server();
-    adder.join();
-    return status != 0 && ip("xfrm policy get src 10.1.0.0/16 dst 10.2.0.0/16 dir out") != 0;
+    asked_of_the_dead a{xfrm_socket()};
+    a.run();
+    const bool good = !a.sent && !is_there();
+    ::close(a.fd);
+    return good;
+}
+
+/// Who asks often shares memory with the server: there it is known that the request was not taken.
+bool is_asked_of_the_next() {
+    asked_of_the_dead a{xfrm_socket()};
+    bool good = true;
+    for (int i = 0; i < 8; ++i)
+        good = good && asks_and_is_answered(a.fd);
+    a.run();
+    good = good && a.sent && is_there() && asks_and_is_answered(a.fd);
+    ::close(a.fd);
+    return good;
 }
 
 bool shares_with_a_child() {
@@ -250,9 +308,12 @@ bool shares_with_a_child() {
     const pid_t child = ::fork();
     if (child == 0) {
         char byte = 0;
-        (void)!::read(told[0], &byte, 1);
-        const bool answered = asks_and_is_answered(fd);
-        (void)!::write(done[1], "", 1);
+        bool answered = true;
+        for (int i = 0; i < 2; ++i) {
+            (void)!::read(told[0], &byte, 1);
+            answered = answered && asks_and_is_answered(fd);
+            (void)!::write(done[1], "", 1);
+        }
         (void)!::read(told[0], &byte, 1);
         ::_exit(answered && asks_and_is_answered(fd) ? 0 : 1);
     }
@@ -262,9 +323,9 @@ bool shares_with_a_child() {
     };
     good = good && child_asks();
     restart_server();
-    good = good && is_readable(fd, 3000);
-    std::this_thread::sleep_for(300ms); // for the child's thread, too
-    good = good && receive(fd) == -ENOBUFS && receive(fd) == -EAGAIN && asks_and_is_answered(fd);
+    good = good && is_readable(fd, 3000) && receive(fd) == -ENOBUFS;
+    good = good && child_asks(); // now both know the server: it was told once
+    good = good && receive(fd) == -EAGAIN && asks_and_is_answered(fd);
     good = good && ip(some_policy) == 0 && is_readable(fd, 1000) &&
            receive(fd) == XFRM_MSG_NEWPOLICY && receive(fd) == -EAGAIN; // not twice
     (void)!::write(told[1], "", 1);
@@ -281,7 +342,6 @@ bool goes_on_in_a_child_alone() {
     const pid_t child = ::fork();
     if (child == 0) {
         const int other = xfrm_socket(); // whatever it does next
-        std::this_thread::sleep_for(300ms);
         restart_server();
         const bool good = is_readable(fd, 3000) && receive(fd) == -ENOBUFS;
         ::close(other);
@@ -324,16 +384,18 @@ bool leaves_ip_monitor_at_work() {
         ::execlp("ip", "ip", "xfrm", "monitor", "policy", nullptr);
         ::_exit(127);
     }
-    std::this_thread::sleep_for(500ms);
+    const auto hears_of = [&](const std::string& net) {
+        (void)ip("xfrm policy update src " + net + " dst 10.2.0.0/16 dir out");
+        std::ifstream file(output);
+        const std::string text{std::istreambuf_iterator<char>(file), {}};
+        return text.find("src " + net) != std::string::npos;
+    };
+    const bool before = comes_true([&] { return hears_of("10.1.0.0/16"); });
     restart_server();
-    std::this_thread::sleep_for(500ms);
-    const bool added = ip(some_policy) == 0;
-    std::this_thread::sleep_for(200ms);
+    const bool after = comes_true([&] { return hears_of("10.3.0.0/16"); });
     ::kill(monitor, SIGTERM);
     ::waitpid(monitor, nullptr, 0);
-    std::ifstream file(output);
-    const std::string text{std::istreambuf_iterator<char>(file), {}};
-    return added && text.find("src 10.1.0.0/16 dst 10.2.0.0/16") != std::string::npos;
+    return before && after;
 }
 
 struct test_case {
@@ -348,6 +410,7 @@ constexpr test_case cases[] = {
     {"a blocking reader learns that it missed events", is_woken_from_a_blocking_read},
     {"the reader of a dump learns that the rest is lost", learns_of_a_lost_dump},
     {"a request that one server left is not carried out by the next", is_not_answered_by_the_next},
+    {"one that a server did not take from shared memory is", is_asked_of_the_next},
     {"two processes go on with one socket, and events come once", shares_with_a_child},
     {"a child goes on without its parent", goes_on_in_a_child_alone},
     {"a socket is inherited while the server is away", is_inherited_while_the_server_is_away},
