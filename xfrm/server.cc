@@ -25,7 +25,7 @@ constexpr int max_backlog = 64;
 constexpr std::chrono::microseconds linger_for{50};
 constexpr std::chrono::microseconds longest_linger{1000};
 /// After that the client may be waiting for this CPU.
-constexpr std::chrono::microseconds alone_for{8};
+constexpr std::chrono::microseconds alone_for{25};
 
 result<sockaddr_un> address_of(const std::string& path) {
     sockaddr_un a{};

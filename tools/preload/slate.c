@@ -16,7 +16,7 @@
 
 /* An answer that takes longer is worth a sleep.  One that takes longer than most may be waiting for
  * this CPU. */
-enum { look_ns = 50000, alone_ns = 8000, looks_a_clock = 16 };
+enum { look_ns = 50000, alone_ns = 25000, looks_a_clock = 16 };
 
 static uint32_t load(const uint32_t* word) {
     return __atomic_load_n(word, __ATOMIC_SEQ_CST);
