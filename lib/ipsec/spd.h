@@ -3,17 +3,18 @@
 // The security policy database (RFC 4301 section 4.4.1): descriptions by direction,
 // interface id and selector, by index and by age.
 //
-// Hash maps and an ordered index: no operation takes time linear in the number of policies.
+// Hash indices and a list in order of arrival: no operation takes time linear in the number of
+// policies, but for one in as many as there are that closes the list's gaps.
 // Threads: one.  Does not: know rules, timers or backends (lib/control does), match packets
 // (the data path's tables do).
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <map>
-#include <optional>
-#include <unordered_map>
+#include <deque>
+#include <memory>
 
+#include "lib/base/growing_table.h"
 #include "lib/ipsec/lifetime.h"
 #include "lib/ipsec/policy.h"
 
@@ -24,6 +25,7 @@ class spd {
     struct entry {
         policy what;
         lifetime_origin origin;
+        std::uint32_t name_hash = 0; ///< the database's own
 
         /// From 1 up in order of arrival, never given twice.
         [[nodiscard]] std::uint64_t serial() const noexcept { return what.position; }
@@ -52,38 +54,44 @@ class spd {
     /// Takes out an entry of this database.
     policy take(entry& e);
 
-    [[nodiscard]] std::size_t size() const noexcept { return by_name_.size(); }
+    [[nodiscard]] std::size_t size() const noexcept { return arrivals_.size() - gaps_; }
     [[nodiscard]] std::uint32_t count(policy_direction dir) const noexcept {
         return counts_[static_cast<std::size_t>(dir)];
     }
 
   private:
-    /// What no two policies share.
-    struct name {
-        policy_direction dir;
-        policy_type type;
-        std::uint32_t if_id;
-        mark_mask mark;
-        selector sel;
-        std::optional<security_context> security;
-
-        friend bool operator==(const name&, const name&) = default;
+    struct arrival {
+        std::uint64_t serial;
+        std::unique_ptr<entry> there; ///< nullptr: a gap
     };
-    struct name_hash {
-        [[nodiscard]] std::size_t operator()(const name& n) const noexcept;
+    struct hash_by_name {
+        [[nodiscard]] std::uint32_t operator()(const entry& e) const noexcept {
+            return e.name_hash;
+        }
+    };
+    struct hash_by_index {
+        [[nodiscard]] std::uint32_t operator()(const entry& e) const noexcept {
+            return hash_of_index(e.what.index);
+        }
     };
     struct index_choice {
         std::uint32_t index;
         std::uint32_t generator; ///< where the next choice starts
     };
 
-    [[nodiscard]] static name name_of(const policy& p);
+    [[nodiscard]] static std::uint32_t hash_of_index(std::uint32_t index) noexcept {
+        return static_cast<std::uint32_t>((index * 0x9e3779b97f4a7c15u) >> 32);
+    }
+    [[nodiscard]] static bool has_name(const policy& p, const policy_key& k);
     [[nodiscard]] index_choice generate_index(policy_direction dir) const;
-    void link(entry& e);
+    [[nodiscard]] bool has_index(std::uint32_t index) const;
+    [[nodiscard]] std::unique_ptr<entry> leave(std::uint64_t serial);
+    entry& arrive(std::unique_ptr<entry> e);
 
-    std::unordered_map<name, entry, name_hash> by_name_;
-    std::unordered_map<std::uint32_t, entry*> by_index_;
-    std::map<std::uint64_t, entry*> by_serial_;
+    growing_table<entry, hash_by_name> by_name_;
+    growing_table<entry, hash_by_index> by_index_;
+    std::deque<arrival> arrivals_; ///< oldest first; neither end is a gap
+    std::size_t gaps_ = 0;
     std::array<std::uint32_t, 3> counts_{};
     std::uint64_t last_position_ = 0;
     std::uint32_t index_generator_ = 0;

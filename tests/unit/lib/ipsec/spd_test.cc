@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+
 namespace esplane::ipsec {
 namespace {
 
@@ -123,6 +126,49 @@ TEST(Spd, APolicyTakenOutIsGoneFromEveryIndex) {
     EXPECT_EQ(db.find_serial(1), nullptr);
     EXPECT_EQ(walk(db), (std::vector<std::uint32_t>{9}));
     EXPECT_EQ(db.count(out), 1u);
+}
+
+/// Against a list, newest last.
+TEST(Spd, FindsAndWalksAsAListDoes) {
+    spd db;
+    std::vector<std::pair<unsigned, std::uint32_t>> list; // number of the name, index
+    std::mt19937 random(1);
+    const auto name = [](unsigned n) {
+        return from(("10.1." + std::to_string(n / 256) + "." + std::to_string(n % 256)).c_str());
+    };
+    const auto key = [&](unsigned n) { return policy_key{.dir = out, .sel = name(n).sel}; };
+    const auto check = [&] {
+        std::vector<std::uint32_t> newest_first;
+        for (const auto& one : list)
+            newest_first.insert(newest_first.begin(), one.second);
+        ASSERT_EQ(walk(db), newest_first);
+        ASSERT_EQ(db.size(), list.size());
+    };
+    for (unsigned round = 0; round < 6000; ++round) {
+        const auto n = static_cast<unsigned>(random() % 500);
+        const auto at = std::ranges::find(list, n, &std::pair<unsigned, std::uint32_t>::first);
+        spd::entry* const e = db.find(key(n));
+        ASSERT_EQ(e == nullptr, at == list.end());
+        if (e == nullptr) {
+            list.emplace_back(n, put(db, name(n)).what.index);
+        } else if (random() % 4 == 0) { // the newest then
+            policy p = name(n);
+            p.index = e->what.index;
+            db.replace(*e, std::move(p));
+            std::rotate(at, at + 1, list.end());
+        } else {
+            ASSERT_EQ(db.find_index(at->second), e);
+            ASSERT_EQ(db.find_serial(e->serial()), e);
+            ASSERT_EQ(db.take(*e).index, at->second);
+            list.erase(at);
+        }
+        if (round % 100 == 0) check();
+    }
+    while (!list.empty()) {
+        db.take(*db.find_index(list[list.size() / 2].second));
+        list.erase(list.begin() + static_cast<long>(list.size() / 2));
+        if (list.size() % 16 == 0) check();
+    }
 }
 
 TEST(Spd, CountsByDirection) {
