@@ -90,6 +90,7 @@ class scene {
         asks_on_slate,
         scrawls,
         passes_as,
+        reopens,
         action_count
     };
     void step(std::uint8_t what, std::uint8_t who, bytes given) {
@@ -100,6 +101,7 @@ class scene {
     }
     void end_all() {
         ends_.clear();
+        passed_ = {};
         settle();
         REQUIRE(server_->counters().clients == 0);
     }
@@ -109,7 +111,10 @@ class scene {
         if (what == connects || at == nullptr) return connect();
         switch (what) {
         case opens:
-            return pass(*at, message(*at, shim_open, given), new_pair());
+            passed_ = new_pair();
+            return pass(*at, message(*at, shim_open, given), unique_fd(::dup(passed_.get())));
+        case reopens: // as another process that has the data socket
+            return pass(*at, message(*at, shim_open, given), unique_fd(::dup(passed_.get())));
         case attaches:
             return pass(*at, message(*at, shim_attach, {}), new_pair());
         case asks:
@@ -288,6 +293,7 @@ class scene {
     std::unique_ptr<server> server_;
     std::vector<end> ends_;
     unique_fd kept_;    ///< our end of what is passed next
+    unique_fd passed_;  ///< a copy of what was passed to be a data socket, the latest
     unique_fd slate_;   ///< the latest that was shared
     bool lied_ = false; ///< on the slate, whose turn it is
     std::uint32_t id_ = 0;

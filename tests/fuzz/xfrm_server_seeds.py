@@ -11,7 +11,7 @@ import sys
 from xfrm_dispatch_seeds import recorded
 
 (CONNECTS, OPENS, ATTACHES, ASKS, READS, WRITES, CONTROLS, SAYS_ANYTHING, PASSES_ANYTHING, CLOSES,
- WAITS) = range(11)
+ WAITS, SHARES, ASKS_ON_SLATE, SCRAWLS, PASSES_AS, REOPENS) = range(16)
 BIND, JOIN, LEAVE, OPTION = 4, 5, 6, 7
 CAP_ACK, EXT_ACK = 10, 11
 SIDE, DATA = 0, 1  # our first two ends, where the first has opened the second
@@ -22,8 +22,8 @@ def step(action, end=SIDE, content=b''):
     return struct.pack('<BBH', action, end, len(content)) + content
 
 
-def opened(port_id=0, groups=0, options=0):
-    return step(OPENS, SIDE, struct.pack('<4L', port_id, groups, options, 0))
+def opened(port_id=0, groups=0, options=0, edition=0, end=SIDE, action=OPENS):
+    return step(action, end, struct.pack('<5L', edition, port_id, groups, options, 0))
 
 
 def control(kind, argument, value=0):
@@ -42,7 +42,12 @@ def seeds():
                      asks(other_sa) + step(WAITS))
     yield 'options', (opened() + control(OPTION, CAP_ACK, 1) + control(OPTION, EXT_ACK, 1) +
                       asks(new_sa, new_sa) + control(OPTION, 99, 1) + control(99, 0))
-    yield 'again', opened(4711, 0x10, 1 << CAP_ACK) + asks(new_sa) + control(BIND, 4711)
+    yield 'again', opened(4711, 0x10, 1 << CAP_ACK, 1) + asks(new_sa) + control(BIND, 4711)
+    yield 'port', (opened(4711, edition=1) + asks(new_sa) + step(CONNECTS) +
+                   opened(4711, edition=1, end=2) + step(CONNECTS) + opened(end=4) +
+                   step(CONTROLS, 4, struct.pack('<LHHLLL', 0, 0, BIND, 1, 4711, 0)))
+    yield 'second-process', (opened() + step(CONNECTS) + opened(0, 4, 2, 2, 2, REOPENS) +
+                             asks(new_sa) + step(CLOSES, SIDE))
     yield 'files', (opened() + step(READS, DATA, b'/proc/net/xfrm_stat') +
                     step(READS, DATA, b'/proc/sys/net/core/xfrm_acq_expires') +
                     step(WRITES, DATA, b'/proc/sys/net/core/xfrm_acq_expires\x0042\n') +
@@ -50,6 +55,11 @@ def seeds():
     yield 'older-way', (step(ATTACHES) + step(ASKS, SIDE, new_sa) + step(ATTACHES) * 9 +
                         step(ASKS, SIDE, dump_sas))
     yield 'several', step(CONNECTS) * 3 + opened() + step(CLOSES, 0) + step(CLOSES, 2) + step(WAITS)
+    yield 'slates', (opened() + step(SHARES, DATA) + step(ASKS_ON_SLATE, DATA, new_sa) +
+                     step(ASKS_ON_SLATE, DATA, dump_sas) + control(JOIN, 3) +
+                     step(ASKS_ON_SLATE, DATA, other_sa) + step(ASKS_ON_SLATE, DATA, bytes(4000)) +
+                     step(SCRAWLS, DATA, struct.pack('<5L', 1, 7, 1, 1, 0xffffffff) + bytes(100)) +
+                     step(SHARES, DATA, b'unsealed'))
     yield 'nonsense', (step(SAYS_ANYTHING, SIDE, b'hello') + step(CONNECTS) +
                        step(PASSES_ANYTHING, SIDE, b'hello') + step(CONNECTS) +
                        opened() + step(SAYS_ANYTHING, DATA, b'hello'))
