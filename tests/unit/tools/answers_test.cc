@@ -6,6 +6,7 @@
 
 #include "fastpath/port_memory.h"
 #include "tools/report.h"
+#include "tools/scratch_directory.h"
 #include "tools/text.h"
 
 namespace esplane::tools {
@@ -117,6 +118,25 @@ TEST_F(Answers, StatusCountsWhatIsThere) {
     EXPECT_EQ(status["routes"]["refused"], 0);
     EXPECT_EQ(status["policies"], json({{"in", 0}, {"out", 2}, {"fwd", 1}}));
     EXPECT_THAT(text_of_reply("status", status), HasSubstr("up 5s\n"));
+}
+
+TEST_F(Answers, StatusCountsClientsAndWhatTheyLost) {
+    EXPECT_EQ(ask({{"command", "status"}})["clients"], nullptr); // nobody is served
+    const auto directory = scratch_directory::make();
+    ASSERT_TRUE(directory);
+    ASSERT_TRUE(engine_->open_xfrm(directory->path() + "/xfrm"));
+    json status = ask({{"command", "status"}});
+    EXPECT_EQ(status["clients"], json({{"connected", 0},
+                                       {"requests", 0},
+                                       {"events_lost", 0},
+                                       {"replies_lost", 0},
+                                       {"refused", 0},
+                                       {"broken", 0}}));
+    EXPECT_THAT(text_of_reply("status", status), HasSubstr("clients   0\n"));
+    status["clients"]["events_lost"] = 3;
+    status["clients"]["replies_lost"] = 1;
+    EXPECT_THAT(text_of_reply("status", status),
+                HasSubstr("clients   0, 3 events lost, 1 replies lost\n"));
 }
 
 TEST_F(Answers, PagesHoldEverySaOnce) {
