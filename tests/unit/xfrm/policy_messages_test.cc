@@ -244,6 +244,16 @@ TEST_F(PolicyMessages, AMigrationPutsItsSasIntoUdp) {
     EXPECT_EQ(layer_.get_sa(example_sa().id)->encap->destination_port, wire::be16(4501));
 }
 
+TEST_F(PolicyMessages, AMigrationToADeviceIsRefusedAndMovesNothing) {
+    ask_for(new_sa(example_sa()));
+    ask_for(new_policy(example_policy()));
+    const datagram m = with_attribute(migrate(move_local(example_policy())), XFRMA_OFFLOAD_DEV,
+                                      std::vector<std::uint8_t>(8));
+    EXPECT_EQ(text_of(m), "XFRMA_OFFLOAD_DEV is not carried");
+    EXPECT_EQ(error_of(m), EOPNOTSUPP);
+    EXPECT_EQ(layer_.get_sa(example_sa().id)->source, example_sa().source);
+}
+
 TEST_F(PolicyMessages, MigrationErrorsAreThoseOfTheKernel) {
     ipsec::migration m = move_local(example_policy());
     EXPECT_EQ(text_of(migrate(m)), "Target policy not found");
