@@ -27,7 +27,8 @@ struct tunnel {
 /// " aead NAME KEY BITS" and so on: algorithms as `ip xfrm state` takes them.
 [[nodiscard]] std::string algorithm_words(const ipsec::algorithms& a);
 
-/// Of every suite, 32: families, encapsulation, ESN and windows in all combinations.
+/// Of every suite, 16: families, encapsulation and ESN in all combinations.  Windows take turns:
+/// each meets every such combination under some suite.  Their index has room in one byte.
 [[nodiscard]] std::vector<tunnel> all_tunnels();
 
 /// By route: an interface each, on both sides.

@@ -26,7 +26,7 @@ class Suite:
     name: str
     key_length: int  # of the cipher, the salt of an AEAD included
     scapy_cipher: str
-    tshark_cipher: str
+    tshark_cipher: str | None  # None: tshark 4.0 does not know it
     hash: str | None  # of the HMAC: 'sha256', 'sha1'; None: the cipher is an AEAD
 
     @property
@@ -59,13 +59,12 @@ class Suite:
 
 AEADS = {'AES-GCM': 'rfc4106(gcm(aes))', 'CHACHA20-POLY1305': 'rfc7539esp(chacha20,poly1305)'}
 GCM_TSHARK = 'AES-GCM with 16 octet ICV [RFC4106]'
-CHACHA_TSHARK = 'ChaCha20 with Poly1305 [RFC7634]'
 CBC_TSHARK = 'AES-CBC [RFC3602]'
 SUITES = [
     Suite('aes128-gcm16', 20, 'AES-GCM', GCM_TSHARK, None),
     Suite('aes192-gcm16', 28, 'AES-GCM', GCM_TSHARK, None),
     Suite('aes256-gcm16', 36, 'AES-GCM', GCM_TSHARK, None),
-    Suite('chacha20-poly1305', 36, 'CHACHA20-POLY1305', CHACHA_TSHARK, None),
+    Suite('chacha20-poly1305', 36, 'CHACHA20-POLY1305', None, None),
     Suite('aes128-cbc-sha256', 16, 'AES-CBC', CBC_TSHARK, 'sha256'),
     Suite('aes192-cbc-sha256', 24, 'AES-CBC', CBC_TSHARK, 'sha256'),
     Suite('aes256-cbc-sha256', 32, 'AES-CBC', CBC_TSHARK, 'sha256'),
