@@ -37,21 +37,5 @@ int channel_exempt_mark(uint32_t* mark);
  * have done what was asked. */
 ssize_t channel_send(struct shim_socket* s, int fd, const struct msghdr* m, int flags);
 
-/* A receive with `flags`: true where the reply was on the slate, and is given. */
-bool channel_take(struct shim_socket* s, struct msghdr* into, int flags, ssize_t* length);
-
-/* Puts replies that are on slates onto their sockets: before the client waits for one, or lets
- * others use it. */
-void channel_settle(void);
-
-/* What a closed socket has not received; and what one that is used again begins with. */
-void channel_forget_reply(struct shim_socket* s);
+/* What a socket that is used again begins with. */
 void channel_renew(struct shim_socket* s, int type);
-
-/* Says whether the socket's reader waits without having asked. */
-bool channel_is_watched(struct shim_socket* s);
-
-/* Opens the side channel anew where its server has ended, if there is one again, and lets the
- * reader know what it missed.  Returns channel_is_watched(), or whether there is more to be told.
- */
-bool channel_mend(struct shim_socket* s);

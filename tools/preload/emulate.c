@@ -13,6 +13,7 @@
 #include "tools/preload/channel.h"
 #include "tools/preload/parking.h"
 #include "tools/preload/real.h"
+#include "tools/preload/reply.h"
 #include "tools/preload/watch.h"
 #include "xfrm/shim_protocol.h"
 #include "xfrm/socket_policy.h"
@@ -255,7 +256,7 @@ ssize_t emulate_sendmsg(struct shim_socket* s, int fd, const struct msghdr* m, i
 // For a supervisor, whose clients hold the descriptors
 
 static void before_fork(void) {
-    channel_settle();
+    reply_settle_all();
     parking_clear();
 }
 

@@ -30,6 +30,7 @@
 #include "tools/preload/parking.h"
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
+#include "tools/preload/reply.h"
 #include "tools/preload/watch.h"
 
 static int failed(int code) {
@@ -273,7 +274,7 @@ static ssize_t receive(struct shim_socket* s, int fd, void* into, size_t room, i
     struct iovec v = {.iov_base = into, .iov_len = room};
     struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
     ssize_t length;
-    if (channel_take(s, &m, flags, &length)) return length;
+    if (reply_take(s, &m, flags, &length)) return length;
     length = REAL(ssize_t, recv, (int, void*, size_t, int))(fd, into, room, flags);
     return received(s, fd, &v, length, room, flags);
 }
@@ -307,7 +308,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* m, int flags) {
     nameless.msg_name = NULL;
     nameless.msg_namelen = 0;
     ssize_t length;
-    if (!channel_take(s, &nameless, flags, &length))
+    if (!reply_take(s, &nameless, flags, &length))
         length = received(s, fd, m->msg_iov, real(fd, &nameless, flags), room, flags);
     if (length < 0) return -1;
     m->msg_flags = nameless.msg_flags;

@@ -12,30 +12,30 @@
 #include <sys/ioctl.h>
 #include <sys/select.h>
 
-#include "tools/preload/channel.h"
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
+#include "tools/preload/reply.h"
 
 EXPORT int poll(struct pollfd* fds, nfds_t count, int timeout) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, poll, (struct pollfd*, nfds_t, int))(fds, count, timeout);
 }
 
 EXPORT int ppoll(struct pollfd* fds, nfds_t count, const struct timespec* timeout,
                  const sigset_t* mask) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, ppoll, (struct pollfd*, nfds_t, const struct timespec*, const sigset_t*))(
         fds, count, timeout, mask);
 }
 
 EXPORT int __poll_chk(struct pollfd* fds, nfds_t count, int timeout, size_t size) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, __poll_chk, (struct pollfd*, nfds_t, int, size_t))(fds, count, timeout, size);
 }
 
 EXPORT int __ppoll_chk(struct pollfd* fds, nfds_t count, const struct timespec* timeout,
                        const sigset_t* mask, size_t size) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, __ppoll_chk,
                 (struct pollfd*, nfds_t, const struct timespec*, const sigset_t*, size_t))(
         fds, count, timeout, mask, size);
@@ -43,7 +43,7 @@ EXPORT int __ppoll_chk(struct pollfd* fds, nfds_t count, const struct timespec* 
 
 EXPORT int select(int count, fd_set* restrict reads, fd_set* restrict writes,
                   fd_set* restrict others, struct timeval* restrict timeout) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, select, (int, fd_set*, fd_set*, fd_set*, struct timeval*))(
         count, reads, writes, others, timeout);
 }
@@ -51,28 +51,28 @@ EXPORT int select(int count, fd_set* restrict reads, fd_set* restrict writes,
 EXPORT int pselect(int count, fd_set* restrict reads, fd_set* restrict writes,
                    fd_set* restrict others, const struct timespec* restrict timeout,
                    const sigset_t* restrict mask) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, pselect,
                 (int, fd_set*, fd_set*, fd_set*, const struct timespec*, const sigset_t*))(
         count, reads, writes, others, timeout, mask);
 }
 
 EXPORT int epoll_wait(int loop, struct epoll_event* events, int count, int timeout) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, epoll_wait, (int, struct epoll_event*, int, int))(loop, events, count,
                                                                        timeout);
 }
 
 EXPORT int epoll_pwait(int loop, struct epoll_event* events, int count, int timeout,
                        const sigset_t* mask) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, epoll_pwait, (int, struct epoll_event*, int, int, const sigset_t*))(
         loop, events, count, timeout, mask);
 }
 
 EXPORT int epoll_pwait2(int loop, struct epoll_event* events, int count,
                         const struct timespec* timeout, const sigset_t* mask) {
-    channel_settle();
+    reply_settle_all();
     return REAL(int, epoll_pwait2,
                 (int, struct epoll_event*, int, const struct timespec*, const sigset_t*))(
         loop, events, count, timeout, mask);
@@ -81,7 +81,7 @@ EXPORT int epoll_pwait2(int loop, struct epoll_event* events, int count,
 static void note_change(int fd) {
     struct shim_socket* const s = registry_find(fd);
     if (s != NULL) atomic_store(&s->peculiar, true);
-    channel_settle();
+    reply_settle_all();
 }
 
 /* The set goes on watching what the kernel does not see closed. */

@@ -9,6 +9,8 @@
 #include "tools/preload/channel.h"
 #include "tools/preload/real.h"
 #include "tools/preload/registry.h"
+#include "tools/preload/reply.h"
+#include "tools/preload/side.h"
 
 enum { taken = -1, none = 0, first_parked = 3 /* the standard ones are closed to be made anew */ };
 
@@ -27,8 +29,8 @@ static void end(int fd) {
 
 static bool is_as_new(const struct shim_socket* s) {
     return registry_is_alone(s) && s->opened && s->pid == 0 && s->side >= 0 && s->groups == 0 &&
-           !channel_is_watched((struct shim_socket*)s) && !atomic_load(&s->overrun) &&
-           !atomic_load(&s->evicted) && !atomic_load(&s->watched) && !atomic_load(&s->peculiar) &&
+           !side_is_watched(s) && !atomic_load(&s->overrun) && !atomic_load(&s->evicted) &&
+           !atomic_load(&s->watched) && !atomic_load(&s->peculiar) &&
            atomic_load(&s->kept_from_exec);
 }
 
@@ -37,7 +39,7 @@ bool parking_keep(int fd) {
     struct shim_socket* const s = fd >= first_parked ? registry_find(fd) : NULL;
     if (s == NULL || !is_as_new(s) || !registry_is_own() || !begin(&before)) return false;
     if (before == none) {
-        channel_forget_reply(s);
+        reply_forget(s);
         parked = registry_detach(fd);
     }
     end(before == none ? fd : before);

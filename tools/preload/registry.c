@@ -10,9 +10,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "tools/preload/moment.h"
 #include "tools/preload/real.h"
 #include "tools/preload/slate.h"
 
@@ -81,12 +81,6 @@ bool registry_hold(struct shim_socket* s) {
 
 void registry_let_go(struct shim_socket* s) {
     drop(s, one_hold);
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 static struct shim_socket* entry_of(int fd) {

@@ -7,11 +7,11 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lib/base/pause.h"
 #include "tools/preload/link.h"
+#include "tools/preload/moment.h"
 #include "tools/preload/real.h"
 
 /* An answer that takes longer is worth a sleep.  One that takes longer than most may be waiting for
@@ -24,12 +24,6 @@ static uint32_t load(const uint32_t* word) {
 
 static void store(uint32_t* word, uint32_t value) {
     __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
-}
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static void close_keeping_errno(int fd) {
@@ -80,8 +74,8 @@ bool slate_is_answered(struct shim_slate* slate) {
 }
 
 bool slate_look(struct shim_slate* slate) {
-    const int64_t from = now_ns();
-    for (int64_t now = from; now - from < look_ns; now = now_ns()) {
+    const uint64_t from = now_ns();
+    for (uint64_t now = from; now - from < look_ns; now = now_ns()) {
         if (now - from > alone_ns) sched_yield();
         for (int i = 0; i < looks_a_clock; i++) {
             if (slate_is_answered(slate)) return true;
@@ -92,8 +86,9 @@ bool slate_look(struct shim_slate* slate) {
     return slate_is_answered(slate);
 }
 
-void slate_read(struct shim_slate* slate) {
+bool slate_read(struct shim_slate* slate) {
     store(&slate->turn, shim_blank);
+    return slate->asleep != 0;
 }
 
 bool slate_take_back(struct shim_slate* slate) {

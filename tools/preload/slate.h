@@ -30,8 +30,9 @@ bool slate_look(struct shim_slate* slate);
 /* Says whether the answer is there. */
 bool slate_is_answered(struct shim_slate* slate);
 
-/* What is on it was read: it is blank, though the reply stays until the next request. */
-void slate_read(struct shim_slate* slate);
+/* What is on it was read: it is blank, though the reply stays until the next request.  Returns
+ * whether the server may have said on the side channel that it is there. */
+bool slate_read(struct shim_slate* slate);
 
 /* Takes back what was asked.  False: the server has it already. */
 bool slate_take_back(struct shim_slate* slate);

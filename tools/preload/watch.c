@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <time.h>
 
-#include "tools/preload/channel.h"
 #include "tools/preload/real.h"
+#include "tools/preload/side.h"
 
 enum { retry_ms = 100, stack_bytes = 128 * 1024 };
 
@@ -30,7 +30,7 @@ static void sleep_on(const struct shim_socket* s) {
 /* Not held while asleep: the socket can go. */
 static bool visit(const struct watched* w) {
     if (!registry_hold(w->socket)) return false;
-    const bool on = w->socket->inode == w->inode && channel_mend(w->socket);
+    const bool on = w->socket->inode == w->inode && side_mend(w->socket);
     if (!on && w->socket->inode == w->inode) atomic_store(&w->socket->watched, false);
     registry_let_go(w->socket);
     return on;
@@ -73,7 +73,7 @@ void watch_begin(struct shim_socket* s) {
 
 static void begin_again(struct shim_socket* s, void* context) {
     (void)context;
-    if (channel_is_watched(s)) watch_begin(s);
+    if (side_is_watched(s)) watch_begin(s);
 }
 
 void watch_again(void) {
@@ -84,7 +84,7 @@ void watch_again(void) {
 static void forget_thread(struct shim_socket* s, void* context) {
     (void)context;
     atomic_store(&s->watched, false);
-    if (channel_is_watched(s)) atomic_store(&left_behind, true);
+    if (side_is_watched(s)) atomic_store(&left_behind, true);
 }
 
 void watch_forked(void) {
