@@ -287,6 +287,9 @@ void registry_adopt(void) {
         struct shim_socket* const s = registry_add(i, find_kept(open, &peer), SOCK_RAW);
         if (s == NULL) continue;
         s->opened = true;
+        s->bound = true; /* if it has a port id */
+        s->quiet = false;
+        atomic_store(&s->peculiar, true);
         atomic_store(&s->listens, true); /* perhaps: the server knows its groups */
     }
 }
