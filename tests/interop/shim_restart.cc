@@ -223,6 +223,23 @@ bool add_many_policies(int fd) {
     return receive(fd) == -EAGAIN;
 }
 
+/// It hears nothing more until it has read, and then that it missed something.
+bool learns_of_lost_events() {
+    const int slow = xfrm_socket(XFRMGRP_POLICY), fd = xfrm_socket();
+    bool good = add_many_policies(fd);
+    int last = 0, heard = 0;
+    while ((last = receive(slow)) == XFRM_MSG_NEWPOLICY)
+        ++heard;
+    good = good && heard > 100 && heard < 9000;
+    if (last == -EAGAIN && is_readable(slow, 3000)) last = receive(slow);
+    good = good && last == -ENOBUFS && receive(slow) == -EAGAIN;
+    good = good && ip(some_policy) == 0 && is_readable(slow, 1000) &&
+           receive(slow) == XFRM_MSG_NEWPOLICY;
+    ::close(slow);
+    ::close(fd);
+    return good;
+}
+
 bool learns_of_a_lost_dump() {
     const int fd = xfrm_socket();
     bool good = add_many_policies(fd) && send_ask(fd, XFRM_MSG_GETPOLICY, NLM_F_DUMP) &&
@@ -408,6 +425,7 @@ constexpr test_case cases[] = {
     {"a send waits for the server", waits_for_the_server},
     {"an event loop sleeps while the server is away, and hears what follows", sleeps_meanwhile},
     {"a blocking reader learns that it missed events", is_woken_from_a_blocking_read},
+    {"a reader that is too slow learns that it missed events", learns_of_lost_events},
     {"the reader of a dump learns that the rest is lost", learns_of_a_lost_dump},
     {"a request that one server left is not carried out by the next", is_not_answered_by_the_next},
     {"one that a server did not take from shared memory is", is_asked_of_the_next},
