@@ -23,8 +23,8 @@ constexpr std::uint8_t ecn_ect0 = 2;
 constexpr std::array<std::uint8_t, 16> padding{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 /// Bytes that ESP adds behind its text, without the ICV.
-std::uint32_t trailer_length(const sa_out& sa, std::uint32_t text) noexcept {
-    const std::uint32_t mask = sa.layout.block_length - 1u;
+std::uint32_t trailer_length(const ipsec::suite_layout& l, std::uint32_t text) noexcept {
+    const std::uint32_t mask = l.block_length - 1u;
     return ((text + 2 + mask) & ~mask) - text;
 }
 
@@ -41,14 +41,6 @@ const adjacency& outer_route(const stage& s, const packet& p, sa_out& sa) noexce
                                       : &s.routes.lookup_v6(vrf, to.bytes.data(), hash);
     sa.route_generation = generation;
     return *sa.route;
-}
-
-/// RFC 6040 in the kernel's form: CE inside becomes ECT(0) outside, everything else is copied.
-std::uint8_t outer_tos(const sa_out& sa, std::uint8_t inner) noexcept {
-    std::uint8_t tos = sa.dont_copy_dscp ? 0 : static_cast<std::uint8_t>(inner & ~ecn_mask);
-    if ((sa.flags & ipsec::sa_flag::no_ecn) == 0)
-        tos |= (inner & ecn_mask) == ecn_ce ? ecn_ect0 : inner & ecn_mask;
-    return tos;
 }
 
 /// What the way takes, as far as is known.
@@ -75,7 +67,7 @@ std::uint32_t largest_packet(const sa_out& sa, std::uint32_t mtu, std::uint32_t 
     const std::uint32_t to = std::min<std::uint32_t>(sa.tfc_pad, largest_packet(sa, path, 0));
     if (p.length >= to) return true;
     const std::uint32_t more = to - p.length;
-    if (p.tailroom < more + trailer_length(sa, to) + sa.layout.icv_length) return false;
+    if (p.tailroom < more + trailer_length(sa.layout, to) + sa.layout.icv_length) return false;
     std::memset(p.data + p.length, 0, more);
     p.extend(static_cast<int>(more));
     return true;
@@ -105,38 +97,131 @@ exceed(stage& s, packet& p, const sa_out& sa, std::uint32_t path, std::uint32_t 
     return true;
 }
 
+/// An SA while packets of it follow each other.  What they ask of it is read and worked out once,
+/// what they use up and count is written back once, before any of them leaves.
+class sa_run {
+  public:
+    sa_run(const stage& s, const packet& first, sa_out& of) noexcept
+        : sa(of)
+        , route(outer_route(s, first, of))
+        , refused(refusal(route))
+        , layout(of.layout)
+        , header_length(of.header_length)
+        , front(header_length + layout.iv_length)
+        , headroom(std::max(sa_out::template_size + std::uint32_t{layout.iv_length},
+                            refused == drop_reason::none ? front + ethernet_length(route) : 0))
+        , path(path_of(of, route))
+        , esn((of.flags & ipsec::sa_flag::esn) != 0)
+        , output_mark(of.output_mark.load(std::memory_order_relaxed))
+        , interface_(first.interface) {
+        take_up();
+    }
+    ~sa_run() { put_back(); }
+    sa_run(const sa_run&) = delete;
+    sa_run& operator=(const sa_run&) = delete;
+
+    sa_out& sa;
+    const adjacency& route;
+    const drop_reason refused; ///< why nothing leaves by `route`
+    const ipsec::suite_layout layout;
+    const std::uint32_t header_length;
+    const std::uint32_t front;    ///< bytes from the outer header to the text
+    const std::uint32_t headroom; ///< that a packet has to have
+    const std::uint32_t path;     ///< bytes that the way takes
+    const bool esn;
+    const std::uint64_t output_mark;
+
+    /// Whether the packet is of this run.  All of one interface are of one VRF.
+    [[nodiscard]] bool covers(const protect_item& item) const noexcept {
+        return item.sa == &sa && item.p->interface == interface_;
+    }
+    /// Whether the SA may take one more packet; none: it may.
+    [[nodiscard]] drop_reason admit(stage& s) noexcept {
+        if (packets_ >= packets_end_ || bytes_ >= bytes_end_) [[unlikely]]
+            if (!apart([&] { return look_at(s, sa); })) {
+                s.counters.expired_out.add(1);
+                return drop_reason::sa_expired;
+            }
+        if (sequence_ >= sa.last_sequence) return drop_reason::sequence_exhausted;
+        if (nonce_ == nonce_end_ && sa.counter_mode) [[unlikely]]
+            if (!apart([&] { return refill_nonces(sa); })) return drop_reason::nonces_exhausted;
+        return drop_reason::none;
+    }
+    /// `bytes` of the inner IP packet.
+    void charge(std::uint64_t bytes) noexcept {
+        ++packets_;
+        bytes_ += bytes;
+    }
+    [[nodiscard]] std::uint64_t take_sequence() noexcept { return ++sequence_; }
+    [[nodiscard]] std::uint64_t take_nonce() noexcept { return nonce_++; }
+    /// Of the last packet of the run.
+    void note_use(std::uint64_t realtime_s) noexcept { used_s_ = realtime_s; }
+
+  private:
+    void take_up() noexcept {
+        sequence_ = sa.sequence;
+        nonce_ = sa.nonce;
+        nonce_end_ = sa.nonce_end;
+        packets_ = sa.account.packets.get();
+        bytes_ = sa.account.bytes.get();
+        packets_end_ = sa.account.look_at_packets.load(std::memory_order_relaxed);
+        bytes_end_ = sa.account.look_at_bytes.load(std::memory_order_relaxed);
+    }
+    void put_back() noexcept {
+        sa.sequence = sequence_;
+        sa.sequence_sent.set(sequence_);
+        sa.nonce = nonce_;
+        sa.account.packets.set(packets_);
+        sa.account.bytes.set(bytes_);
+        if (used_s_ != 0) sa.account.last_used.set(used_s_);
+    }
+    /// What looks at the SA itself, and may change it.
+    template <typename Work>
+    bool apart(Work work) noexcept {
+        put_back();
+        const bool done = work();
+        take_up();
+        return done;
+    }
+
+    const std::uint16_t interface_;
+    std::uint64_t sequence_, nonce_, nonce_end_;
+    std::uint64_t packets_, bytes_, packets_end_, bytes_end_;
+    std::uint64_t used_s_ = 0;
+};
+
+/// RFC 6040 in the kernel's form: CE inside becomes ECT(0) outside, everything else is copied.
+std::uint8_t outer_tos(const sa_out& sa, std::uint8_t inner) noexcept {
+    std::uint8_t tos = sa.dont_copy_dscp ? 0 : static_cast<std::uint8_t>(inner & ~ecn_mask);
+    if ((sa.flags & ipsec::sa_flag::no_ecn) == 0)
+        tos |= (inner & ecn_mask) == ecn_ce ? ecn_ect0 : inner & ecn_mask;
+    return tos;
+}
+
 /// Everything that can stop a packet, before anything of it or of its SA has changed.
 ///
 /// in_front   bytes of it that stay in front of ESP: none in tunnel mode
-[[gnu::always_inline]] inline drop_reason
-check(stage& s, packet& p, sa_out& sa, const adjacency& route, std::uint32_t in_front) noexcept {
-    const std::uint32_t front = sa.header_length + sa.layout.iv_length;
-    const std::uint32_t back = trailer_length(sa, p.length - in_front) + sa.layout.icv_length;
-    if (p.headroom < sa_out::template_size + sa.layout.iv_length || p.tailroom < back)
-        return drop_reason::no_room;
-    if (const drop_reason why = refusal(route); why != drop_reason::none) return why;
-    if (p.headroom < front + ethernet_length(route)) return drop_reason::no_room;
-    if (const std::uint32_t path = path_of(sa, route); front + p.length + back > path) [[unlikely]]
-        if (const drop_reason why = exceed(s, p, sa, path, in_front); why != drop_reason::none)
+[[gnu::always_inline]] inline drop_reason check(stage& s, packet& p, sa_run& run,
+                                                std::uint32_t in_front) noexcept {
+    const std::uint32_t back =
+        trailer_length(run.layout, p.length - in_front) + run.layout.icv_length;
+    if (run.refused != drop_reason::none) return run.refused;
+    if (p.headroom < run.headroom || p.tailroom < back) return drop_reason::no_room;
+    if (run.front + p.length + back > run.path) [[unlikely]]
+        if (const drop_reason why = exceed(s, p, run.sa, run.path, in_front);
+            why != drop_reason::none)
             return why;
-    if (!admit(s, sa)) {
-        s.counters.expired_out.add(1);
-        return drop_reason::sa_expired;
-    }
-    if (sa.sequence >= sa.last_sequence) return drop_reason::sequence_exhausted;
-    if (sa.counter_mode && sa.nonce == sa.nonce_end && !refill_nonces(sa)) [[unlikely]]
-        return drop_reason::nonces_exhausted;
-    return drop_reason::none;
+    return run.admit(s);
 }
 
 /// `p.tos` is the inner packet's still.
-void write_outer_v4(packet& p, bool inner_df, const sa_out& sa) noexcept {
+void write_outer_v4(packet& p, bool inner_df, const sa_out& sa, std::uint64_t sequence) noexcept {
     auto& ip = p.ipv4();
     ip.tos = outer_tos(sa, p.tos);
     ip.total_length.set(static_cast<std::uint16_t>(p.length));
     const bool df = inner_df && (sa.flags & ipsec::sa_flag::no_pmtu_discovery) == 0;
     ip.fragment.set(df ? wire::ipv4_df : 0);
-    ip.id.set(df ? 0 : static_cast<std::uint16_t>(sa.sequence)); // RFC 6864: unique where it counts
+    ip.id.set(df ? 0 : static_cast<std::uint16_t>(sequence)); // RFC 6864: unique where it counts
     // The template's checksum covers the fields that never change.
     std::uint64_t sum = static_cast<std::uint16_t>(~ip.checksum.network());
     sum += wire::be16(ip.tos).network();
@@ -155,125 +240,122 @@ void write_outer_v6(packet& p, std::uint32_t inner_flow, const sa_out& sa) noexc
 }
 
 /// IV of the packet: counting for counter modes (never twice for a key), unpredictable for CBC.
-void write_iv(stage& s, sa_out& sa, std::uint8_t* iv) noexcept {
-    if (!sa.counter_mode) {
-        s.crypto.unpredictable_iv(iv, sa.layout.iv_length);
+void write_iv(stage& s, sa_run& run, std::uint8_t* iv) noexcept {
+    if (!run.sa.counter_mode) {
+        s.crypto.unpredictable_iv(iv, run.layout.iv_length);
         return;
     }
-    wire::store(iv, wire::be64(sa.nonce++));
+    wire::store(iv, wire::be64(run.take_nonce()));
 }
 
 /// What a burst gives the engine, and what remains to be done then.
 struct esp_work {
+    explicit esp_work(std::span<crypto::job> all) noexcept
+        : jobs(all) {}
+
     std::span<crypto::job> jobs;
     unsigned count = 0;
-    packet_list unsummed{}; ///< need a UDP checksum once they are encrypted
+    packet_list unsummed; ///< need a UDP checksum once they are encrypted
 };
 
 /// Puts padding, pad length and next header behind the text, and makes room for the ICV.
-[[gnu::always_inline]] inline void write_trailer(packet& p, const sa_out& sa, std::uint32_t trailer,
+[[gnu::always_inline]] inline void write_trailer(packet& p, std::uint32_t icv_length,
+                                                 std::uint32_t trailer,
                                                  std::uint8_t next) noexcept {
     std::uint8_t* tail = p.data + p.length;
     const auto pad = static_cast<std::uint8_t>(trailer - 2);
     std::memcpy(tail, padding.data(), padding.size()); // what is too much lies under the ICV
     tail[pad] = pad;
     tail[pad + 1] = next;
-    p.extend(static_cast<int>(trailer + sa.layout.icv_length));
+    p.extend(static_cast<int>(trailer + icv_length));
 }
 
-[[gnu::always_inline]] inline std::uint64_t take_sequence(sa_out& sa) noexcept {
-    const std::uint64_t sequence = ++sa.sequence;
-    sa.sequence_sent.set(sequence);
-    return sequence;
-}
-
-/// Completes the headers that end where the IV begins; returns the work for the engine.
+/// Completes the headers that end where the IV begins; leaves the work for the engine.
 ///
 /// text   bytes of it, trailer included
-[[gnu::always_inline]] inline crypto::job finish_esp(stage& s, packet& p, sa_out& sa,
-                                                     std::uint64_t sequence, std::uint8_t* iv,
-                                                     std::uint32_t text, esp_work& w) noexcept {
+[[gnu::always_inline]] inline void finish_esp(stage& s, packet& p, sa_run& run,
+                                              std::uint64_t sequence, std::uint8_t* iv,
+                                              std::uint32_t text, esp_work& w) noexcept {
     std::uint8_t* const esp = iv - sizeof(wire::esp_header);
     wire::store(esp + offsetof(wire::esp_header, sequence),
                 wire::be32(static_cast<std::uint32_t>(sequence)));
-    write_iv(s, sa, iv);
+    write_iv(s, run, iv);
     p.flags |= packet_flag::encrypted;
-    p.family = sa.outer_family;
+    p.family = run.sa.outer_family;
     p.l2_length = 0;
-    if (sa.encapsulated) {
+    if (run.sa.encapsulated) {
         auto* udp = reinterpret_cast<wire::udp_header*>(esp - sizeof(wire::udp_header));
         udp->length.set(static_cast<std::uint16_t>(
             p.length - static_cast<std::uint32_t>(reinterpret_cast<std::uint8_t*>(udp) - p.data)));
-        if (sa.outer_family == family::ipv6) w.unsummed.push(p);
+        if (run.sa.outer_family == family::ipv6) w.unsummed.push(p);
     }
-    crypto::job j;
-    j.keys = sa.keys;
+    crypto::job& j = w.jobs[w.count++];
+    j.keys = run.sa.keys;
     j.esp = esp;
     j.text_length = text;
-    j.esn = (sa.flags & ipsec::sa_flag::esn) != 0;
+    j.esn = run.esn;
     j.seq_high = static_cast<std::uint32_t>(sequence >> 32);
-    return j;
 }
 
-/// Builds the packet around its inner one; returns the work for the engine.
-crypto::job encapsulate(stage& s, packet& p, sa_out& sa, esp_work& w) noexcept {
+/// Builds the packet around its inner one.
+[[gnu::always_inline]] inline void encapsulate(stage& s, packet& p, sa_run& run,
+                                               esp_work& w) noexcept {
     const std::uint32_t inner_length = p.length;
     const bool inner_df =
         (p.flags & (packet_flag::dont_fragment | packet_flag::split)) == packet_flag::dont_fragment;
     const std::uint32_t inner_flow =
         p.family == family::ipv6 ? p.ipv6().version_class_flow.host() & 0xfffff : 0;
-    const std::uint32_t trailer = trailer_length(sa, p.length);
-    write_trailer(p, sa, trailer, p.family == family::ipv4 ? wire::proto_ipip : wire::proto_ipv6);
-    const std::uint64_t sequence = take_sequence(sa);
-    p.pull(-(sa.header_length + sa.layout.iv_length));
-    std::uint8_t* const iv = p.data + sa.header_length;
-    std::memcpy(iv - sa_out::template_size, sa.header.data(), sa_out::template_size);
-    const crypto::job j = finish_esp(s, p, sa, sequence, iv, inner_length + trailer, w);
-    if (sa.outer_family == family::ipv4)
-        write_outer_v4(p, inner_df, sa);
+    const std::uint32_t trailer = trailer_length(run.layout, p.length);
+    write_trailer(p, run.layout.icv_length, trailer,
+                  p.family == family::ipv4 ? wire::proto_ipip : wire::proto_ipv6);
+    const std::uint64_t sequence = run.take_sequence();
+    p.pull(-static_cast<int>(run.front));
+    std::uint8_t* const iv = p.data + run.header_length;
+    std::memcpy(iv - sa_out::template_size, run.sa.header.data(), sa_out::template_size);
+    finish_esp(s, p, run, sequence, iv, inner_length + trailer, w);
+    if (run.sa.outer_family == family::ipv4)
+        write_outer_v4(p, inner_df, run.sa, sequence);
     else
-        write_outer_v6(p, inner_flow, sa);
-    return j;
+        write_outer_v6(p, inner_flow, run.sa);
 }
 
 /// Transport mode: opens a gap behind the packet's own header and puts ESP there.
-crypto::job insert_esp(stage& s, packet& p, sa_out& sa, const ip_front& front,
-                       esp_work& w) noexcept {
+void insert_esp(stage& s, packet& p, sa_run& run, const ip_front& front, esp_work& w) noexcept {
     const std::uint32_t upper = p.length - front.length;
-    const std::uint32_t trailer = trailer_length(sa, upper);
-    write_trailer(p, sa, trailer, p.data[front.next_at]);
-    const std::uint64_t sequence = take_sequence(sa);
-    const std::uint32_t gap = sa.header_length + sa.layout.iv_length;
-    p.pull(-static_cast<int>(gap));
-    std::memmove(p.data, p.data + gap, front.length);
-    std::uint8_t* const iv = p.data + front.length + sa.header_length;
+    const std::uint32_t trailer = trailer_length(run.layout, upper);
+    write_trailer(p, run.layout.icv_length, trailer, p.data[front.next_at]);
+    const std::uint64_t sequence = run.take_sequence();
+    p.pull(-static_cast<int>(run.front));
+    std::memmove(p.data, p.data + run.front, front.length);
+    std::uint8_t* const iv = p.data + front.length + run.header_length;
+    const sa_out& sa = run.sa;
     std::memcpy(iv - sa.header_length, sa.header.end() - sa.header_length, sa.header_length);
     rewrite_front(p, front, sa.encapsulated ? wire::proto_udp : wire::proto_esp);
     p.l4_offset = static_cast<std::uint16_t>(front.length);
-    return finish_esp(s, p, sa, sequence, iv, upper + trailer, w);
+    finish_esp(s, p, run, sequence, iv, upper + trailer, w);
 }
 
 /// What happens to one packet before the engine has it.  Anything but none: it is to be dropped.
-[[gnu::always_inline]] inline drop_reason
-build_tunnel(stage& s, packet& p, sa_out& sa, const adjacency& route, esp_work& w) noexcept {
-    if (const drop_reason why = check(s, p, sa, route, 0); why != drop_reason::none) return why;
+[[gnu::always_inline]] inline drop_reason build_tunnel(stage& s, packet& p, sa_run& run,
+                                                       esp_work& w) noexcept {
+    if (const drop_reason why = check(s, p, run, 0); why != drop_reason::none) return why;
     const std::uint32_t inner = p.length;
-    if (sa.tfc_pad != 0 && !hide_length(p, sa, path_of(sa, route))) [[unlikely]]
+    if (run.sa.tfc_pad != 0 && !hide_length(p, run.sa, run.path)) [[unlikely]]
         return drop_reason::no_room;
-    charge(s, sa.account, inner);
-    w.jobs[w.count++] = encapsulate(s, p, sa, w);
+    run.charge(inner);
+    encapsulate(s, p, run, w);
     return drop_reason::none;
 }
 
 /// As the kernel, it counts the bytes behind the IP header.
-[[gnu::noinline]] drop_reason build_transport(stage& s, packet& p, sa_out& sa,
-                                              const adjacency& route, esp_work& w) noexcept {
+[[gnu::noinline]] drop_reason build_transport(stage& s, packet& p, sa_run& run,
+                                              esp_work& w) noexcept {
     if ((p.flags & packet_flag::fragment) != 0) return drop_reason::transport_fragment;
     const ip_front front = front_before_esp(p);
-    if (const drop_reason why = check(s, p, sa, route, front.length); why != drop_reason::none)
+    if (const drop_reason why = check(s, p, run, front.length); why != drop_reason::none)
         return why;
-    charge(s, sa.account, p.length - front.length);
-    w.jobs[w.count++] = insert_esp(s, p, sa, front, w);
+    run.charge(p.length - front.length);
+    insert_esp(s, p, run, front, w);
     return drop_reason::none;
 }
 
@@ -289,6 +371,30 @@ build_tunnel(stage& s, packet& p, sa_out& sa, const adjacency& route, esp_work& 
         if ((p.flags & packet_flag::split) != 0)
             p.split_at = static_cast<std::uint16_t>(std::min(path_of(*item.sa, *p.next), 0xffffu));
     }
+}
+
+/// The first packets of `items` that go one way under one SA; returns how many those are.
+[[gnu::always_inline]] inline std::size_t build_run(stage& s, std::span<const protect_item> items,
+                                                    esp_work& w, packet_list& out,
+                                                    bool& longer) noexcept {
+    sa_run run(s, *items[0].p, *items[0].sa);
+    const bool tunnel = run.sa.run_mode == ipsec::mode::tunnel;
+    std::size_t n = 0;
+    do {
+        packet& p = *items[n].p;
+        const drop_reason why = tunnel ? build_tunnel(s, p, run, w) : build_transport(s, p, run, w);
+        if (why != drop_reason::none) {
+            s.drop(p, why);
+            continue;
+        }
+        run.note_use(s.now.realtime_s);
+        p.next = &run.route;
+        if (run.output_mark != 0) [[unlikely]]
+            p.put_mark(static_cast<std::uint32_t>(run.output_mark));
+        longer |= (p.flags & packet_flag::split) != 0;
+        out.push(p);
+    } while (++n < items.size() && run.covers(items[n]));
+    return n;
 }
 
 } // namespace
@@ -324,29 +430,11 @@ void outbound(stage& s, std::span<const protect_item> items, packet_list& out) n
         __builtin_prefetch(item.sa->header.data());
         __builtin_prefetch(item.sa->keys);
     }
-    esp_work w{s.scratch.jobs};
+    esp_work w(s.scratch.jobs);
     const unsigned first = out.size();
     bool longer = false;
-    for (const protect_item& item : items) {
-        packet& p = *item.p;
-        sa_out& sa = *item.sa;
-        const adjacency& route = outer_route(s, p, sa);
-        drop_reason why;
-        if (sa.run_mode == ipsec::mode::tunnel) [[likely]]
-            why = build_tunnel(s, p, sa, route, w);
-        else
-            why = build_transport(s, p, sa, route, w);
-        if (why != drop_reason::none) {
-            s.drop(p, why);
-            continue;
-        }
-        p.next = &route;
-        if (const auto mark = sa.output_mark.load(std::memory_order_relaxed); mark != 0)
-            [[unlikely]]
-            p.put_mark(static_cast<std::uint32_t>(mark));
-        longer |= (p.flags & packet_flag::split) != 0;
-        out.push(p);
-    }
+    for (auto rest = items; !rest.empty();)
+        rest = rest.subspan(build_run(s, rest, w, out, longer));
     s.crypto.encrypt(w.jobs.first(w.count));
     s.counters.encrypted.add(w.count);
     for (packet* p : w.unsummed)

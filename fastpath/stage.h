@@ -127,6 +127,23 @@ class sa_seeker {
 
 /// One burst's surroundings.  `routes` is the same table for the whole burst.
 struct stage {
+    /// As the members of those names.  (An aggregate's lists would be cleared for every burst.)
+    stage(const tables& shared_tables, const fib& forwarding, crypto::engine& engine,
+          worker_counters& count, event_ring& tell, buffer_owner& own_buffers,
+          creation_budget& may_create, burst_scratch& arrays, moment at, unsigned worker = 0,
+          handover_sink* other_workers = nullptr) noexcept
+        : shared(shared_tables)
+        , routes(forwarding)
+        , crypto(engine)
+        , counters(count)
+        , events(tell)
+        , buffers(own_buffers)
+        , budget(may_create)
+        , scratch(arrays)
+        , now(at)
+        , self(worker)
+        , others(other_workers) {}
+
     const tables& shared;
     const fib& routes;
     crypto::engine& crypto;
@@ -136,8 +153,8 @@ struct stage {
     creation_budget& budget;
     burst_scratch& scratch;
     moment now;
-    unsigned self = 0;               ///< the worker
-    handover_sink* others = nullptr; ///< nullptr: there are none
+    unsigned self;         ///< the worker
+    handover_sink* others; ///< nullptr: there are none
     /// Whether what is too long for its way may leave in fragments: see fragment.h.
     bool may_split = false;
     reassembly* fragments = nullptr; ///< where those of ESP are put together; nullptr: nowhere
@@ -149,9 +166,9 @@ struct stage {
     unsigned spread = 0;         ///< of scratch.spread
     unsigned pieces = 0;         ///< of scratch.pieces
     unsigned watched = 0;        ///< of scratch.watched
-    packet_list lost{};          ///< released at the end of the burst
-    packet_list created{};       ///< ICMP errors, sent at the end of the burst
-    packet_list raised{};        ///< the same, about what came down from the machine: up again
+    packet_list lost;            ///< released at the end of the burst
+    packet_list created;         ///< ICMP errors, sent at the end of the burst
+    packet_list raised;          ///< the same, about what came down from the machine: up again
 
     /// Ends a packet.  It stays whole until the burst is over.
     void drop(packet& p, drop_reason why) noexcept {
