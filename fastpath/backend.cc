@@ -129,12 +129,11 @@ user_backend::user_backend(tables& shared, control::random_source random)
 
 user_backend::~user_backend() {
     begin_batch();
-    while (!policies_.empty()) {
-        auto first = policies_.begin();
-        publish(*first->second, false);
-        retire(std::move(first->second));
-        policies_.erase(first);
-    }
+    policies_.each([this](policy_record& p) {
+        leave(p);
+        retire(std::unique_ptr<policy_record>(&p));
+        return true;
+    });
     while (!sas_.empty())
         delete_sa(ipsec::sa_id(sas_.begin()->first));
     end_batch();

@@ -23,6 +23,7 @@
 #include "fastpath/spread_keeper.h"
 #include "fastpath/succession.h"
 #include "fastpath/tables.h"
+#include "lib/base/growing_table.h"
 #include "lib/control/backend.h"
 #include "lib/control/layer.h"
 
@@ -95,6 +96,14 @@ class user_backend final : public control::backend {
     struct group_record;
     struct peer_record;
     struct policy_record;
+    template <std::size_t Words>
+    struct keyed_record;
+    struct hash_of_policy {
+        [[nodiscard]] std::uint32_t operator()(const policy_record& p) const noexcept;
+    };
+    struct hash_of_group {
+        [[nodiscard]] std::uint32_t operator()(const group_record& g) const noexcept;
+    };
     struct endpoint {
         ipsec::address destination;
         std::uint32_t reqid = 0;
@@ -142,7 +151,10 @@ class user_backend final : public control::backend {
     [[nodiscard]] static bool is_of_cpu(const sa_record* r);
     void release_group(group_record* g);
     [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
-    void publish(policy_record& p, bool on);
+    void enter(policy_record& p, const ipsec::selector& s);
+    void leave(policy_record& p);
+    [[nodiscard]] policy_record* find_policy(std::uint32_t index) const;
+    [[nodiscard]] group_record* first_group(const endpoint& e) const;
     [[nodiscard]] bool is_wanted(const worker_event& e) const;
     [[nodiscard]] std::uint32_t cpu_of(unsigned worker) const;
     [[nodiscard]] std::optional<unsigned> worker_of(std::uint32_t cpu) const;
@@ -167,8 +179,8 @@ class user_backend final : public control::backend {
     std::uint64_t serial_ = 0;
     std::unordered_map<ipsec::sa_id, std::unique_ptr<sa_record>, id_hash> sas_;
     std::unordered_map<endpoint, std::vector<sa_record*>, endpoint_hash> sas_by_endpoint_;
-    std::unordered_map<endpoint, std::vector<std::unique_ptr<group_record>>, endpoint_hash> groups_;
-    std::unordered_map<std::uint32_t, std::unique_ptr<policy_record>> policies_;
+    growing_table<group_record, hash_of_group> groups_; ///< the first of each endpoint's
+    growing_table<policy_record, hash_of_policy> policies_;
     /// Reqid and destination of SAs in transport mode, and how many have them.
     std::map<std::pair<std::uint32_t, ipsec::address>, int> transport_ends_;
     std::map<wire::be16, int> encap_users_;

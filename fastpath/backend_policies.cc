@@ -17,33 +17,66 @@ policy_scope scope_of(const ipsec::policy& p) noexcept {
     return {p.if_id, p.mark, p.type};
 }
 
+std::uint32_t hash_of_policy_index(std::uint32_t index) noexcept {
+    return _mm_crc32_u32(0, index);
+}
+
+std::uint32_t hash_of_end(std::size_t h) noexcept {
+    return static_cast<std::uint32_t>(h);
+}
+
+/// Whether a template leaves it to the packet whose SA it takes.
+bool leaves_addresses_open(const ipsec::template_& t) noexcept {
+    return t.run_mode == ipsec::mode::transport && (t.id.destination.is_any() || t.source.is_any());
+}
+
+sa_requirement requirement_of(const ipsec::template_& t) noexcept {
+    return {t.source, t.run_mode, t.id.protocol, leaves_addresses_open(t), t.id.spi, t.reqid};
+}
+
 bool asks_for_cpus(const ipsec::policy& p) noexcept {
     return (p.flags & ipsec::policy_flag::cpu_acquire) != 0;
 }
 
 } // namespace
 
+std::uint32_t user_backend::hash_of_policy::operator()(const policy_record& p) const noexcept {
+    return hash_of_policy_index(p.index);
+}
+
+std::uint32_t user_backend::hash_of_group::operator()(const group_record& g) const noexcept {
+    return hash_of_end(endpoint_hash()(g.where()));
+}
+
+auto user_backend::find_policy(std::uint32_t index) const -> policy_record* {
+    return policies_.find(hash_of_policy_index(index),
+                          [&](const policy_record& p) { return p.index == index; });
+}
+
+auto user_backend::first_group(const endpoint& e) const -> group_record* {
+    return groups_.find(hash_of_end(endpoint_hash()(e)),
+                        [&](const group_record& g) { return g.where() == e; });
+}
+
 void user_backend::resolve_all(const endpoint& e) {
-    if (const auto wanting = groups_.find(e); wanting != groups_.end())
-        for (const auto& g : wanting->second)
-            resolve(*g);
-    if (const auto wanting = groups_.find({{}, e.reqid}); wanting != groups_.end())
-        for (const auto& g : wanting->second)
-            if (g->is_transport()) resolve_peer(*g, e.destination);
+    for (group_record* g = first_group(e); g != nullptr; g = g->next)
+        resolve(*g);
+    for (group_record* g = first_group({{}, e.reqid}); g != nullptr; g = g->next)
+        if (g->is_transport()) resolve_peer(*g, e.destination);
 }
 
 /// Of a template in transport mode, what goes to one destination.
 void user_backend::resolve_peer(group_record& g, const ipsec::address& destination) {
     const auto ends = transport_ends_.find({g.wanted.reqid, destination});
-    const auto there = g.by_destination.find(destination);
+    auto& known = g.peers->by_destination;
+    const auto there = known.find(destination);
     if (ends != transport_ends_.end()) {
-        peer_record& p =
-            there != g.by_destination.end() ? *there->second : add_peer(g, destination);
+        peer_record& p = there != known.end() ? *there->second : add_peer(g, destination);
         resolve(p.group);
-    } else if (there != g.by_destination.end()) {
-        g.peers->erase(&there->second->entry);
+    } else if (there != known.end()) {
+        g.peers->run.erase(&there->second->entry);
         shared_.graveyard().add([gone = std::move(there->second)] {});
-        g.by_destination.erase(there);
+        known.erase(there);
     }
 }
 
@@ -58,14 +91,14 @@ auto user_backend::add_peer(group_record& g, const ipsec::address& destination) 
     p->entry = {hash_of_peer(destination.bytes.data(), destination.fam), destination,
                 &p->group.run};
     resolve(p->group); // before it can be found
-    g.peers->insert(&p->entry);
-    return *g.by_destination.emplace(destination, std::move(p)).first->second;
+    g.peers->run.insert(&p->entry);
+    return *g.peers->by_destination.emplace(destination, std::move(p)).first->second;
 }
 
 /// All destinations to which a template in transport mode may have SAs.
 void user_backend::resolve_peers(group_record& g) {
-    g.peers = std::make_unique<lookup_table<peer_group>>(shared_.graveyard());
-    g.run.peers = g.peers.get();
+    g.peers = std::make_unique<group_record::peer_set>(shared_.graveyard());
+    g.run.peers = &g.peers->run;
     const std::uint32_t reqid = g.wanted.reqid;
     for (auto end = transport_ends_.lower_bound({reqid, {}});
          end != transport_ends_.end() && end->first.first == reqid; ++end)
@@ -165,14 +198,18 @@ auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
     made->scope = scope_of(p);
     made->security = p.security;
     made->cpu_acquire = asks_for_cpus(p);
-    auto& there = groups_[made->where()];
-    for (const auto& g : there) {
+    group_record* const first = first_group(made->where());
+    for (group_record* g = first; g != nullptr; g = g->next) {
         if (!g->is_for_the_same(*made)) continue;
         ++g->users;
-        return g.get();
+        return g;
     }
-    group_record* g = there.emplace_back(std::move(made)).get();
+    group_record* const g = made.release();
     g->users = 1;
+    if (first == nullptr)
+        groups_.insert(g);
+    else
+        g->next = std::exchange(first->next, g);
     if (g->is_transport())
         resolve_peers(*g);
     else
@@ -182,21 +219,26 @@ auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
 
 void user_backend::release_group(group_record* g) {
     if (--g->users != 0) return;
-    const auto there = groups_.find(g->where());
-    const auto it = std::find_if(there->second.begin(), there->second.end(),
-                                 [&](const auto& one) { return one.get() == g; });
-    std::shared_ptr<group_record> gone = std::move(*it);
-    there->second.erase(it);
-    if (there->second.empty()) groups_.erase(there);
-    shared_.graveyard().add([gone] {});
+    group_record* before = first_group(g->where());
+    if (before == g && g->next != nullptr)
+        groups_.replace(g, g->next);
+    else if (before == g)
+        groups_.erase(g);
+    else {
+        while (before->next != g)
+            before = before->next;
+        before->next = g->next;
+    }
+    shared_.graveyard().add([gone = std::shared_ptr<group_record>(g)] {});
 }
 
 auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy_record> {
-    auto r = std::make_unique<policy_record>();
-    r->dir = p.dir;
-    r->scope = scope_of(p);
-    r->selector = p.sel;
-    if (p.sel.fam == family::ipv6) r->entry.emplace<keyed_policy<v6_words>>();
+    std::unique_ptr<policy_record> r;
+    if (p.sel.fam == family::ipv6)
+        r = std::make_unique<keyed_record<v6_words>>(p);
+    else
+        r = std::make_unique<keyed_record<v4_words>>(p);
+    r->index = p.index;
     policy_entry& e = r->run();
     e.rank = std::uint64_t{p.priority} << 32 | static_cast<std::uint32_t>(p.position);
     e.action = p.action;
@@ -204,8 +246,9 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
     e.protects = p.protects();
     e.use_time.set(p.current.use_time);
     if (!e.protects) return r;
-    e.required = p.templates.front();
-    e.optional = e.required.optional;
+    const ipsec::template_& t = p.templates.front();
+    e.required = requirement_of(t);
+    e.optional = t.optional;
     if (p.dir == ipsec::policy_direction::out) {
         e.cpu_acquire = asks_for_cpus(p);
         r->group = acquire_group(p);
@@ -214,13 +257,13 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
     return r;
 }
 
-void user_backend::publish(policy_record& p, bool on) {
-    std::visit(
-        [&](auto& entry) {
-            on ? shared_.insert(&entry, p.dir, p.scope, p.selector)
-               : shared_.erase(&entry, p.dir, p.scope);
-        },
-        p.entry);
+void user_backend::enter(policy_record& p, const ipsec::selector& s) {
+    p.enter(shared_, s);
+    if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();
+}
+
+void user_backend::leave(policy_record& p) {
+    p.leave(shared_);
     if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();
 }
 
@@ -235,12 +278,12 @@ void user_backend::await_sas(std::uint32_t seconds, bool hold) {
 
 /// Whether what a worker missed is missing still: an SA may have come since it said so.
 bool user_backend::is_wanted(const worker_event& e) const {
-    const auto found = policies_.find(e.policy);
-    if (found == policies_.end() || found->second->group == nullptr) return false;
-    const group_record* g = found->second->group;
+    const policy_record* const found = find_policy(e.policy);
+    if (found == nullptr || found->group == nullptr) return false;
+    const group_record* g = found->group;
     if (g->is_transport()) {
-        const auto peer = g->by_destination.find(e.flow.destination);
-        if (peer == g->by_destination.end()) return true;
+        const auto peer = g->peers->by_destination.find(e.flow.destination);
+        if (peer == g->peers->by_destination.end()) return true;
         g = &peer->second->group;
     }
     const auto carries = [&](const sa_out* sa) {
@@ -264,40 +307,40 @@ result<void> user_backend::add_policy(const ipsec::policy& p) {
     if (p.templates.size() > 1)
         return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
     auto r = make_policy(p);
-    publish(*r, true);
-    policies_[p.index] = std::move(r);
+    enter(*r, p.sel);
+    policies_.insert(r.release());
     settle_later();
     return {};
 }
 
 result<void> user_backend::update_policy(const ipsec::policy& p) {
-    const auto found = policies_.find(p.index);
-    if (found == policies_.end()) return add_policy(p);
+    policy_record* const before = find_policy(p.index);
+    if (before == nullptr) return add_policy(p);
     if (auto room = check_memory(); !room) return room;
     if (p.templates.size() > 1)
         return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
     auto next = make_policy(p);
-    publish(*next, true); // both are there for a moment: a packet takes one of them, never none
-    publish(*found->second, false);
-    std::swap(found->second, next);
-    retire(std::move(next));
+    enter(*next, p.sel); // both are there for a moment: a packet takes one of them, never none
+    leave(*before);
+    policies_.replace(before, next.release());
+    retire(std::unique_ptr<policy_record>(before));
     settle();
     return {};
 }
 
 void user_backend::delete_policy(const ipsec::policy& p) {
-    const auto found = policies_.find(p.index);
-    if (found == policies_.end()) return;
-    publish(*found->second, false);
-    retire(std::move(found->second));
+    policy_record* const found = find_policy(p.index);
+    if (found == nullptr) return;
+    leave(*found);
     policies_.erase(found);
+    retire(std::unique_ptr<policy_record>(found));
     settle();
 }
 
 bool user_backend::query_policy(std::uint32_t index, ipsec::lifetime_current& into) {
-    const auto found = policies_.find(index);
-    if (found == policies_.end()) return false;
-    into.use_time = found->second->run().use_time.get();
+    policy_record* const found = find_policy(index);
+    if (found == nullptr) return false;
+    into.use_time = found->run().use_time.get();
     return true;
 }
 

@@ -7,7 +7,6 @@
 
 #include <map>
 #include <memory>
-#include <variant>
 #include <vector>
 
 #include "fastpath/backend.h"
@@ -130,10 +129,16 @@ struct user_backend::group_record {
     unsigned users = 0;
     bool cpu_acquire = false;                  ///< the policy's
     std::shared_ptr<const sa_choices> choices; ///< what run.choices points to
+    group_record* next = nullptr;              ///< of the same endpoint
 
     /// Of a template in transport mode: its SAs to each destination, a group of their own.
-    std::unique_ptr<lookup_table<peer_group>> peers; ///< what run.peers points to
-    std::map<ipsec::address, std::shared_ptr<peer_record>> by_destination;
+    struct peer_set {
+        explicit peer_set(retired& graveyard)
+            : run(graveyard) {}
+        lookup_table<peer_group> run;
+        std::map<ipsec::address, std::shared_ptr<peer_record>> by_destination;
+    };
+    std::unique_ptr<peer_set> peers; ///< what run.peers points to
 
     [[nodiscard]] bool is_for_the_same(const group_record& other) const {
         return wanted == other.wanted && scope == other.scope && security == other.security &&
@@ -172,15 +177,34 @@ struct user_backend::peer_record {
 };
 
 struct user_backend::policy_record {
-    ipsec::policy_direction dir;
-    policy_scope scope;
-    ipsec::selector selector;
-    std::variant<keyed_policy<v4_words>, keyed_policy<v6_words>> entry;
-    group_record* group = nullptr;
+    explicit policy_record(const ipsec::policy& p)
+        : scope{p.if_id, p.mark, p.type}
+        , dir(p.dir) {}
+    virtual ~policy_record() = default;
+    policy_record(const policy_record&) = delete;
+    policy_record& operator=(const policy_record&) = delete;
 
-    [[nodiscard]] policy_entry& run() {
-        return std::visit([](auto& e) -> policy_entry& { return e.run; }, entry);
+    [[nodiscard]] virtual policy_entry& run() noexcept = 0;
+    virtual void enter(tables& into, const ipsec::selector& s) = 0;
+    virtual void leave(tables& from) = 0;
+
+    policy_scope scope;
+    ipsec::policy_direction dir;
+    std::uint32_t index = 0;
+    group_record* group = nullptr;
+};
+
+template <std::size_t Words>
+struct user_backend::keyed_record final : policy_record {
+    using policy_record::policy_record;
+
+    [[nodiscard]] policy_entry& run() noexcept override { return entry.run; }
+    void enter(tables& into, const ipsec::selector& s) override {
+        into.insert(&entry, dir, scope, s);
     }
+    void leave(tables& from) override { from.erase(&entry, dir, scope); }
+
+    keyed_policy<Words> entry;
 };
 
 } // namespace esplane::fastpath

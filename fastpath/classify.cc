@@ -32,10 +32,9 @@ flow_key<Words> key_of(const packet& p) noexcept {
 /// xfrm_state_ok: the SA a packet came out of against what the policy asks for.  Whom a packet in
 /// transport mode comes from its own header says, which the policy's selector has been held
 /// against.
-bool satisfies(const sa_in& sa, const ipsec::template_& t) noexcept {
-    return t.id.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
-           (t.id.spi == wire::be32() || t.id.spi == sa.spi) &&
-           (t.reqid == 0 || t.reqid == sa.reqid) &&
+bool satisfies(const sa_in& sa, const sa_requirement& t) noexcept {
+    return t.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
+           (t.spi == wire::be32() || t.spi == sa.spi) && (t.reqid == 0 || t.reqid == sa.reqid) &&
            (t.source == sa.source || t.source.is_any() || sa.run_mode == ipsec::mode::transport);
 }
 

@@ -100,6 +100,16 @@ template <std::size_t Words>
 template <std::size_t Words>
 [[nodiscard]] std::pair<flow_key<Words>, flow_key<Words>> key_of(const ipsec::selector& s) noexcept;
 
+/// What an SA must be like that a packet came out of: a template as workers hold it against SAs.
+struct sa_requirement {
+    ipsec::address source; ///< any = not checked
+    ipsec::mode run_mode = ipsec::mode::tunnel;
+    std::uint8_t protocol = 0;
+    bool leaves_addresses_open = false; ///< of transport mode: the packet brings them
+    wire::be32 spi;                     ///< 0 = any
+    std::uint32_t reqid = 0;            ///< 0 = any
+};
+
 /// A policy as run.  Immutable but for `use_time` and `asked_ns`.
 struct policy_entry {
     /// Lower wins: priority in the upper half, order of arrival in the lower.
@@ -111,9 +121,9 @@ struct policy_entry {
     bool optional = false;    ///< "level use": in clear where no SA is
     bool cpu_acquire = false; ///< each CPU is to have an SA of its own: RFC 9611
 
-    std::uint32_t index = 0;   ///< control's name for it
-    counter asked_ns;          ///< CLOCK_MONOTONIC, of the last packet that did not wait for its SA
-    ipsec::template_ required; ///< where it protects
+    counter asked_ns;        ///< CLOCK_MONOTONIC, of the last packet that did not wait for its SA
+    std::uint32_t index = 0; ///< control's name for it
+    sa_requirement required; ///< where it protects
 };
 
 /// With the key it is found by: what a lookup touches comes first, for IPv4 in one line.

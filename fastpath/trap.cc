@@ -13,16 +13,12 @@ namespace {
 /// Deadlines are kept to within this.
 constexpr std::uint64_t round_ns = 100'000'000;
 
-bool leaves_addresses_open(const ipsec::template_& t) noexcept {
-    return t.run_mode == ipsec::mode::transport && (t.id.destination.is_any() || t.source.is_any());
-}
-
 } // namespace
 
 sa_cause cause_of(const packet& p, const policy_entry& policy) noexcept {
     sa_cause why;
     why.policy = policy.index;
-    if (!leaves_addresses_open(policy.required)) return why;
+    if (!policy.required.leaves_addresses_open) return why;
     const ipsec::flow f = flow_of(p);
     why.source = f.source;
     why.destination = f.destination;

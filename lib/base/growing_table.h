@@ -24,6 +24,7 @@
 #include <cstring>
 #include <new>
 #include <sys/mman.h>
+#include <type_traits>
 
 namespace esplane {
 
@@ -123,7 +124,8 @@ class growing_table {
         [[nodiscard]] static std::size_t size_for(std::uint32_t capacity) noexcept {
             return offsetof(slots, cell) + capacity * sizeof(std::uint64_t);
         }
-        /// A large one is fresh from the system: cleared when it is touched, and not before.
+        /// A large one is fresh from the system: cleared when it is touched, and not before.  Huge
+        /// pages are for readers: finding and clearing one takes the writer milliseconds.
         [[nodiscard]] static bool is_large(std::uint32_t capacity) noexcept {
             return capacity >= 1u << 15;
         }
@@ -134,7 +136,8 @@ class growing_table {
                 memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                                 -1, 0);
                 if (memory == MAP_FAILED) std::abort(); // as operator new, without exceptions
-                (void)::madvise(memory, size, MADV_HUGEPAGE);
+                if constexpr (!std::is_same_v<Retire, retire_at_once>) // others read it
+                    (void)::madvise(memory, size, MADV_HUGEPAGE);
             } else {
                 memory = ::operator new(size);
                 std::memset(memory, 0, size);
