@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "lib/control/journal.h"
+#include "lib/control/journal_format.h"
+#include "lib/wire/endian.h"
+
+namespace esplane::control {
+
+using namespace journal;
+
+namespace {
+
+/// Of an address without a family a client may give all 16 bytes.
+bool is_sound(const ipsec::address& a) noexcept {
+    if (a.fam == ipsec::family::unspecified) return true;
+    const auto used = a.bytes.begin() + ipsec::address_length(a.fam);
+    return a.bytes.end() == std::find_if(used, a.bytes.end(), [](auto b) { return b != 0; }) &&
+           (a.fam == ipsec::family::ipv4 || a.fam == ipsec::family::ipv6);
+}
+
+bool is_sound(const ipsec::selector& s) noexcept {
+    constexpr unsigned most = 128;
+    return is_sound(s.source) && is_sound(s.destination) && s.source_prefix <= most &&
+           s.destination_prefix <= most &&
+           (s.fam == ipsec::family::unspecified || ipsec::address_length(s.fam) != 0);
+}
+
+bool is_sound(const ipsec::sa& s) noexcept {
+    const bool has_end = s.id.destination.fam != ipsec::family::unspecified;
+    return has_end && is_sound(s.id.destination) && is_sound(s.source) && is_sound(s.sel) &&
+           s.replay_window <= ipsec::max_replay_window;
+}
+
+bool is_sound(const ipsec::policy& p) noexcept {
+    constexpr std::uint32_t direction_bits = 7;
+    return p.index != 0 && (p.index & direction_bits) == static_cast<std::uint32_t>(p.dir) &&
+           is_sound(p.sel) &&
+           std::all_of(p.templates.begin(), p.templates.end(), [](const ipsec::template_& t) {
+               return is_sound(t.id.destination) && is_sound(t.source);
+           });
+}
+
+struct id_hash {
+    std::size_t operator()(const ipsec::sa_id& id) const noexcept {
+        const auto low = wire::load<std::uint64_t>(id.destination.bytes.data());
+        const auto high = wire::load<std::uint64_t>(id.destination.bytes.data() + 8);
+        return ((low ^ high) * 0x9e3779b97f4a7c15u) ^ (id.spi.network() * 0xc2b2ae3d27d4eb4fu) ^
+               id.mark.value;
+    }
+};
+
+/// The last word on each object so far.
+class image_maker {
+  public:
+    /// False: the record cannot be understood.
+    bool apply(std::span<const std::uint8_t> record);
+    journal_image finish();
+
+  private:
+    struct known_sa {
+        std::uint64_t order = 0;
+        ipsec::sa what;
+    };
+
+    bool put_sa(field_reader& r);
+    bool remove_sa(field_reader& r);
+    bool remove_sas(field_reader& r);
+    bool put_policy(field_reader& r);
+    bool remove_policy(field_reader& r);
+    bool remove_policies(field_reader& r);
+    bool put_settings(field_reader& r);
+    bool begin_after(field_reader& r);
+
+    std::unordered_map<ipsec::sa_id, known_sa, id_hash> sas_;
+    std::map<std::pair<ipsec::policy_type, std::uint32_t>, ipsec::policy> policies_;
+    std::uint64_t last_order_ = 0;
+    ipsec::default_actions defaults_{};
+    spd_hash_thresholds thresholds_;
+};
+
+bool image_maker::apply(std::span<const std::uint8_t> record) {
+    field_reader r(record);
+    kind what{};
+    r.choice(what, kind::begin_after);
+    if (!r.good()) return false;
+    switch (what) {
+    case kind::put_sa:
+        return put_sa(r);
+    case kind::remove_sa:
+        return remove_sa(r);
+    case kind::remove_sas:
+        return remove_sas(r);
+    case kind::put_policy:
+        return put_policy(r);
+    case kind::remove_policy:
+        return remove_policy(r);
+    case kind::remove_policies:
+        return remove_policies(r);
+    case kind::put_settings:
+        return put_settings(r);
+    case kind::begin_after:
+        return begin_after(r);
+    }
+    return false;
+}
+
+bool image_maker::put_sa(field_reader& r) {
+    std::optional<std::uint64_t> order;
+    r.optional(order, [&](std::uint64_t& o) { r.number(o); });
+    ipsec::sa s;
+    describe_sa(r, s);
+    if (!r.at_end() || !is_sound(s) || !ipsec::resolve(s.algs)) return false;
+    const auto [at, is_new] = sas_.try_emplace(s.id);
+    if (!order && is_new) order = last_order_ + 1;
+    if (order) at->second.order = *order;
+    last_order_ = std::max(last_order_, at->second.order);
+    at->second.what = std::move(s);
+    return true;
+}
+
+bool image_maker::remove_sa(field_reader& r) {
+    ipsec::sa_id id;
+    describe_id(r, id);
+    if (!r.at_end()) return false;
+    sas_.erase(id);
+    return true;
+}
+
+bool image_maker::remove_sas(field_reader& r) {
+    constexpr std::uint8_t any = 255;
+    std::uint8_t protocol = 0;
+    r.number(protocol);
+    if (!r.at_end()) return false;
+    std::erase_if(sas_, [&](const auto& entry) {
+        return protocol == 0 || protocol == any || entry.first.protocol == protocol;
+    });
+    return true;
+}
+
+bool image_maker::put_policy(field_reader& r) {
+    ipsec::policy p;
+    describe_policy(r, p);
+    if (!r.at_end() || !is_sound(p)) return false;
+    policies_.insert_or_assign({p.type, p.index}, std::move(p));
+    return true;
+}
+
+bool image_maker::remove_policy(field_reader& r) {
+    ipsec::policy_type type{};
+    std::uint32_t index = 0;
+    r.choice(type, ipsec::policy_type::sub);
+    r.number(index);
+    if (!r.at_end()) return false;
+    policies_.erase({type, index});
+    return true;
+}
+
+bool image_maker::remove_policies(field_reader& r) {
+    ipsec::policy_type type{};
+    r.choice(type, ipsec::policy_type::sub);
+    if (!r.at_end()) return false;
+    std::erase_if(policies_, [&](const auto& entry) { return entry.first.first == type; });
+    return true;
+}
+
+bool image_maker::put_settings(field_reader& r) {
+    describe_settings(r, defaults_, thresholds_);
+    return r.at_end();
+}
+
+bool image_maker::begin_after(field_reader& r) {
+    r.number(last_order_);
+    return r.at_end();
+}
+
+/// What a map holds, as `order_of` says.
+template <typename Map, typename Order>
+auto sorted(Map& known, Order order_of) {
+    std::vector<typename Map::mapped_type*> all;
+    for (auto& [name, one] : known)
+        all.push_back(&one);
+    std::sort(all.begin(), all.end(),
+              [&](const auto* a, const auto* b) { return order_of(*a) < order_of(*b); });
+    return all;
+}
+
+journal_image image_maker::finish() {
+    journal_image image;
+    for (known_sa* one : sorted(sas_, [](const known_sa& s) { return s.order; }))
+        image.sas.push_back(std::move(one->what));
+    for (ipsec::policy* one : sorted(policies_, [](const ipsec::policy& p) { return p.position; }))
+        image.policies.push_back(std::move(*one));
+    image.defaults = defaults_;
+    image.thresholds = thresholds_;
+    return image;
+}
+
+/// Frame by frame, session by session.
+class log_reader {
+  public:
+    log_reader(std::span<const std::uint8_t> file, const journal_opener& opener)
+        : file_(file)
+        , opener_(opener) {}
+
+    result<journal_image> read();
+
+  private:
+    struct whole_frame {
+        frame what;
+        std::span<const std::uint8_t> payload;
+    };
+    /// nullopt at the end, or where the rest is torn.
+    result<std::optional<whole_frame>> next_frame();
+    result<void> begin_session(std::span<const std::uint8_t> payload);
+    result<void> take_record(std::span<const std::uint8_t> payload);
+    [[nodiscard]] tl::unexpected<error> corrupted() const {
+        return fail(EINVAL, "corrupted at byte " + std::to_string(at_));
+    }
+
+    std::span<const std::uint8_t> file_;
+    const journal_opener& opener_;
+    std::size_t at_ = 0; ///< of the frame that is read
+    std::size_t next_ = 0;
+    std::optional<journal_session> session_;
+    std::unique_ptr<journal_seal> seal_;
+    std::uint64_t index_ = 0;
+    image_maker image_;
+};
+
+result<std::optional<log_reader::whole_frame>> log_reader::next_frame() {
+    at_ = next_;
+    const auto rest = file_.subspan(at_);
+    if (rest.size() < sizeof(frame_head)) return std::nullopt;
+    if (std::ranges::all_of(rest, [](auto byte) { return byte == 0; })) // pages never written
+        return std::nullopt;
+    const auto head = wire::load<frame_head>(rest.data());
+    if (head.length > longest_record || head.what > frame::record) return corrupted();
+    if (rest.size() - sizeof head < head.length) return std::nullopt;
+    const auto payload = rest.subspan(sizeof head, head.length);
+    next_ = at_ + sizeof head + head.length;
+    if (crc_of(payload) == head.crc) return whole_frame{head.what, payload};
+    if (next_ == file_.size()) return std::nullopt; // its last pages were not written
+    return corrupted();
+}
+
+result<void> log_reader::begin_session(std::span<const std::uint8_t> payload) {
+    field_reader r(payload);
+    std::array<char, magic.size()> word{};
+    std::uint32_t number = 0;
+    r.raw(word.data(), word.size());
+    r.number(number);
+    if (!r.good() || word != magic) return corrupted();
+    if (number != version)
+        return fail(EPROTO, "of another version of esplane (" + std::to_string(number) + ")");
+    journal_session s;
+    describe_session(r, s);
+    if (!r.at_end() || (session_ && s.name != session_->name)) return corrupted();
+    session_ = s;
+    index_ = 0;
+    seal_ = s.sealed ? opener_(s) : nullptr;
+    if (s.sealed && !seal_) return fail(ENOKEY, "sealed: give its key with --state-key");
+    return {};
+}
+
+result<void> log_reader::take_record(std::span<const std::uint8_t> payload) {
+    bytes record(payload.begin(), payload.end());
+    const bool first = index_ == 0;
+    const bool opened = !seal_ || seal_->open(index_++, record);
+    const bool understood = opened && image_.apply(record);
+    wipe(record.data(), record.size());
+    if (!opened && first) return fail(EINVAL, "sealed with another key, or corrupted");
+    if (!understood) return corrupted();
+    return {};
+}
+
+result<journal_image> log_reader::read() {
+    while (true) {
+        const auto next = next_frame();
+        if (!next) return tl::unexpected(next.error());
+        if (!*next) break;
+        const auto& [what, payload] = **next;
+        if (what == frame::record && !session_) return corrupted();
+        const auto taken = what == frame::session ? begin_session(payload) : take_record(payload);
+        if (!taken) return tl::unexpected(taken.error());
+    }
+    journal_image image = image_.finish();
+    if (session_) image.last = *session_;
+    image.whole = at_;
+    return image;
+}
+
+} // namespace
+
+result<journal_image> read_journal(std::span<const std::uint8_t> file,
+                                   const journal_opener& opener) {
+    return log_reader(file, opener).read();
+}
+
+} // namespace esplane::control
