@@ -12,6 +12,7 @@
 #include <linux/if_packet.h>
 #include <net/if.h>
 
+#include "fastpath/link_state.h"
 #include "fastpath/xdp/port_xdp.h"
 #include "fastpath/xdp/privileged.h"
 #include "tests/interop/guard_bed.h"
@@ -72,9 +73,14 @@ TEST_F(GuardedPort, ADaemonThatSeesAnotherRunIsRefusedTooWhileThePortIsOpen) {
     EXPECT_TRUE(in_child(refused_elsewhere));
 }
 
+/// And waits for the link: the kernel says up to a second later that there is one.
 int set_mtu(std::size_t mtu) {
     const std::string n = std::to_string(mtu);
-    return std::system(("ip link set x0 mtu " + n + " && ip link set x1 mtu " + n + " up").c_str());
+    const std::string command = "ip link set x0 mtu " + n + " && ip link set x1 mtu " + n + " up";
+    const int status = std::system(command.c_str());
+    for (int i = 0; i < 500 && link_of("x0") != link_state::up; ++i)
+        ::usleep(10'000);
+    return status;
 }
 
 TEST_F(GuardedPort, TheLargestMtuOfOneBufferFitsTheWayUp) {
