@@ -15,6 +15,7 @@ constexpr row_group groups[] = {
     {"scale", measure_scale},
     {"churn", measure_churn},
     {"accepted", measure_accepted},
+    {"takeover", measure_takeover},
 };
 
 } // namespace

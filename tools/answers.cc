@@ -44,6 +44,12 @@ json report_clients(engine& e) {
             {"refused", c.refused_peers},   {"broken", c.broken_clients}};
 }
 
+json report_state(const daemon_facts& facts) {
+    if (facts.state == nullptr) return {};
+    const state_file::standing s = facts.state->stands();
+    return {{"written", s.written}, {"lost", s.lost}, {"memory_short", s.not_lasting}};
+}
+
 json report_status(engine& e, const daemon_facts& facts) {
     fastpath::worker_counters counted;
     e.count(counted);
@@ -64,6 +70,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"sas", e.control().sa_count()},
             {"policies", {{"in", policies.in}, {"out", policies.out}, {"fwd", policies.fwd}}},
             {"routes", report_routes(e.tables().routes().usage())},
+            {"state", report_state(facts)},
             {"packets", report_packets(counted)}};
 }
 

@@ -23,6 +23,7 @@
 
 #include "tools/engine.h"
 #include "tools/port_watch.h"
+#include "tools/state_file.h"
 #include "tools/worker_care.h"
 
 namespace esplane::tools {
@@ -32,6 +33,7 @@ struct daemon_facts {
     std::uint64_t started_ns = 0;         ///< CLOCK_MONOTONIC
     const worker_care* workers = nullptr; ///< nullptr: nobody looks after them
     const port_watch* ports = nullptr;    ///< the same
+    const state_file* state = nullptr;    ///< nullptr: none is kept
 };
 
 [[nodiscard]] nlohmann::json answer(engine& e, const daemon_facts& facts,

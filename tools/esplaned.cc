@@ -128,7 +128,7 @@ class daemon {
 
   private:
     [[nodiscard]] result<void> take_over();
-    [[nodiscard]] result<state_descriptors> hand_over();
+    [[nodiscard]] result<state_descriptors> hand_over(const std::string& state);
     [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> record_devices(const std::vector<guarded_device>& earlier);
@@ -228,7 +228,7 @@ result<void> daemon::take_over() {
     auto buffers = prepare_ahead(options_);
     if (!buffers) return tl::unexpected(buffers.error());
     buffers_ahead_ = std::move(*buffers);
-    auto handed = tools::take_over(options_.run_dir);
+    auto handed = tools::take_over(options_.run_dir, options_.state.text());
     if (!handed) return tl::unexpected(handed.error());
     handed_ = std::move(*handed);
     return {};
@@ -236,16 +236,20 @@ result<void> daemon::take_over() {
 
 /// Nothing is taken down but what takes the kernel long: the process ends as if it had been killed,
 /// and as fast.
-result<state_descriptors> daemon::hand_over() {
+result<state_descriptors> daemon::hand_over(const std::string& state) {
     if (!state_)
         return fail(ENOTSUP, "the daemon that runs keeps no state (--state), so nothing would come "
                              "over: stop it and start the new one");
+    if (const std::string own = options_.state.text(); state != own)
+        return fail(EINVAL, "the daemon that runs keeps its state elsewhere (--state " + own +
+                                "): give the same, or stop it and start the new one");
     constexpr std::chrono::seconds patience(1);
     if (engine_->stop_within(patience))
         devices_->let_go();
     else
         log("a worker hangs: it ends with this process");
-    return state_descriptors{state_->log_descriptor(), state_->live_descriptor()};
+    return state_descriptors{state_->log_descriptor(), state_->live_descriptor(),
+                             state_->place_token()};
 }
 
 /// Early, while nothing is attached yet.
@@ -328,13 +332,15 @@ result<void> daemon::find_state() {
             " is not in memory (--state, --run-dir)");
         return {};
     }
-    auto place = o.kept_by_manager ? kept_place() : named_place(options_.run_dir, o.log_path);
+    auto place =
+        o.kept_by_manager ? kept_place(handed_.token) : named_place(options_.run_dir, o.log_path);
     if (!place) return tl::unexpected(place.error());
     if (handed_.log.valid())
         place = handed_place(std::move(handed_.log), std::move(handed_.live), std::move(*place));
-    auto state = state_file::open(o, std::move(*place), log);
+    auto state = state_file::open(o, std::move(*place), options_.run_dir, log);
     if (!state) return tl::unexpected(state.error());
     state_ = std::move(*state);
+    facts_.state = state_.get();
     return {};
 }
 
@@ -426,7 +432,8 @@ result<void> daemon::open_sockets() {
         });
     if (!control) return tl::unexpected(control.error());
     control_ = std::move(*control);
-    auto takeover = takeover_server::open(options_.run_dir, [this] { return hand_over(); });
+    auto takeover = takeover_server::open(
+        options_.run_dir, [this](const std::string& state) { return hand_over(state); });
     if (!takeover) return tl::unexpected(takeover.error());
     takeover_ = std::move(*takeover);
     auto traces = trace::make(engine_->control(), engine_->xfrm());

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <map>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -100,15 +101,18 @@ void continue_from(ipsec::sa& s, const found_numbers& n) {
 
 } // namespace
 
-state_file::state_file(std::unique_ptr<state_place> place, secret key, log_line log)
+state_file::state_file(std::unique_ptr<state_place> place, std::string run_dir, secret key,
+                       log_line log)
     : place_(std::move(place))
+    , run_dir_(std::move(run_dir))
     , key_(std::move(key))
     , say_(std::move(log)) {}
 
 state_file::~state_file() = default;
 
-result<std::unique_ptr<state_file>>
-state_file::open(const state_options& options, std::unique_ptr<state_place> place, log_line log) {
+result<std::unique_ptr<state_file>> state_file::open(const state_options& options,
+                                                     std::unique_ptr<state_place> place,
+                                                     const std::string& run_dir, log_line log) {
     secret key;
     if (const std::string path = state_key_path(options.key_path); !path.empty()) {
         auto read = read_state_key(path);
@@ -121,7 +125,8 @@ state_file::open(const state_options& options, std::unique_ptr<state_place> plac
                         ": lies on a disk, and keys must not lie there readable: give "
                         "--state-key, or a file in memory (tmpfs)",
                     "state");
-    std::unique_ptr<state_file> s(new state_file(std::move(place), std::move(key), std::move(log)));
+    std::unique_ptr<state_file> s(
+        new state_file(std::move(place), run_dir, std::move(key), std::move(log)));
     if (auto done = s->read(s->place_->name()); !done) return tl::unexpected(done.error());
     return s;
 }
@@ -147,6 +152,7 @@ result<void> state_file::read(const std::string& name) {
                     "state " + name + ": " + image.error().text +
                         "; nothing passes: give what it needs, or move it away to start anew");
     earlier_ = std::move(*image);
+    marked_ = is_marked(run_dir_, earlier_.last.name);
     return {};
 }
 
@@ -214,6 +220,8 @@ result<void> state_file::prepare(fastpath::user_backend& b) {
         return fail_errno("state " + place_->name());
     if (!goes_on)
         if (auto put = place_->put(state_part::log, log_.fd.get()); !put) return put;
+    if (!marked_)
+        if (auto marked = mark_state(run_dir_, name_); !marked) return marked;
     b.use_memory(*live_);
     b.start_nonces_at(nonce_base_);
     return {};
@@ -221,7 +229,9 @@ result<void> state_file::prepare(fastpath::user_backend& b) {
 
 void state_file::restore_sas(control::layer& l, moment now, counts& into) {
     numbers_by_sa numbers;
-    if (earlier_live_.valid()) {
+    if (earlier_live_.valid() && !marked_)
+        say_("state: it was forgotten (esplane release, --state off): it is not used");
+    if (earlier_live_.valid() && marked_) {
         const auto read = fastpath::read_lasting(
             earlier_live_.get(), name_, [&](const lasting_numbers& n) { numbers[n.id].add(n); });
         into.found = read.has_value();
@@ -277,6 +287,7 @@ result<state_file::counts> state_file::restore(control::layer& l, moment now) {
         w.put(l.defaults(), thresholds_);
     });
     earlier_ = {};
+    lost_ = n.lost;
     return n;
 }
 
@@ -290,7 +301,13 @@ void state_file::write(F f) {
     }
     if (!rewriting_) return;
     f(*rewriting_->log.writer);
-    if (auto done = flush(rewriting_->log); !done) give_up(done.error());
+    if (auto done = flush(rewriting_->log); !done) give_up_rewriting(done.error());
+}
+
+/// The log that there is stays.
+void state_file::give_up_rewriting(const error& e) {
+    if (!failed_) say_(e.text + ": the state stays as long as it is; trying again every 10 s");
+    rewriting_.reset();
 }
 
 /// A log that lacks a policy would let pass what it protects: no log keeps everything closed.
@@ -367,8 +384,7 @@ bool state_file::tend(moment now) {
         write([&](control::journal_writer& w) { w.put(layer_->defaults(), thresholds_); });
     }
     const bool mostly_past = log_.length > smallest_rewritten + 2 * length_when_new_;
-    const bool due = failed_ ? now.monotonic_ns >= try_again_ns_ : mostly_past;
-    if (!rewriting_ && due) {
+    if (!rewriting_ && (failed_ || mostly_past) && now.monotonic_ns >= try_again_ns_) {
         try_again_ns_ = now.monotonic_ns + retry_ns;
         begin_rewriting();
     }
@@ -377,13 +393,25 @@ bool state_file::tend(moment now) {
 
 void state_file::begin_rewriting() {
     auto file = place_->create(state_part::log);
-    if (!file) return give_up(file.error());
+    if (!file) return give_up_rewriting(file.error());
     control::cursor newest;
     (void)layer_->next_sa(newest);
-    rewriting_.emplace(rewriting{begin_log(std::move(*file), 0), {}, {}});
+    rewriting_.emplace(rewriting{begin_log(std::move(*file), 0), {}, {}, false, {}});
     control::journal_writer& w = *rewriting_->log.writer;
     w.begin_after(newest.next + 1);
     w.put(layer_->defaults(), thresholds_);
+}
+
+/// A disk is waited for by a thread: control has others to serve.  What is written meanwhile goes
+/// to both logs.
+bool state_file::is_synced() {
+    if (!place_->on_disk()) return true;
+    std::future<int>& synced = rewriting_->synced;
+    if (!synced.valid())
+        synced = std::async(std::launch::async, [fd = rewriting_->log.fd.get()] {
+            return ::fdatasync(fd) == 0 ? 0 : errno;
+        });
+    return synced.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
 }
 
 bool state_file::rewrite_some() {
@@ -399,22 +427,24 @@ bool state_file::rewrite_some() {
         w.put(*p);
     const bool all = n < rewritten_at_once;
     if (auto done = flush(rewriting_->log); !done) {
-        give_up(done.error());
+        give_up_rewriting(done.error());
         return false;
     }
     if (!all) return true;
-    if (auto done = finish_rewriting(); !done) give_up(done.error());
+    if (!is_synced()) return false;
+    if (auto done = finish_rewriting(); !done) give_up_rewriting(done.error());
     return false;
 }
 
 result<void> state_file::finish_rewriting() {
-    if (place_->on_disk() && ::fdatasync(rewriting_->log.fd.get()) != 0)
-        return fail_errno("state " + place_->name());
+    if (rewriting_->synced.valid())
+        if ((errno = rewriting_->synced.get()) != 0) return fail_errno("state " + place_->name());
     if (auto put = place_->put(state_part::log, rewriting_->log.fd.get()); !put) return put;
     if (std::exchange(failed_, false)) say_("the state is written again");
     log_ = std::move(rewriting_->log);
     length_when_new_ = log_.length;
     rewriting_.reset();
+    try_again_ns_ = 0;
     return {};
 }
 

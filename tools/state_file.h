@@ -16,6 +16,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,9 +45,11 @@ class state_file final : public ipsec::listener {
         std::size_t lost = 0; ///< that were in the log and did not come back
     };
 
+    /// run_dir   has the mark of the state that may come back: mark_state()
     /// Errors: one line each, with what to do; see read_journal(), state_place.
     [[nodiscard]] static result<std::unique_ptr<state_file>>
-    open(const state_options& options, std::unique_ptr<state_place> place, log_line log);
+    open(const state_options& options, std::unique_ptr<state_place> place,
+         const std::string& run_dir, log_line log);
     ~state_file() override;
 
     /// Errors: what creating and writing files give.
@@ -65,6 +68,17 @@ class state_file final : public ipsec::listener {
     /// Of the two files, for who takes over.
     [[nodiscard]] int log_descriptor() const noexcept { return log_.fd.get(); }
     [[nodiscard]] int live_descriptor() const noexcept { return live_->descriptor(); }
+    [[nodiscard]] std::string place_token() const { return place_->token(); }
+
+    /// How much of what there is would come back.
+    struct standing {
+        bool written = false;          ///< there is a log with all changes
+        std::size_t lost = 0;          ///< at the start: in the log, and did not come back
+        std::uint64_t not_lasting = 0; ///< times that memory which lasts was short
+    };
+    [[nodiscard]] standing stands() const noexcept {
+        return {!failed_, lost_, live_ ? live_->short_of() : 0};
+    }
 
   private:
     /// A log that is written.
@@ -79,9 +93,10 @@ class state_file final : public ipsec::listener {
         control::cursor sas;
         control::cursor policies;
         bool sas_done = false;
+        std::future<int> synced; ///< once all is written, and lies on a disk: errno
     };
 
-    state_file(std::unique_ptr<state_place> place, secret key, log_line log);
+    state_file(std::unique_ptr<state_place> place, std::string run_dir, secret key, log_line log);
 
     [[nodiscard]] control::journal_session new_session() const;
     [[nodiscard]] open_log begin_log(unique_fd fd, std::uint64_t length) const;
@@ -91,13 +106,18 @@ class state_file final : public ipsec::listener {
     template <typename F>
     void write(F f);
     void give_up(const error& e);
+    void give_up_rewriting(const error& e);
     void put_sa(const ipsec::sa& s);
     void put_current(const ipsec::sa_id& id);
     void begin_rewriting();
     [[nodiscard]] bool rewrite_some();
+    [[nodiscard]] bool is_synced();
     [[nodiscard]] result<void> finish_rewriting();
 
     std::unique_ptr<state_place> place_;
+    std::string run_dir_;
+    bool marked_ = false; ///< what was found is the run directory's
+    std::size_t lost_ = 0;
     secret key_; ///< empty: records are readable
     log_line say_;
     control::journal_image earlier_;
@@ -111,7 +131,7 @@ class state_file final : public ipsec::listener {
     control::layer* layer_ = nullptr; ///< once it is restored
     control::spd_hash_thresholds thresholds_;
     bool failed_ = false;            ///< there is no log
-    std::uint64_t try_again_ns_ = 0; ///< to have one
+    std::uint64_t try_again_ns_ = 0; ///< to have one, or a shorter one
 };
 
 } // namespace esplane::tools

@@ -17,6 +17,12 @@ struct state_options {
 
     /// Nobody said where: in memory, where there is some.
     [[nodiscard]] bool automatic() const { return on && !kept_by_manager && log_path.empty(); }
+    /// As parse_state() takes it.
+    [[nodiscard]] std::string text() const {
+        if (!on) return "off";
+        if (kept_by_manager) return "memory";
+        return log_path.empty() ? "auto" : log_path;
+    }
 };
 
 /// "off", "auto", "memory" or a path.  Errors: EINVAL.

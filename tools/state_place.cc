@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cinttypes>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -40,6 +42,10 @@ result<void> check_owner(int fd, const std::string& path) {
         return fail(EPERM, path + ": must be this user's alone (mode 0600, one name): move it away "
                                   "or name another with --state");
     return {};
+}
+
+std::string mark_in(const std::string& run_dir) {
+    return run_dir + "/state.name";
 }
 
 class named_files final : public state_place {
@@ -83,7 +89,8 @@ class named_files final : public state_place {
 
 constexpr std::array<const char*, 2> kept_names{"esplane-log", "esplane-live"};
 
-/// By the clock: a daemon that has taken over does not know the numbers of the one before.
+/// By the clock, where that does not go back: whoever does not know the numbers of the one before
+/// finds the latest all the same.
 std::uint64_t now_ns() {
     timespec t{};
     ::clock_gettime(CLOCK_REALTIME, &t);
@@ -95,7 +102,9 @@ std::uint64_t now_ns() {
 /// out.
 class kept_files final : public state_place {
   public:
-    kept_files() {
+    explicit kept_files(const std::string& token) {
+        if (std::sscanf(token.c_str(), "%" SCNu64 " %" SCNu64, &numbers_[0], &numbers_[1]) == 2)
+            return;
         char** names = nullptr;
         const int n = ::sd_listen_fds_with_names(1, &names);
         for (int i = 0; i < n; ++i)
@@ -114,15 +123,19 @@ class kept_files final : public state_place {
     }
     result<void> put(state_part p, int fd) override {
         std::uint64_t& number = numbers_[index_of(p)];
-        const std::uint64_t before = std::exchange(number, std::max(number + 1, now_ns()));
-        const std::string store = "FDSTORE=1\nFDNAME=" + stored_name(p, number);
+        const std::uint64_t next = std::max(number + 1, now_ns());
+        const std::string store = "FDSTORE=1\nFDNAME=" + stored_name(p, next);
         if (::sd_pid_notify_with_fds(0, 0, store.c_str(), &fd, 1) <= 0)
             return fail(EIO, "--state memory: the service manager does not take the file");
-        if (before != 0) remove(p, before);
+        if (const std::uint64_t before = std::exchange(number, next); before != 0)
+            remove(p, before);
         return {};
     }
     void drop(state_part p) override {
         if (numbers_[index_of(p)] != 0) remove(p, numbers_[index_of(p)]);
+    }
+    std::string token() const override {
+        return std::to_string(numbers_[0]) + " " + std::to_string(numbers_[1]);
     }
     std::string name() const override { return "state of the service manager's"; }
     bool on_disk() const override { return false; }
@@ -165,6 +178,7 @@ class handed_files final : public state_place {
     void drop(state_part p) override { beneath_->drop(p); }
     std::string name() const override { return beneath_->name(); }
     bool on_disk() const override { return beneath_->on_disk(); }
+    std::string token() const override { return beneath_->token(); }
 
   private:
     std::array<unique_fd, 2> handed_;
@@ -189,18 +203,36 @@ result<std::unique_ptr<state_place>> named_place(const std::string& run_dir,
                             "as /run is, or give --state off");
 }
 
+result<void> mark_state(const std::string& run_dir, const state_name& name) {
+    const std::string path = mark_in(run_dir);
+    ::unlink(path.c_str());
+    const unique_fd fd(
+        ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, owner_alone));
+    if (!fd.valid() || ::write(fd.get(), name.data(), name.size()) != std::ssize(name))
+        return fail_errno(path);
+    return {};
+}
+
+bool is_marked(const std::string& run_dir, const state_name& name) {
+    state_name found;
+    const unique_fd fd(::open(mark_in(run_dir).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    return fd.valid() && ::read(fd.get(), found.data(), found.size()) == std::ssize(found) &&
+           found == name;
+}
+
 void forget_state(const std::string& run_dir) {
+    ::unlink(mark_in(run_dir).c_str());
     named_files files(run_dir + "/state", run_dir + "/live");
     for (const state_part p : {state_part::log, state_part::live})
         files.drop(p);
 }
 
-result<std::unique_ptr<state_place>> kept_place() {
+result<std::unique_ptr<state_place>> kept_place(const std::string& token) {
     if (std::getenv("NOTIFY_SOCKET") == nullptr)
         return fail(ENOTSUP, "--state memory: no service manager to keep it (NOTIFY_SOCKET): start "
                              "esplaned as a service with FileDescriptorStoreMax=8, or leave "
                              "--state out");
-    return std::make_unique<kept_files>();
+    return std::make_unique<kept_files>(token);
 }
 
 std::unique_ptr<state_place> handed_place(unique_fd log, unique_fd live,

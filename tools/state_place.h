@@ -10,6 +10,8 @@
 // Both files are this user's alone (0600); others are refused.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -37,6 +39,8 @@ class state_place {
     [[nodiscard]] virtual std::string name() const = 0;
     /// Whether the log outlives the machine's memory.
     [[nodiscard]] virtual bool on_disk() const = 0;
+    /// What who takes over has to know of the place beside the files.
+    [[nodiscard]] virtual std::string token() const { return {}; }
 };
 
 /// Whether a directory is on a tmpfs, as /run is.
@@ -48,13 +52,21 @@ class state_place {
 [[nodiscard]] result<std::unique_ptr<state_place>> named_place(const std::string& run_dir,
                                                                const std::string& log_path);
 
-/// Takes away what named_place() would find in `run_dir`; without live numbers a log elsewhere is
-/// of no use either.
+/// Which state it is: its log and its live numbers say so too.
+using state_name = std::array<std::uint8_t, 16>;
+
+/// Notes in `run_dir` which state its daemon has, wherever that lies.  Errors: what open gives.
+[[nodiscard]] result<void> mark_state(const std::string& run_dir, const state_name& name);
+[[nodiscard]] bool is_marked(const std::string& run_dir, const state_name& name);
+
+/// From here on no state comes back there: takes away the mark, and what named_place() would find
+/// in `run_dir`.
 void forget_state(const std::string& run_dir);
 
 /// Files without a name that the service manager keeps.
+/// token   of the daemon before, where this one takes over: then the manager hands out nothing
 /// Errors: ENOTSUP where there is none that would.
-[[nodiscard]] result<std::unique_ptr<state_place>> kept_place();
+[[nodiscard]] result<std::unique_ptr<state_place>> kept_place(const std::string& token = {});
 
 /// What another daemon hands over: found once, and put where `beneath` says.
 [[nodiscard]] std::unique_ptr<state_place> handed_place(unique_fd log, unique_fd live,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/takeover.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <poll.h>
@@ -16,8 +17,9 @@ namespace esplane::tools {
 namespace {
 
 constexpr int limit_ms = 10'000;
-constexpr std::size_t longest_line = 512;
-constexpr std::string_view request = "takeover 1";
+constexpr std::size_t longest_line = 8192; ///< with the name of a file
+constexpr std::string_view request = "takeover 2 ";
+constexpr std::string_view handed = "handed over ";
 
 std::string path_in(const std::string& run_dir) {
     return run_dir + "/takeover.sock";
@@ -56,7 +58,6 @@ bool send_line(int socket, std::string line, const state_descriptors& with) {
     return ::sendmsg(socket, &message, MSG_NOSIGNAL) == std::ssize(line);
 }
 
-/// An empty line: it is handed over.
 result<handed_state> receive(int socket) {
     std::array<char, longest_line> text;
     std::array<int, 2> descriptors{-1, -1};
@@ -71,10 +72,12 @@ result<handed_state> receive(int socket) {
     if (n < 0) return fail_errno("--takeover: the daemon does not answer");
     const cmsghdr* const head = CMSG_FIRSTHDR(&message);
     const std::string line(text.data(), static_cast<std::size_t>(n));
-    if (head == nullptr || head->cmsg_len != CMSG_LEN(sizeof descriptors))
+    if (head == nullptr || head->cmsg_len != CMSG_LEN(sizeof descriptors) ||
+        !line.starts_with(handed))
         return fail(EPROTO, "--takeover: " + (line.empty() ? "it gave nothing" : line));
     std::memcpy(descriptors.data(), CMSG_DATA(head), sizeof descriptors);
-    return handed_state{unique_fd(descriptors[0]), unique_fd(descriptors[1])};
+    return handed_state{unique_fd(descriptors[0]), unique_fd(descriptors[1]),
+                        line.substr(handed.size())};
 }
 
 bool is_readable(int fd) {
@@ -110,19 +113,20 @@ bool takeover_server::serve() {
     constexpr int soon_ms = 100;
     if (::poll(&wait, 1, soon_ms) != 1) return false;
     const ssize_t n = ::recv(asking.get(), text.data(), text.size(), MSG_DONTWAIT);
-    if (n < 0 || std::string_view(text.data(), static_cast<std::size_t>(n)) != request)
-        return false;
-    const auto given = give_();
+    const std::string asked(text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+    if (!asked.starts_with(request)) return false;
+    const auto given = give_(asked.substr(request.size()));
     if (!given) {
         (void)send_line(asking.get(), given.error().text, {});
         return false;
     }
     given_ = true;
-    (void)send_line(asking.get(), "handed over", *given); // who is gone is started again
+    (void)send_line(asking.get(), std::string(handed) + given->token,
+                    *given); // who is gone is started again
     return true;
 }
 
-result<handed_state> take_over(const std::string& run_dir) {
+result<handed_state> take_over(const std::string& run_dir, const std::string& state) {
     auto socket = connect_to(path_in(run_dir));
     if (!socket)
         return fail(ECONNREFUSED, "--takeover: no esplaned that could hand over at " +
@@ -131,7 +135,7 @@ result<handed_state> take_over(const std::string& run_dir) {
     if (!peer) return tl::unexpected(peer.error());
     const unique_fd process(static_cast<int>(::syscall(SYS_pidfd_open, peer->pid, 0)));
     if (!process.valid()) return fail_errno("--takeover");
-    if (!send_line(socket->get(), std::string(request), {}))
+    if (!send_line(socket->get(), std::string(request) + state, {}))
         return fail_errno("--takeover: the daemon does not listen");
     if (!is_readable(socket->get()))
         return fail(ETIMEDOUT, "--takeover: the daemon does not answer: see `esplane status`");

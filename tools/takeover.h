@@ -3,8 +3,9 @@
 // An upgrade in place: a new daemon asks the one that runs to stop, and goes on with its state.
 //
 //   new   loads what takes long (BPF programs), connects to DIR/takeover.sock, asks
-//   old   stops its workers, sends the two files of its state (SCM_RIGHTS), ends
-//   new   waits until that process is gone, and with it its sockets and locks; then starts
+//   old   refuses where the new one would keep its state elsewhere; stops its workers, sends the
+//   two files of its state (SCM_RIGHTS), ends new   waits until that process is gone, and with it
+//   its sockets and locks; then starts
 //
 // Nothing is forwarded between the two: there are programs on the devices all the time.
 // Threads: control.
@@ -23,19 +24,21 @@ namespace esplane::tools {
 struct handed_state {
     unique_fd log;
     unique_fd live;
+    std::string token; ///< state_place::token()
 };
 
 /// What the daemon that runs lends to be sent.
 struct state_descriptors {
     int log = -1;
     int live = -1;
+    std::string token;
 };
 
 class takeover_server {
   public:
     /// Stops all work; from then on this process does nothing but end.  Errors: what the asking
-    /// daemon is told, and everything goes on.
-    using hand_over = std::function<result<state_descriptors>()>;
+    /// daemon is told, and everything goes on.  state   state_options::text() of that daemon
+    using hand_over = std::function<result<state_descriptors>(const std::string& state)>;
 
     /// Errors: those of listen_on().
     [[nodiscard]] static result<std::unique_ptr<takeover_server>> open(const std::string& run_dir,
@@ -58,7 +61,8 @@ class takeover_server {
 };
 
 /// Asks the daemon of `run_dir` and waits, at most 10 s, until its process is gone.
+/// state   state_options::text()
 /// Errors: ECONNREFUSED where there is none; its own line; ETIMEDOUT; EPROTO.
-[[nodiscard]] result<handed_state> take_over(const std::string& run_dir);
+[[nodiscard]] result<handed_state> take_over(const std::string& run_dir, const std::string& state);
 
 } // namespace esplane::tools

@@ -35,6 +35,20 @@ std::string text_of_clients(const json& clients) {
     return text;
 }
 
+/// Says only what is wrong.
+std::string state_text(const json& reply) {
+    const json state = reply.value("state", json());
+    if (!state.is_object()) return {};
+    std::string text;
+    if (!state.at("written").get<bool>())
+        text += "state     is not written: nothing would survive a restart (see the log)\n";
+    if (state.at("lost") != 0)
+        text += "state     lost at the start: " + cell(state.at("lost")) + " SAs and policies\n";
+    if (state.at("memory_short") != 0)
+        text += "state     has no room (tmpfs): some SAs would not survive a restart\n";
+    return text;
+}
+
 std::string status_text(const json& reply) {
     const json& policies = reply.at("policies");
     std::string text = "esplaned " + cell(reply.at("version")) + ", process " +
@@ -53,6 +67,7 @@ std::string status_text(const json& reply) {
     text += "SAs       " + cell(reply.at("sas")) + "\n";
     text += "policies  in " + cell(policies.at("in")) + ", fwd " + cell(policies.at("fwd")) +
             ", out " + cell(policies.at("out")) + "\n";
+    text += state_text(reply);
     text += "packets   " + text_of_packets(reply.at("packets")) + "\n";
     return text;
 }

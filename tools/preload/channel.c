@@ -74,12 +74,20 @@ int channel_open(int type, uint32_t pid) {
     return fd >= 0 ? fd : open_anew(type, pid);
 }
 
+/* Where a path is that nobody serves, a daemon has just ended: the next may be taking over. */
+static int attach_anew(struct shim_socket* s, int fd) {
+    const uint64_t changeover_ns = 2000000000u;
+    const int result = side_attach(s, fd);
+    if (result == 0 || errno != ECONNREFUSED) return result;
+    return side_attach_until(s, fd, now_ns() + changeover_ns) == 0 ? 0 : failed(ECONNREFUSED);
+}
+
 int channel_ready(struct shim_socket* s, int fd) {
     int cancel;
     if (!side_enter(s, &cancel)) return -1;
     int result = 0;
     if (!s->opened)
-        result = side_attach(s, fd);
+        result = attach_anew(s, fd);
     else if (s->edition == 0 && s->side < 0) /* inherited */
         result = side_attach_until(s, fd, now_ns() + SHIM_ANSWER_TIMEOUT_NS);
     side_leave(s, cancel);

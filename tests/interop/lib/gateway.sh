@@ -36,7 +36,7 @@ esplaned_start() {
         ${ESPLANED_OPTIONS:-} \
         $ports >"$log" 2>&1 &
     ESPLANED_PID[$1]=$!
-    await 10 esplaned_decided "$1" || true
+    await 30 esplaned_decided "$1" || true
     if ! esplane "$1" status >/dev/null 2>&1; then
         echo "esplaned of $1 did not become ready:"
         tail -n 20 "$log"

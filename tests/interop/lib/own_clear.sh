@@ -24,7 +24,7 @@ own_clear_start() {
     ip netns exec g1 "$LIB/numbered.py" receive 10.1.0.1 --count "$count" \
         --port "$OWN_CLEAR_PORT" --first-within "$1" >"$SANDBOX/own_clear.json" 2>/dev/null &
     OWN_CLEAR_PID=$!
-    await 5 bound g1 "$OWN_CLEAR_PORT"
+    await 20 bound g1 "$OWN_CLEAR_PORT"
     own_clear_send h1 10.1.0.1 "$count"
     own_clear_send g1 10.2.0.10 "$count" --from 10.1.0.1
 }

@@ -51,7 +51,7 @@ numbered_start() {
     ip netns exec "$2" "$LIB/numbered.py" receive "$to" --count "$4" --port "$port" \
         >"$SANDBOX/$flow.json" 2>/dev/null &
     NUMBERED_PID[$flow]=$!
-    await 5 bound "$2" "$port"
+    await 20 bound "$2" "$port"
     ip netns exec "$1" "$LIB/numbered.py" send "$to" --count "$4" --rate "${5:-2000}" --port "$port" &
 }
 

@@ -58,7 +58,7 @@ struct site {
         : backend(tables, kernel_random)
         , control(backend, kernel_random) {
         auto opened = state_file::open(options, named_place(directory, options.log_path).value(),
-                                       [](const std::string&) {});
+                                       directory, [](const std::string&) {});
         if (!opened) {
             failure = opened.error().text;
             return;
@@ -91,7 +91,7 @@ class StateFile : public testing::Test {
         directory_ = ::mkdtemp(pattern.data());
     }
     ~StateFile() override {
-        for (const char* name : {"/state", "/live", "/state.new", "/live.new"})
+        for (const char* name : {"/state", "/live", "/state.new", "/live.new", "/state.name"})
             ::unlink((directory_ + name).c_str());
         ::rmdir(directory_.c_str());
     }
@@ -239,7 +239,43 @@ TEST_F(StateFile, IsWrittenAnewWhenMostOfItIsPast) {
     EXPECT_EQ(two.control.next_sa(c)->id.spi, wire::be32(600)) << "the newest is the newest still";
 }
 
+TEST_F(StateFile, WhatWasForgottenDoesNotComeBackWhereverItLies) {
+    const temporary_directory other;
+    state_options options;
+    options.log_path = directory_ + "/elsewhere";
+    {
+        site one(other.path(), options);
+        ASSERT_TRUE(one.control.add_sa(some_sa(1), {}, now));
+    }
+    EXPECT_EQ(site(other.path(), options).back.sas, 1u);
+    forget_state(other.path());
+    site two(other.path(), options);
+    EXPECT_EQ(two.back.sas, 0u);
+    EXPECT_EQ(two.back.lost, 1u);
+    EXPECT_EQ(two.state->stands().lost, 1u) << "and it is told";
+    for (const char* name : {"/elsewhere", "/elsewhere.live"})
+        ::unlink((directory_ + name).c_str());
+}
+
+TEST_F(StateFile, ARewritingThatFailsLeavesTheLogAsItIs) {
+    {
+        site one(directory_);
+        ASSERT_TRUE(one.control.add_policy(some_policy(9), {}, now));
+        ASSERT_EQ(::mkdir((directory_ + "/state.new").c_str(), 0700), 0);
+        for (int i = 0; i < 5000; ++i) {
+            ASSERT_TRUE(one.control.add_policy(some_policy(1), {}, now));
+            ASSERT_TRUE(one.control.delete_policy({.sel = some_policy(1).sel}, {}));
+            (void)one.state->tend(now);
+        }
+        EXPECT_TRUE(one.state->stands().written);
+    }
+    ASSERT_EQ(::rmdir((directory_ + "/state.new").c_str()), 0);
+    EXPECT_EQ(site(directory_).back.policies, 1u);
+}
+
 TEST(StateOptions, NameAPlace) {
+    for (const char* text : {"off", "auto", "memory", "/var/x"})
+        EXPECT_EQ(parse_state(text)->text(), text);
     EXPECT_FALSE(parse_state("off")->on);
     EXPECT_TRUE(parse_state("auto")->automatic());
     EXPECT_TRUE(parse_state("memory")->kept_by_manager);
