@@ -11,11 +11,8 @@ namespace {
 
 /// In the order they are measured.
 constexpr row_group groups[] = {
-    {"shim", measure_shim},
-    {"scale", measure_scale},
-    {"churn", measure_churn},
-    {"accepted", measure_accepted},
-    {"takeover", measure_takeover},
+    {"shim", measure_shim},         {"scale", measure_scale},       {"churn", measure_churn},
+    {"accepted", measure_accepted}, {"takeover", measure_takeover},
 };
 
 } // namespace
