@@ -308,7 +308,7 @@ result<void> sa_keeper::relocate(const ipsec::sa_id& id, const sa_place& to, mom
     return {};
 }
 
-/// xfrm_update_ae_params(): limits and timers are looked at when their time comes, not now.
+/// xfrm_update_ae_params(): limits that have passed are looked at by the timer, not now.
 result<void> sa_keeper::give_replay(const ipsec::sa_id& id, const replay_gift& g,
                                     ipsec::originator by, moment now) {
     entry* e = sad_.find(id);
@@ -325,7 +325,7 @@ result<void> sa_keeper::give_replay(const ipsec::sa_id& id, const replay_gift& g
     if (parts.replay || parts.counters || g.mapping_threshold)
         if (auto r = backend_.set_replay(s, parts); !r) return r;
     e->keep(s);
-    if (g.current) redate(*e, s.current, now);
+    if (g.current) begin_life(*e, s, now);
     replays_.change(*e, s, parts.replay);
     out_.announce(ipsec::sa_moved{s, ipsec::sa_moved::cause::given, by});
     return {};
@@ -490,9 +490,11 @@ void sa_keeper::on_replay(const ipsec::sa_id& id, moment now) {
 void sa_keeper::on_first_use(const ipsec::sa_id& id, moment now) {
     entry* e = sad_.find_exact(id);
     if (e == nullptr || e->origin.used_ns) return;
-    const std::uint64_t used = as_it_is(*e).current.use_time;
+    const ipsec::sa s = as_it_is(*e);
+    const std::uint64_t used = s.current.use_time;
     e->origin.used_ns = ipsec::monotonic_of(used != 0 ? used : now.realtime_s, now);
-    check_time(*e, static_cast<std::int64_t>(now.monotonic_ns));
+    if (s.limits.soft_use_s != 0 || s.limits.hard_use_s != 0) // others have their time already
+        check_time(*e, static_cast<std::int64_t>(now.monotonic_ns));
 }
 
 } // namespace esplane::control

@@ -45,7 +45,7 @@ constexpr unsigned datagrams_in_session = 80;
 struct settings {
     std::uint64_t seed = 7;
     std::size_t requests = 20'000; ///< compared, at least
-    std::uint32_t timed = 0;      ///< sessions
+    std::uint32_t timed = 20;      ///< sessions
     bool collect = false;
     std::optional<std::uint32_t> only_session;
     std::optional<std::uint32_t> only_datagram;
@@ -187,6 +187,8 @@ class comparison {
     void run() {
         for (std::size_t i = 0; i < p_.asked.asked.size(); ++i)
             if (!compare_question(i)) return;
+        sort_later(our_later_);
+        sort_later(their_later_);
         into_.allowed(our_later_, their_later_);
         into_.later += our_later_.size();
         if (const auto kind = later_difference(our_later_, their_later_))

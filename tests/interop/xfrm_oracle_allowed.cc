@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstring>
 #include <netinet/in.h>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <sys/socket.h>
@@ -367,24 +368,35 @@ bool table_sizes(item& ours, item& theirs) {
     return met;
 }
 
+/// Of an ACQUIRE, and of the larval SA that stands for it: where the field lies, if at all.
+std::optional<std::size_t> of_acquire(const item& i, std::size_t in_acquire, std::size_t in_sa) {
+    if (i.header.nlmsg_type == XFRM_MSG_ACQUIRE) return in_acquire;
+    const bool larval = is_about_sa(i.header.nlmsg_type) &&
+                        is_zero(i.payload, offsetof(xfrm_usersa_info, id.spi), sizeof(__be32));
+    return larval ? std::optional(in_sa) : std::nullopt;
+}
+
 /// The kernel counts ACQUIREs over all namespaces.
 bool acquire_number(item& ours, item& theirs) {
-    if (ours.header.nlmsg_type != XFRM_MSG_ACQUIRE) return false;
-    constexpr std::size_t at = offsetof(xfrm_user_acquire, seq);
+    const auto at =
+        of_acquire(ours, offsetof(xfrm_user_acquire, seq), offsetof(xfrm_usersa_info, seq));
+    if (!at) return false;
     const bool met =
-        value_at<std::uint32_t>(ours.payload, at) != value_at<std::uint32_t>(theirs.payload, at);
+        value_at<std::uint32_t>(ours.payload, *at) != value_at<std::uint32_t>(theirs.payload, *at);
     for (item* const i : {&ours, &theirs})
-        zero(i->payload, at, sizeof(std::uint32_t));
+        zero(i->payload, *at, sizeof(std::uint32_t));
     return met;
 }
 
 /// The device that a packet would leave by is in the selector of the kernel's.
 bool acquire_device(item& ours, item& theirs) {
-    if (ours.header.nlmsg_type != XFRM_MSG_ACQUIRE) return false;
-    constexpr std::size_t at = offsetof(xfrm_user_acquire, sel) + offsetof(xfrm_selector, ifindex);
-    if (!is_zero(ours.payload, at, sizeof(int)) || is_zero(theirs.payload, at, sizeof(int)))
+    const auto at =
+        of_acquire(ours, offsetof(xfrm_user_acquire, sel) + offsetof(xfrm_selector, ifindex),
+                   offsetof(xfrm_usersa_info, sel) + offsetof(xfrm_selector, ifindex));
+    if (!at || !is_zero(ours.payload, *at, sizeof(int)) ||
+        is_zero(theirs.payload, *at, sizeof(int)))
         return false;
-    zero(theirs.payload, at, sizeof(int));
+    zero(theirs.payload, *at, sizeof(int));
     return true;
 }
 
@@ -517,6 +529,8 @@ allowed_refusals(const question& q, const std::vector<item>& told, bool kernel_l
 
 question without(const question& q, const std::set<std::uint32_t>& sequences) {
     question out;
+    out.packets = q.packets;
+    out.wait_ms = q.wait_ms;
     std::size_t gone = 0;
     for (const message& m : messages_of(q)) {
         const auto start = static_cast<std::size_t>(m.whole.data() - q.bytes.data());

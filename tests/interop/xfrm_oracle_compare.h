@@ -35,10 +35,12 @@ class normalizer {
 [[nodiscard]] std::optional<std::string>
 difference(const question& q, const std::vector<item>& ours, const std::vector<item>& theirs);
 
-/// The same of what was heard while time passed, in a whole session.  Whatever is due at a moment
+/// Puts events side by side that came while time passed: those of one object one after the other.
+void sort_later(std::vector<item>& all);
+/// The same of those of a whole session, put so.  Whatever is due at a moment
 /// comes once on each side.  The kernel has coarser timers for policies: so much later than
 /// esplane's may those events be.
-[[nodiscard]] std::optional<std::string> later_difference(std::vector<item> ours,
-                                                          std::vector<item> theirs);
+[[nodiscard]] std::optional<std::string> later_difference(const std::vector<item>& ours,
+                                                          const std::vector<item>& theirs);
 
 } // namespace esplane::tests::oracle

@@ -197,7 +197,10 @@ std::string show(const question& q) {
     std::vector<item> items;
     for (const message& m : messages_of(q))
         items.push_back({0, m.header, {m.payload().begin(), m.payload().end()}});
-    return show(items);
+    std::string out = items.empty() ? std::string() : show(items);
+    if (q.packets != 0) out += "    " + std::to_string(q.packets) + " packets\n";
+    if (q.wait_ms != 0) out += "    and then " + std::to_string(q.wait_ms) + " ms\n";
+    return out;
 }
 
 std::string show(const std::vector<item>& items) {

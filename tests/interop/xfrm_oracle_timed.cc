@@ -19,9 +19,10 @@ using namespace esplane::xfrm;
 
 constexpr std::uint64_t infinite = ~std::uint64_t{0};
 constexpr unsigned steps = 14;
+constexpr std::uint32_t most_earlier_s = 8;
 constexpr std::uint32_t first_spi = 0x2000;    ///< of SAs
 constexpr std::uint32_t first_larval = 0x3000; ///< of what ALLOCSPI gives
-constexpr std::uint32_t the_rest_ms = 70'000;  ///< beyond every limit
+constexpr std::uint32_t the_rest_ms = 58'500;  ///< beyond every limit, and between two seconds
 
 xfrm_address_t address(const char* text) {
     xfrm_address_t a{};
@@ -37,7 +38,7 @@ class timed_author {
     /// SAs come, change and go; what is due at a moment comes before what is asked then.
     session write_sas() {
         begin();
-        put_policy(XFRM_MSG_NEWPOLICY, true, {});
+        put_policy(XFRM_MSG_NEWPOLICY, true, {}, number());
         new_sa();
         for (unsigned i = 0; i < steps; ++i)
             step();
@@ -48,9 +49,9 @@ class timed_author {
         begin();
         for (std::uint32_t n = 1; n <= 3; ++n)
             put_sa(XFRM_MSG_NEWSA, n, {infinite, infinite, infinite, infinite, 0, 0, 0, 0}, false);
-        put_policy(XFRM_MSG_NEWPOLICY, true, policy_limits());
-        if (chance(50)) put_policy(XFRM_MSG_UPDPOLICY, true, policy_limits());
-        put_policy(XFRM_MSG_NEWPOLICY, false, policy_limits());
+        put_policy(XFRM_MSG_NEWPOLICY, true, policy_limits(), number());
+        if (chance(50)) put_policy(XFRM_MSG_UPDPOLICY, true, policy_limits(), number());
+        put_policy(XFRM_MSG_NEWPOLICY, false, policy_limits(), number());
         if (chance(70)) send_packets();
         wait(1000 * below(3));
         if (chance(70)) send_packets();
@@ -76,7 +77,7 @@ class timed_author {
         using writer = void (timed_author::*)();
         static constexpr writer all[] = {
             &timed_author::send_packets, &timed_author::send_packets,  &timed_author::send_packets,
-            &timed_author::new_sa,       &timed_author::new_sa,        &timed_author::change_sa,
+            &timed_author::new_sa,       &timed_author::new_used_sa,   &timed_author::change_sa,
             &timed_author::change_sa,    &timed_author::expire,        &timed_author::allocate,
             &timed_author::fill_larval,  &timed_author::change_policy, &timed_author::give,
             &timed_author::look,
@@ -87,16 +88,30 @@ class timed_author {
     }
 
     /// Time that passes after what was asked last.
-    void wait(std::uint32_t ms) { s_.asked.back().wait_ms += ms; }
+    void wait(std::uint32_t ms) {
+        s_.asked.back().wait_ms += ms;
+        passed_ms_ += ms;
+    }
 
     // Limits
 
+    /// Of one kind: an SA of which any soft limit was told before that since it was added, the
+    /// kernel lets live longer than its hard one says.
     xfrm_lifetime_cfg limits() {
         xfrm_lifetime_cfg l{infinite, infinite, infinite, infinite, 0, 0, 0, 0};
-        pair(40, 2, 15, l.soft_add_expires_seconds, l.hard_add_expires_seconds);
-        pair(25, 2, 12, l.soft_use_expires_seconds, l.hard_use_expires_seconds);
-        pair(20, 2, 4, l.soft_packet_limit, l.hard_packet_limit);
-        pair(20, 150, 400, l.soft_byte_limit, l.hard_byte_limit);
+        if (chance(60)) {
+            pair(80, 2, 15, l.soft_add_expires_seconds, l.hard_add_expires_seconds);
+        } else {
+            pair(50, 2, 4, l.soft_packet_limit, l.hard_packet_limit);
+            pair(50, 150, 400, l.soft_byte_limit, l.hard_byte_limit);
+        }
+        return l;
+    }
+    /// Where the first use comes after the kernel's first look, a second after the SA, the kernel
+    /// looks again when as much time has passed as the limit says: not asked.
+    xfrm_lifetime_cfg use_limits() {
+        xfrm_lifetime_cfg l{infinite, infinite, infinite, infinite, 0, 0, 0, 0};
+        pair(100, 2, 12, l.soft_use_expires_seconds, l.hard_use_expires_seconds);
         return l;
     }
     /// None of them before packets have gone.
@@ -165,8 +180,8 @@ class timed_author {
     }
     /// An SA as it came to be a little before the session began, and was used.
     xfrm_lifetime_cur earlier() {
-        const auto before = [this] { return std::uint64_t{0} - below(8); };
-        return {below(3) * 100, below(3), before(), chance(50) ? 0 : before()};
+        const auto before = [this] { return std::uint64_t{0} - 1 - below(most_earlier_s - 1); };
+        return {below(3) * 100, below(3), before(), before()};
     }
     static void add_times(question& q) {
         const auto end = static_cast<std::uint32_t>(q.bytes.size());
@@ -193,8 +208,27 @@ class timed_author {
         });
         if (old) add_times(q);
     }
-    void new_sa() { put_sa(XFRM_MSG_NEWSA, number(), limits(), chance(25)); }
-    void change_sa() { put_sa(XFRM_MSG_UPDSA, number(), limits(), false); }
+    void new_sa() {
+        const bool old = chance(25);
+        put_sa(XFRM_MSG_NEWSA, number(), old && chance(60) ? use_limits() : limits(), old);
+    }
+    /// A packet goes at once.
+    void new_used_sa() {
+        const std::uint32_t n = number();
+        put_policy(XFRM_MSG_UPDPOLICY, true, {}, n);
+        put_sa(XFRM_MSG_NEWSA, n, chance(60) ? use_limits() : limits(), false);
+        send_packets();
+    }
+    /// Where a hard limit is found passed before the soft one was told, the kernel puts off the
+    /// time that the SA was added at: not asked.
+    void change_sa() {
+        xfrm_lifetime_cfg l = limits();
+        if (l.hard_add_expires_seconds != 0) {
+            l.hard_add_expires_seconds += passed_ms_ / 1000 + most_earlier_s;
+            if (l.soft_add_expires_seconds == 0) l.soft_add_expires_seconds = 1;
+        }
+        put_sa(XFRM_MSG_UPDSA, number(), l, false);
+    }
     void expire() {
         xfrm_user_expire e{};
         e.state = sa_info(first_spi + number(), 0);
@@ -202,7 +236,9 @@ class timed_author {
         ask(XFRM_MSG_EXPIRE, e);
     }
     void give() {
-        const xfrm_lifetime_cur current = earlier();
+        const std::uint64_t now = passed_ms_ / 1000;
+        const xfrm_lifetime_cur current{below(3) * 100, below(3), now,
+                                        chance(50) ? 0 : now - below(3)};
         xfrm_aevent_id id{};
         id.sa_id.family = AF_INET;
         id.sa_id.daddr = address(tunnel_destination);
@@ -228,7 +264,8 @@ class timed_author {
         });
     }
 
-    void put_policy(std::uint16_t type, bool out, const xfrm_lifetime_cfg& lifetimes) {
+    void put_policy(std::uint16_t type, bool out, const xfrm_lifetime_cfg& lifetimes,
+                    std::uint32_t reqid) {
         xfrm_userpolicy_info p{};
         p.sel.family = AF_INET;
         p.sel.prefixlen_s = p.sel.prefixlen_d = 16;
@@ -242,13 +279,13 @@ class timed_author {
         t.saddr = address(tunnel_source);
         t.id.proto = IPPROTO_ESP;
         t.mode = XFRM_MODE_TUNNEL;
-        t.reqid = number();
+        t.reqid = reqid;
         t.aalgos = t.ealgos = t.calgos = ~0u;
         ask(type, NLM_F_ACK, p, [&](message_writer& w) {
             if (out) w.attribute(XFRMA_TMPL, t);
         });
     }
-    void change_policy() { put_policy(XFRM_MSG_UPDPOLICY, true, {}); }
+    void change_policy() { put_policy(XFRM_MSG_UPDPOLICY, true, {}, number()); }
 
     void send_packets() {
         question q;
@@ -273,6 +310,7 @@ class timed_author {
 
     std::mt19937_64 random_;
     std::uint32_t sequence_ = 0;
+    std::uint32_t passed_ms_ = 0;
     session s_;
 };
 
