@@ -150,7 +150,8 @@ class contender {
     /// Nanoseconds a packet took, mean of a chunk.
     [[nodiscard]] double chunk();
     /// Takes every packet once, where all of them and what they touch fit the caches: whoever was
-    /// before has taken those.
+    /// before has taken those.  Else empties the caches, so that nothing is there that another
+    /// contender with the same SAs has left, and takes a chunk for the sake of code and counters.
     void warm_up();
     /// Whether everything that comes out is right: every packet once.
     [[nodiscard]] bool verify();
