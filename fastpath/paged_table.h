@@ -36,7 +36,8 @@ class paged_table {
         ///
         /// Tags are written one by one while this reads them together: each is whole, and the
         /// pointer of a tag that is seen is there.
-        [[nodiscard, gnu::no_sanitize("thread")]] std::uint32_t matches(tag t) const noexcept {
+        [[nodiscard]] __attribute__((no_sanitize("thread"))) std::uint32_t
+        matches(tag t) const noexcept {
             const auto* line = reinterpret_cast<const __m128i*>(tags.data());
             const __m128i wanted = _mm_set1_epi16(static_cast<short>(t));
             const __m128i a = _mm_cmpeq_epi16(_mm_load_si128(line), wanted);
