@@ -132,7 +132,8 @@ uml_guest::uml_guest(const std::string& kernel, scratch_directory& scratch, unsi
     std::filesystem::create_directories(directory + "/lib");
     std::filesystem::create_directory_symlink("/usr/lib/uml/modules", directory + "/lib/modules");
     scratch.write("modprobe", modprobe_text(directory), 0755);
-    start(kernel, scratch, scratch.write("init", init_text(directory, script), 0755), devices, options);
+    start(kernel, scratch, scratch.write("init", init_text(directory, script), 0755), devices,
+          options);
     guest_links_.clear();
 }
 
