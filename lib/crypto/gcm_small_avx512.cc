@@ -174,8 +174,9 @@ __m128i aad_of(const job& j, __m128i header) noexcept {
 __m128i lengths_of(const job& j) noexcept {
     const std::uint64_t aad_bits = 64 + 32 * static_cast<unsigned>(j.esn);
     const std::uint64_t text_bits = std::uint64_t{8} * j.text_length;
-    return _mm_set_epi64x(static_cast<long long>(__builtin_bswap64(text_bits)),
-                          static_cast<long long>(aad_bits << 56));
+    const std::uint64_t first = __builtin_bswap64(aad_bits);
+    const std::uint64_t second = __builtin_bswap64(text_bits);
+    return _mm_set_epi64x(static_cast<long long>(second), static_cast<long long>(first));
 }
 
 /// The bytes of a group that are header or text, where `end` bytes are.
