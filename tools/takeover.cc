@@ -139,11 +139,11 @@ result<handed_state> take_over(const std::string& run_dir, const std::string& st
         return fail_errno("--takeover: the daemon does not listen");
     if (!is_readable(socket->get()))
         return fail(ETIMEDOUT, "--takeover: the daemon does not answer: see `esplane status`");
-    auto handed = receive(socket->get());
-    if (!handed) return handed;
+    auto state_of_it = receive(socket->get());
+    if (!state_of_it) return state_of_it;
     if (!is_readable(process.get()))
         return fail(ETIMEDOUT, "--takeover: the old daemon does not end: stop it (kill)");
-    return handed;
+    return state_of_it;
 }
 
 } // namespace esplane::tools

@@ -167,9 +167,10 @@ void show_difference(const question& q, const std::vector<item>& ours,
 
 /// Takes what came later out of an answer.
 std::vector<item> take_later(std::vector<item>& all) {
-    const auto later = std::ranges::stable_partition(all, [](const item& i) { return !i.later; });
-    std::vector<item> out(later.begin(), later.end());
-    all.erase(later.begin(), later.end());
+    const auto later =
+        std::stable_partition(all.begin(), all.end(), [](const item& i) { return !i.later; });
+    std::vector<item> out(later, all.end());
+    all.erase(later, all.end());
     return out;
 }
 

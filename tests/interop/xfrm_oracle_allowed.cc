@@ -359,7 +359,7 @@ bool table_sizes(item& ours, item& theirs) {
     if (!sad && type != XFRM_MSG_NEWSPDINFO) return false;
     bool met = false;
     for (const placed_attribute& a : attributes_of(type, ours.payload)) {
-        if (a.type != (sad ? XFRMA_SAD_HINFO : XFRMA_SPD_HINFO)) continue;
+        if (a.type != (sad ? int{XFRMA_SAD_HINFO} : int{XFRMA_SPD_HINFO})) continue;
         met |= value_at<std::uint32_t>(ours.payload, a.at) !=
                value_at<std::uint32_t>(theirs.payload, a.at);
         for (item* const i : {&ours, &theirs})
