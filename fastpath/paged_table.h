@@ -65,9 +65,9 @@ class paged_table {
     }
     ~paged_table() {
         directory& d = root();
-        for (std::uint32_t i = 0; i <= d.mask; ++i) {
+        for (std::uint32_t i = d.mask + 1; i-- != 0;) {
             page* p = d.pages[i].load(std::memory_order_relaxed);
-            if (i == (i & bits(p->depth))) // others share it
+            if (i == (i & bits(p->depth))) // the last of those that share it
                 for (page* more = nullptr; p != nullptr; p = more) {
                     more = p->more.load(std::memory_order_relaxed);
                     delete p;
