@@ -32,7 +32,7 @@ flow_key<Words> key_of(const packet& p) noexcept {
 /// xfrm_state_ok: the SA a packet came out of against what the policy asks for.  Whom a packet in
 /// transport mode comes from its own header says, which the policy's selector has been held
 /// against.
-bool satisfies(const sa_in& sa, const sa_requirement& t) noexcept {
+[[gnu::always_inline]] inline bool satisfies(const sa_in& sa, const sa_requirement& t) noexcept {
     return t.protocol == wire::proto_esp && t.run_mode == sa.run_mode &&
            (t.spi == wire::be32() || t.spi == sa.spi) && (t.reqid == 0 || t.reqid == sa.reqid) &&
            (t.source == sa.source || t.source.is_any() || sa.run_mode == ipsec::mode::transport);
@@ -111,11 +111,12 @@ find_among_all(const stage& s, const packet& p, policy_direction d, std::uint32_
 /// The policy for a packet, of those for the traffic of an interface or, 0, of none; noted as used.
 ///
 /// found   what the main policies without a mark say
+/// more    tables::has_more_policies()
 template <std::size_t Words>
-[[gnu::always_inline]] inline const policy_entry* settle(const stage& s, const packet& p,
-                                                         policy_direction d, std::uint32_t if_id,
-                                                         const policy_entry* found) noexcept {
-    if (s.shared.has_more_policies()) [[unlikely]]
+[[gnu::always_inline]] inline const policy_entry*
+settle(const stage& s, const packet& p, policy_direction d, std::uint32_t if_id,
+       const policy_entry* found, bool more) noexcept {
+    if (more) [[unlikely]]
         found = find_among_all(s, p, d, if_id, key_of<Words>(p), found);
     note_use(s, found);
     return found;
@@ -128,7 +129,7 @@ const policy_entry* look_up(const stage& s, const packet& p, policy_direction d,
         if_id == 0 ? &s.shared.policies(d) : s.shared.policies(d, {if_id, {}});
     const policy_entry* const found =
         spd == nullptr ? nullptr : table_of<Words>(*spd).find(key_of<Words>(p));
-    return settle<Words>(s, p, d, if_id, found);
+    return settle<Words>(s, p, d, if_id, found, s.shared.has_more_policies());
 }
 
 /// What is as good as in clear where no policy asks for more: secpath_has_nontransport.
@@ -240,12 +241,14 @@ policy_direction way_in_of(const packet& p) noexcept {
 /// `in` or `fwd`.  False: no policy admits the packet; it is dropped.
 ///
 /// found   what the main policies for all traffic say
+/// more    tables::has_more_policies()
 template <std::size_t Words>
-inline bool admit_found(stage& s, packet& p, const policy_entry* found) noexcept {
+[[gnu::always_inline]] inline bool admit_found(stage& s, packet& p, const policy_entry* found,
+                                               bool more) noexcept {
     const policy_direction way_in = way_in_of(p);
     const policy_entry* const policy = names_interface(p.inbound_sa)
                                            ? look_up_inside<Words>(s, p, way_in)
-                                           : settle<Words>(s, p, way_in, 0, found);
+                                           : settle<Words>(s, p, way_in, 0, found, more);
     const drop_reason why = admit_inbound(s, p, way_in, policy);
     if (why == drop_reason::none) return true;
     s.drop(p, why);
@@ -308,10 +311,11 @@ template <std::size_t Words>
 /// `out`.
 ///
 /// found   what the main policies for all traffic say
+/// more    tables::has_more_policies()
 template <std::size_t Words>
 [[gnu::always_inline]] inline void direct_found(stage& s, packet& p, const policy_entry* found,
-                                                verdicts& to) noexcept {
-    const policy_entry* out = settle<Words>(s, p, policy_direction::out, 0, found);
+                                                bool more, verdicts& to) noexcept {
+    const policy_entry* out = settle<Words>(s, p, policy_direction::out, 0, found, more);
     if (out == nullptr && s.shared.blocks_by_default(policy_direction::out)) [[unlikely]] {
         s.drop(p, drop_reason::policy_default_out);
         return;
@@ -346,6 +350,7 @@ template <std::size_t Words>
 struct findings {
     std::array<const policy_entry*, max_burst> in; ///< `in` or `fwd`
     std::array<const policy_entry*, max_burst> out;
+    bool more; ///< tables::has_more_policies()
 };
 
 /// The packets of one family that go one way, to be looked up together.
@@ -359,8 +364,13 @@ class company {
     void find(const tables::spd& spd,
               std::array<const policy_entry*, max_burst>& into) const noexcept {
         if (count_ == 0) return;
+        const std::span keys = std::span(keys_).first(count_);
+        if (places_[count_ - 1] == count_ - 1) [[likely]] { // from the first place on, all in order
+            table_of<Words>(spd).find(keys, into.data());
+            return;
+        }
         std::array<const policy_entry*, max_burst> found;
-        table_of<Words>(spd).find(std::span(keys_).first(count_), found.data());
+        table_of<Words>(spd).find(keys, found.data());
         for (unsigned i = 0; i < count_; ++i)
             into[places_[i]] = found[i];
     }
@@ -397,16 +407,17 @@ void find_for(const stage& s, std::span<packet* const> packets, findings& f) noe
 
 template <std::size_t Words>
 void classify_one(stage& s, packet& p, const findings& f, unsigned place, verdicts& to) noexcept {
-    if ((p.flags & packet_flag::own) == 0 && !admit_found<Words>(s, p, f.in[place])) return;
+    if ((p.flags & packet_flag::own) == 0 && !admit_found<Words>(s, p, f.in[place], f.more)) return;
     if ((p.flags & packet_flag::for_machine) != 0)
         to.local.push(p);
     else
-        direct_found<Words>(s, p, f.out[place], to);
+        direct_found<Words>(s, p, f.out[place], f.more, to);
 }
 
 /// At most max_burst packets.
 void classify_together(stage& s, std::span<packet* const> packets, verdicts& to) noexcept {
     findings f;
+    f.more = s.shared.has_more_policies();
     find_for(s, packets, f);
     for (unsigned i = 0; i < packets.size(); ++i)
         if (packets[i]->family == family::ipv4)
@@ -418,13 +429,15 @@ void classify_together(stage& s, std::span<packet* const> packets, verdicts& to)
 template <std::size_t Words>
 bool admit_alone(stage& s, packet& p) noexcept {
     const tables::spd& spd = s.shared.policies(way_in_of(p));
-    return admit_found<Words>(s, p, table_of<Words>(spd).find(key_of<Words>(p)));
+    return admit_found<Words>(s, p, table_of<Words>(spd).find(key_of<Words>(p)),
+                              s.shared.has_more_policies());
 }
 
 template <std::size_t Words>
 void direct_alone(stage& s, packet& p, verdicts& to) noexcept {
     const tables::spd& spd = s.shared.policies(policy_direction::out);
-    direct_found<Words>(s, p, table_of<Words>(spd).find(key_of<Words>(p)), to);
+    direct_found<Words>(s, p, table_of<Words>(spd).find(key_of<Words>(p)),
+                        s.shared.has_more_policies(), to);
 }
 
 } // namespace

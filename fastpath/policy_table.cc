@@ -146,6 +146,10 @@ template <std::size_t Words>
 void policy_table<Words>::find(std::span<const key> flows,
                                const policy_entry** found) const noexcept {
     const search_list& list = *published();
+    if (list.tuples.empty()) {
+        std::fill_n(found, flows.size(), nullptr);
+        return;
+    }
     search s(list, flows, found);
     for (const searched& one : list.tuples)
         s.look_in(one);
