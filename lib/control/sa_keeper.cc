@@ -422,6 +422,7 @@ void sa_keeper::drop(entry& e) {
     spent_.erase(e.serial);
     replays_.end(e);
     sad_.erase(e);
+    shown_.algs = {}; // it may be this one's description that was asked for last: keys end with it
 }
 
 ipsec::sa sa_keeper::take(entry& e) {

@@ -152,6 +152,16 @@ TEST_F(SaRules, ADeletionCarriesTheFinalCounters) {
     EXPECT_EQ(layer_.get_sa(id_of(1)), nullptr);
 }
 
+TEST_F(SaRules, KeysThatWereAskedForEndWithTheirSa) {
+    ipsec::sa s = make_sa(1);
+    s.algs.aead = {"rfc4106(gcm(aes))", secret(std::array<std::uint8_t, 20>{1, 2, 3}), 128};
+    given(std::move(s));
+    const ipsec::sa& shown = *layer_.get_sa(id_of(1));
+    ASSERT_FALSE(shown.algs.aead.key.empty());
+    ASSERT_TRUE(layer_.delete_sa(id_of(1), client));
+    EXPECT_TRUE(shown.algs.aead.key.empty()); // the layer's own copy, which stays where it is
+}
+
 TEST_F(SaRules, WhatIsNotThereCannotBeDeletedOrUpdated) {
     EXPECT_EQ(layer_.delete_sa(id_of(1), client).error().code, ESRCH);
     EXPECT_EQ(layer_.update_sa(make_sa(1), client, start).error().code, ESRCH);
