@@ -3,9 +3,9 @@
 // An upgrade in place: a new daemon asks the one that runs to stop, and goes on with its state.
 //
 //   new   loads what takes long (BPF programs), connects to DIR/takeover.sock, asks
-//   old   refuses where the new one would keep its state elsewhere; stops its workers, sends the
-//   two files of its state (SCM_RIGHTS), ends new   waits until that process is gone, and with it
-//   its sockets and locks; then starts
+//   old   refuses where the new one would keep its state elsewhere; else stops its workers, sends
+//         the two files of its state (SCM_RIGHTS), ends
+//   new   waits until that process is gone, and with it its sockets and locks; then starts
 //
 // Nothing is forwarded between the two: there are programs on the devices all the time.
 // Threads: control.
@@ -37,7 +37,9 @@ struct state_descriptors {
 class takeover_server {
   public:
     /// Stops all work; from then on this process does nothing but end.  Errors: what the asking
-    /// daemon is told, and everything goes on.  state   state_options::text() of that daemon
+    /// daemon is told, and everything goes on.
+    ///
+    /// state   state_options::text() of that daemon
     using hand_over = std::function<result<state_descriptors>(const std::string& state)>;
 
     /// Errors: those of listen_on().

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How the fields of a log's objects are written and read (journal.h): numbers as this machine has
-// them, lists with their length before them. Threads: any.
+// them, lists with their length before them.
+// Threads: any.
 #pragma once
 
 #include <cstdint>
