@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ESP's cryptography in bursts, over intel-ipsec-mb.
+// ESP's cryptography in bursts: over intel-ipsec-mb, or over OpenSSL where the build has chosen it.
 //
 // An engine belongs to one thread.  Keys are immutable once made and may be shared by engines and
-// by both directions.  One table in engine.cc says which call of the library each suite takes.
+// by both directions.  One table in engine_ipsec_mb.cc says which call of that library each suite
+// takes; OpenSSL's is an engine for any processor, and the one that the other is held against.
 // Does not: check sequence numbers, pad, build headers (fastpath does).
 #pragma once
 
@@ -29,7 +30,7 @@ class key {
 
     [[nodiscard]] ipsec::suite run() const noexcept;
 
-    struct schedule; ///< the library's, engine.cc knows it
+    struct schedule; ///< schedule.h has its first bytes, each library's schedule the rest
     [[nodiscard]] const schedule& get() const noexcept { return *schedule_; }
     /// Where the lines are that a packet needs first: prefetch them a burst ahead.
     [[nodiscard]] const void* hot() const noexcept { return schedule_; }
@@ -66,8 +67,8 @@ struct engine_options {
 /// so that it cannot leave in clear.
 class engine {
   public:
-    /// Errors: ENOTSUP where the processor lacks what the library needs (AES-NI), or the
-    /// library's self test failed.
+    /// Errors: ENOTSUP where the processor lacks what intel-ipsec-mb needs (AES-NI), OpenSSL lacks
+    /// an algorithm, or a library's self test failed.
     [[nodiscard]] static result<std::unique_ptr<engine>> make(engine_options options = {});
     ~engine();
     engine(const engine&) = delete;
@@ -84,7 +85,7 @@ class engine {
     /// this engine over a counter (NIST SP 800-38A, appendix C).
     void unpredictable_iv(std::uint8_t* into, std::size_t length) noexcept;
 
-    /// "AVX512", "AVX2", ...: what the library chose, for people.
+    /// "AVX512", "AVX2", ...: what the library chose, or "OpenSSL"; for people.
     [[nodiscard]] const char* architecture() const noexcept;
     /// "on", or "off" and why, for people.
     [[nodiscard]] const char* small_gcm() const noexcept;

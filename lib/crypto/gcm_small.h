@@ -51,4 +51,7 @@ struct kernel {
 /// Needs supported().
 extern const kernel avx512;
 
+/// Asks a kernel for known answers: says whether they were right.  Needs supported().
+[[nodiscard]] bool answers_right(const kernel& tested);
+
 } // namespace esplane::crypto::small_gcm

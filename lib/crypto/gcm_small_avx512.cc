@@ -28,7 +28,7 @@
 
 #include <immintrin.h>
 
-#include "lib/crypto/schedule.h"
+#include "lib/crypto/schedule_ipsec_mb.h"
 
 namespace esplane::crypto::small_gcm {
 namespace {

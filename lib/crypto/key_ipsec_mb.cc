@@ -4,16 +4,14 @@
 #include <new>
 
 #include "lib/base/secret.h"
+#include "lib/crypto/key_lengths.h"
 #include "lib/crypto/library.h"
-#include "lib/crypto/schedule.h"
+#include "lib/crypto/schedule_ipsec_mb.h"
 
 namespace esplane::crypto {
 namespace {
 
 using bytes = std::span<const std::uint8_t>;
-
-constexpr std::size_t salt_length = 4;
-constexpr std::size_t hash_block = 64; ///< of SHA-1 and SHA-256
 
 constexpr std::size_t size_of(ipsec::suite s) noexcept {
     if (is_gcm(s)) return sizeof(gcm_schedule);
@@ -98,17 +96,6 @@ void expand_hmac(IMB_MGR* library, const hash_calls& hash, bytes auth_key,
     wipe(key_block.data(), key_block.size());
 }
 
-result<void> check_lengths(const ipsec::algorithms& a) {
-    const std::size_t expected = cipher_key_length(a.run);
-    if (is_gcm(a.run) && a.aead.key.size() != expected + salt_length)
-        return fail(EINVAL, "an AES-GCM key is 16, 24 or 32 bytes and 4 bytes of salt", "aead");
-    if (is_aead(a.run) && a.aead.key.size() != expected + salt_length)
-        return fail(EINVAL, "a ChaCha20-Poly1305 key is 32 bytes and 4 bytes of salt", "aead");
-    if (!is_aead(a.run) && a.cipher.key.size() != expected)
-        return fail(EINVAL, "an AES key is 16, 24 or 32 bytes, and NULL has none", "cipher");
-    return {};
-}
-
 /// An AEAD's key without its salt, which `into` gets.
 bytes take_salt(const ipsec::algorithms& a, key::schedule& into) noexcept {
     const bytes given = a.aead.key.bytes();
@@ -145,7 +132,6 @@ key::schedule* expand(IMB_MGR* library, const ipsec::algorithms& a, void* memory
 } // namespace
 
 result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
-    if (static_cast<unsigned>(a.run) >= ipsec::suite_count) return fail(ENOSYS);
     if (auto right = check_lengths(a); !right) return tl::unexpected(right.error());
     const result<manager>& library = expander();
     if (!library) return tl::unexpected(library.error());

@@ -11,22 +11,19 @@
 #include <sys/random.h>
 
 #include "lib/base/secret.h"
+#include "lib/crypto/esp_job.h"
 #include "lib/crypto/library.h"
 #include "lib/crypto/power_up.h"
-#include "lib/crypto/schedule.h"
+#include "lib/crypto/schedule_ipsec_mb.h"
 
 namespace esplane::crypto {
 namespace {
 
-constexpr std::size_t esp_header_length = 8;
-constexpr std::size_t seq_high_length = 4;
-constexpr std::size_t aead_nonce_length = 12;
 constexpr std::size_t longest_icv = 16;
 constexpr std::size_t gcm_icv_length = 16;
 constexpr std::size_t slice_length = 64;
-
-/// The library counts a job's bytes in 16 bits.  No IP packet holds a longer text.
-constexpr std::uint32_t longest_job_text = 65504;
+constexpr std::size_t iv_length = IMB_AES_BLOCK_SIZE;
+constexpr std::size_t ivs_at_once = 64;
 
 enum class manner : std::uint8_t { direct, jobs };
 
@@ -118,7 +115,7 @@ small_gcm_choice choose_small_gcm(const engine_options& options) {
     if (!options.small_gcm) return {nullptr, "off: it was asked for"};
     if (!small_gcm::supported())
         return {nullptr, "off: the processor lacks AVX-512 VBMI, VAES or VPCLMULQDQ"};
-    if (!power_up_test(small_gcm::avx512))
+    if (!small_gcm::answers_right(small_gcm::avx512))
         return {nullptr, "off: it gave a wrong answer at the start on this processor"};
     return {&small_gcm::avx512, "on"};
 }
@@ -148,22 +145,6 @@ bool same_icv(const std::uint8_t* a, const std::uint8_t* b, std::size_t length) 
     for (const std::size_t at : icv_words(length))
         different |= word_at(a + at) ^ word_at(b + at);
     return different == 0;
-}
-
-std::uint8_t* text_of(const job& j) noexcept {
-    return j.esp + esp_header_length + j.keys->iv_length;
-}
-std::uint8_t* icv_of(const job& j) noexcept {
-    return text_of(j) + j.text_length;
-}
-
-/// What the ICV of an HMAC covers, in the packet: header, IV and text.
-std::size_t covered_length(const job& j) noexcept {
-    return esp_header_length + j.keys->iv_length + j.text_length;
-}
-
-std::uint32_t seq_high_on_wire(const job& j) noexcept {
-    return __builtin_bswap32(j.seq_high);
 }
 
 /// Each is stored at once: the library loads it as a whole, which two smaller stores would stall.
@@ -217,13 +198,6 @@ void run_gcm(aes_gcm_enc_dec_t call, gcm_context_data& context, const job& j,
          tag, gcm_icv_length);
 }
 
-/// Says whether the library can run `j` as a job of `suite`.
-bool fits(const calls& suite, const job& j) noexcept {
-    const bool whole_blocks =
-        suite.cipher != IMB_CIPHER_CBC || j.text_length % IMB_AES_BLOCK_SIZE == 0;
-    return whole_blocks && j.text_length <= longest_job_text;
-}
-
 /// The part of an HMAC suite in describe().
 void describe_pair(IMB_JOB& to, const job& j) noexcept {
     const auto& keys = *static_cast<const hmac_schedule*>(j.keys);
@@ -256,11 +230,16 @@ void describe_chacha(IMB_JOB& to, const job& j, slot& scratch) noexcept {
 }
 
 /// Tells the library everything: jobs are reused and keep what the last user said.
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void describe(IMB_JOB& to, job& j, slot& scratch) noexcept {
     const key::schedule& keys = *j.keys;
-    to.cipher_direction = Direction;
-    to.chain_order = Direction == IMB_DIR_ENCRYPT ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;
+    if constexpr (Direction == direction::encrypt) {
+        to.cipher_direction = IMB_DIR_ENCRYPT;
+        to.chain_order = IMB_ORDER_CIPHER_HASH;
+    } else {
+        to.cipher_direction = IMB_DIR_DECRYPT;
+        to.chain_order = IMB_ORDER_HASH_CIPHER;
+    }
     to.key_len_in_bytes = keys.cipher_key_length;
     to.src = j.esp;
     to.dst = text_of(j);
@@ -279,21 +258,21 @@ void describe(IMB_JOB& to, job& j, slot& scratch) noexcept {
 
 /// Saves what decrypt compares.  For an HMAC the high half of the sequence number then goes after
 /// the text (RFC 4303 section 2.2.1), where the ICV is.
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void prepare(const job& j, slot& scratch) noexcept {
-    if constexpr (Direction == IMB_DIR_DECRYPT)
+    if constexpr (Direction == direction::decrypt)
         copy_icv(scratch.received, icv_of(j), j.keys->icv_length);
     if (!j.esn || is_aead(j.keys->run)) return;
     const std::uint32_t high = seq_high_on_wire(j);
     std::memcpy(icv_of(j), &high, seq_high_length);
 }
 
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void finish(const IMB_JOB& done) noexcept {
     job& j = *static_cast<job*>(done.user_data);
     const slot& scratch = *static_cast<const slot*>(done.user_data2);
     const std::size_t length = j.keys->icv_length;
-    if constexpr (Direction == IMB_DIR_ENCRYPT) {
+    if constexpr (Direction == direction::encrypt) {
         copy_icv(icv_of(j), scratch.tag, length);
     } else {
         copy_icv(icv_of(j), scratch.received, length);
@@ -325,12 +304,13 @@ void prefetch_small_keys(const job& j) noexcept {
         __builtin_prefetch(start + i * line);
 }
 
-/// A job that breaks the contract: refused when received; and should a caller ever ask to send
-/// one, no clear text is left to leave.
-template <IMB_CIPHER_DIRECTION Direction>
-void refuse(job& j) noexcept {
-    j.ok = false;
-    if constexpr (Direction == IMB_DIR_ENCRYPT) std::memset(text_of(j), 0, j.text_length);
+/// The same for the library, which reads nearly all of its own.
+void prefetch_large_keys(const job& j) noexcept {
+    constexpr std::size_t line = 64;
+    const auto* const start =
+        reinterpret_cast<const std::uint8_t*>(&static_cast<const gcm_schedule*>(j.keys)->keys);
+    for (std::size_t at = 0; at < sizeof(gcm_key_data); at += line)
+        __builtin_prefetch(start + at);
 }
 
 } // namespace
@@ -343,23 +323,25 @@ struct engine::state {
         wipe(&gcm, sizeof gcm);
         wipe(slots.data(), sizeof slots);
         wipe(iv_keys, sizeof iv_keys);
-        wipe(&iv_counter, sizeof iv_counter);
+        wipe(&next_ivs, sizeof next_ivs);
+        wipe(ivs.data(), sizeof ivs);
     }
     state(const state&) = delete;
     state& operator=(const state&) = delete;
 
     [[nodiscard]] result<void> seed_ivs();
-    template <IMB_CIPHER_DIRECTION Direction>
+    [[nodiscard]] bool make_ivs() noexcept;
+    template <direction Direction>
     void run(std::span<job> jobs) noexcept;
     [[nodiscard]] std::size_t small_run(std::span<const job> jobs) const noexcept;
-    template <IMB_CIPHER_DIRECTION Direction>
+    template <direction Direction>
     void run_small(std::span<job> jobs) noexcept;
-    template <IMB_CIPHER_DIRECTION Direction>
+    template <direction Direction>
     void run_direct(const calls& suite, job& j) noexcept;
     [[nodiscard]] std::size_t fill_lanes(std::span<job* const> jobs) const noexcept;
-    template <IMB_CIPHER_DIRECTION Direction>
+    template <direction Direction>
     void run_jobs(std::span<job*> jobs) noexcept;
-    template <IMB_CIPHER_DIRECTION Direction>
+    template <direction Direction>
     void run_with(IMB_MGR* lanes, std::span<job* const> jobs) noexcept;
 
     manager library;
@@ -368,10 +350,13 @@ struct engine::state {
     alignas(64) gcm_context_data gcm;
     std::array<slot, slice_length> slots;
     alignas(16) std::uint8_t iv_keys[11 * 16];
-    struct alignas(16) {
-        std::uint64_t count;
-        std::uint64_t nonce;
-    } iv_counter;
+    /// What the counter blocks of a call begin with; the library counts behind it.
+    struct iv_counter {
+        std::uint64_t calls;
+        std::uint32_t nonce;
+    } next_ivs;
+    alignas(64) std::array<std::array<std::uint8_t, iv_length>, ivs_at_once> ivs;
+    std::size_t ivs_left = 0;
 };
 
 /// How many jobs, from the first on, the kernel of small packets takes at once.
@@ -390,17 +375,17 @@ std::size_t engine::state::small_run(std::span<const job> jobs) const noexcept {
     return count;
 }
 
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void engine::state::run_small(std::span<job> jobs) noexcept {
-    if constexpr (Direction == IMB_DIR_ENCRYPT)
+    if constexpr (Direction == direction::encrypt)
         small.kernel->encrypt(jobs);
     else
         small.kernel->decrypt(jobs);
 }
 
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void engine::state::run_direct(const calls& suite, job& j) noexcept {
-    if constexpr (Direction == IMB_DIR_ENCRYPT) {
+    if constexpr (Direction == direction::encrypt) {
         run_gcm(library.get()->*suite.encrypt, gcm, j, icv_of(j));
     } else {
         alignas(16) std::uint8_t tag[gcm_icv_length];
@@ -424,7 +409,7 @@ std::size_t engine::state::fill_lanes(std::span<job* const> jobs) const noexcept
 }
 
 /// At most slice_length jobs, in any order: lanes are filled by hash.
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void engine::state::run_jobs(std::span<job*> jobs) noexcept {
     const auto part_off = [&](auto belongs) {
         const auto end = std::partition(jobs.begin(), jobs.end(), belongs);
@@ -442,7 +427,7 @@ void engine::state::run_jobs(std::span<job*> jobs) noexcept {
 }
 
 /// The queue of `lanes` is empty before and after, and holds more than a slice.
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void engine::state::run_with(IMB_MGR* lanes, std::span<job* const> jobs) noexcept {
     if (jobs.empty()) return;
     std::array<IMB_JOB*, slice_length> burst;
@@ -464,7 +449,7 @@ void engine::state::run_with(IMB_MGR* lanes, std::span<job* const> jobs) noexcep
     }
 }
 
-template <IMB_CIPHER_DIRECTION Direction>
+template <direction Direction>
 void engine::state::run(std::span<job> jobs) noexcept {
     std::array<job*, slice_length> slice;
     std::size_t gathered = 0;
@@ -477,12 +462,17 @@ void engine::state::run(std::span<job> jobs) noexcept {
         job& j = jobs.front();
         jobs = jobs.subspan(1);
         const calls& suite = calls_for(j.keys->run);
-        if (!jobs.empty()) prefetch(jobs.front());
+        if (!jobs.empty()) {
+            const job& following = jobs.front();
+            prefetch(following);
+            if (following.keys != j.keys && is_gcm(following.keys->run))
+                prefetch_large_keys(following);
+        }
         if (suite.how == manner::direct) {
             run_direct<Direction>(suite, j);
             continue;
         }
-        if (!fits(suite, j)) {
+        if (!fits(j)) {
             refuse<Direction>(j);
             continue;
         }
@@ -497,13 +487,32 @@ void engine::state::run(std::span<job> jobs) noexcept {
 result<void> engine::state::seed_ivs() {
     std::array<std::uint8_t, 16> random_key;
     if (::getrandom(random_key.data(), random_key.size(), 0) != sizeof random_key ||
-        ::getrandom(&iv_counter, sizeof iv_counter, 0) != sizeof iv_counter)
+        ::getrandom(&next_ivs, sizeof next_ivs, 0) != sizeof next_ivs)
         return fail_errno("getrandom");
     alignas(16) std::uint8_t unused[sizeof iv_keys];
     IMB_AES_KEYEXP_128(library.get(), random_key.data(), iv_keys, unused);
     wipe(random_key.data(), random_key.size());
     wipe(unused, sizeof unused);
+    if (!make_ivs()) return fail(ENOTSUP, "libIPSec_MB refuses AES-CTR: reinstall libipsec-mb1");
     return {};
+}
+
+/// AES-CTR over zeros is AES of each counter block: one call of the library for many, since a call
+/// takes ten times as long as a block.  False: it refused.
+bool engine::state::make_ivs() noexcept {
+    constexpr std::size_t block_start = sizeof next_ivs.calls + sizeof next_ivs.nonce;
+    std::memset(ivs.data(), 0, sizeof ivs);
+    ++next_ivs.calls;
+    IMB_JOB all{};
+    all.src = all.dst = ivs.front().data();
+    all.msg_len_to_cipher_in_bytes = sizeof ivs;
+    all.enc_keys = all.dec_keys = iv_keys;
+    all.key_len_in_bytes = IMB_KEY_128_BYTES;
+    all.iv = reinterpret_cast<const std::uint8_t*>(&next_ivs);
+    all.iv_len_in_bytes = block_start;
+    ivs_left = ivs.size();
+    return IMB_SUBMIT_CIPHER_BURST(library.get(), &all, 1, IMB_CIPHER_CNTR, IMB_DIR_ENCRYPT,
+                                   IMB_KEY_128_BYTES) == 1;
 }
 
 engine::engine(std::unique_ptr<state> s) noexcept
@@ -518,26 +527,29 @@ result<std::unique_ptr<engine>> engine::make(engine_options options) {
     auto inside = std::make_unique<state>(std::move(*library), std::move(*sha_ni));
     if (auto seeded = inside->seed_ivs(); !seeded) return tl::unexpected(seeded.error());
     std::unique_ptr<engine> made(new engine(std::move(inside)));
-    if (auto right = power_up_test(*made); !right) return tl::unexpected(right.error());
+    if (auto right = power_up_test(*made, "intel-ipsec-mb", "libipsec-mb1"); !right)
+        return tl::unexpected(right.error());
     made->state_->small = choose_small_gcm(options); // last: the library was asked alone
     return made;
 }
 
 void engine::encrypt(std::span<job> jobs) noexcept {
-    state_->run<IMB_DIR_ENCRYPT>(jobs);
+    state_->run<direction::encrypt>(jobs);
 }
 
 void engine::decrypt(std::span<job> jobs) noexcept {
-    state_->run<IMB_DIR_DECRYPT>(jobs);
+    state_->run<direction::decrypt>(jobs);
 }
 
 void engine::unpredictable_iv(std::uint8_t* into, std::size_t length) noexcept {
-    assert(length <= 16);
-    // CFB of a block of zeros is the block cipher of its IV: the one call for a single AES block.
-    constexpr std::uint8_t zeros[16] = {};
-    ++state_->iv_counter.count;
-    IMB_AES128_CFB_ONE(state_->library.get(), into, zeros, &state_->iv_counter, state_->iv_keys,
-                       length);
+    assert(length <= iv_length);
+    // The same call has been answered at the start: it is not refused here.
+    if (state_->ivs_left == 0) (void)state_->make_ivs();
+    const auto& iv = state_->ivs[--state_->ivs_left];
+    if (length == iv_length) [[likely]]
+        std::memcpy(into, iv.data(), iv_length);
+    else
+        std::memcpy(into, iv.data(), length);
 }
 
 const char* engine::architecture() const noexcept {

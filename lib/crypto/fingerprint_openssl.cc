@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/crypto/fingerprint.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <openssl/sha.h>
+
+namespace esplane::crypto {
+
+struct fingerprinter::state {
+    std::array<std::uint8_t, 32> prefix{};
+
+    ~state() { wipe(prefix.data(), prefix.size()); }
+};
+
+result<std::unique_ptr<fingerprinter>>
+fingerprinter::make(std::span<const std::uint8_t, 32> prefix) {
+    auto s = std::make_unique<state>();
+    std::copy(prefix.begin(), prefix.end(), s->prefix.begin());
+    return std::unique_ptr<fingerprinter>(new fingerprinter(std::move(s)));
+}
+
+fingerprinter::fingerprinter(std::unique_ptr<state> s) noexcept
+    : state_(std::move(s)) {}
+fingerprinter::~fingerprinter() = default;
+
+auto fingerprinter::of(const secret& key) const -> value {
+    std::vector<std::uint8_t> message(state_->prefix.begin(), state_->prefix.end());
+    message.reserve(message.size() + key.size());
+    message.insert(message.end(), key.bytes().begin(), key.bytes().end());
+    std::array<std::uint8_t, SHA256_DIGEST_LENGTH> digest;
+    SHA256(message.data(), message.size(), digest.data());
+    wipe(message.data(), message.size());
+    value v;
+    std::copy_n(digest.begin(), v.size(), v.begin());
+    return v;
+}
+
+} // namespace esplane::crypto
