@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "fastpath/numa.h"
+#include "lib/base/beside.h"
 #ifdef ESPLANE_HAVE_DPDK
 #include "tools/ports_dpdk.h"
 #endif
@@ -127,13 +128,10 @@ result<void> port_set::open() {
     return {};
 }
 
-/// Side by side: each waits for the kernel.
 void port_set::let_go() noexcept {
-    std::vector<std::thread> all;
+    beside closing;
     for (const auto& o : openers_)
-        all.emplace_back([&o] { o->let_go(); });
-    for (std::thread& t : all)
-        t.join();
+        closing.run([&o] { o->let_go(); });
 }
 
 std::vector<guarded_device> port_set::devices() const {

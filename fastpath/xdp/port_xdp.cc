@@ -5,12 +5,13 @@
 #include <array>
 #include <cassert>
 #include <cstring>
-#include <thread>
 
 #include <net/if.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include "lib/base/beside.h"
 
 namespace esplane::fastpath {
 namespace {
@@ -178,12 +179,10 @@ void xdp_port::close_queues() noexcept {
 }
 
 void xdp_port::let_go() noexcept {
-    std::vector<std::thread> closers;
+    beside closing;
     for (const auto& l : lanes_)
         for (const auto& q : l->queues)
-            closers.emplace_back([&q] { q->socket.reset(); });
-    for (std::thread& t : closers)
-        t.join();
+            closing.run([&q] { q->socket.reset(); });
 }
 
 std::optional<unsigned> xdp_port::not_seen_by() const noexcept {
