@@ -260,7 +260,6 @@ void check_mapping(stage& s, const inbound_item& c) noexcept {
         s.drop(*c.p, why);
         return;
     }
-    s.counters.decrypted.add(1);
     c.p->inbound_sa = c.sa;
     clear.push(*c.p);
 }
@@ -297,8 +296,8 @@ crypto::job decryption_of(const inbound_item& c) noexcept {
     return j;
 }
 
-// 1. Find the SA of each packet; its lines are fetched a step ahead.  Another worker's SA: hand
-//    over.
+// 1. Find the SA of each packet.  What is touched next is fetched a step ahead: the slot, the SA's
+//    first line, then its second and its keys.  Another worker's SA: hand over.
 // 2. Check lengths and window; nothing has changed so far.
 // 3. Verify and decrypt them all.
 // 4. Hold the authentic ones against the lifetime, commit them to their windows, strip them, hand
@@ -319,16 +318,25 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     for (unsigned i = 0; i < esp.size(); ++i)
         s.shared.inbound().prefetch_entry(items[i].hash);
 
-    std::span<crypto::job> jobs = s.scratch.jobs;
-    unsigned count = 0, spread = 0;
+    unsigned found = 0;
     for (unsigned i = 0; i < esp.size(); ++i) {
-        inbound_item& c = items[count];
-        if (count != i) c = items[i];
+        inbound_item& c = items[found];
+        if (found != i) c = items[i];
         c.sa = find_sa(s, *c.p, c.spi, c.hash);
         if (c.sa == nullptr) {
             s.drop(*c.p, drop_reason::sa_unknown);
             continue;
         }
+        __builtin_prefetch(&c.sa->account, 1);
+        __builtin_prefetch(c.sa->keys);
+        ++found;
+    }
+
+    std::span<crypto::job> jobs = s.scratch.jobs;
+    unsigned count = 0, spread = 0;
+    for (unsigned i = 0; i < found; ++i) {
+        inbound_item& c = items[count];
+        if (count != i) c = items[i];
         if (const unsigned who = s.owner_of(c.sa->owner); who != s.self) {
             s.hand_over(*c.p, who, handover_phase::inbound);
             continue;
@@ -344,14 +352,17 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept {
     }
     s.crypto.decrypt(jobs.first(count));
 
+    const unsigned before = clear.size();
     for (unsigned i = 0; i < count; ++i)
         go_on(s, items[i], jobs[i].ok, clear);
+    s.counters.decrypted.add(clear.size() - before);
     spread_runs(s, std::span(s.scratch.spread_in).first(spread));
 }
 
 void release_inbound(stage& s, const spread_in& all, std::span<packet* const> ready,
                      packet_list& clear) noexcept {
     sa_in* sa = all.sa.load(std::memory_order_acquire);
+    const unsigned before = clear.size();
     for (packet* p : ready) {
         const bool authentic = p->drop == static_cast<std::uint8_t>(drop_reason::none);
         p->drop = 0;
@@ -370,6 +381,7 @@ void release_inbound(stage& s, const spread_in& all, std::span<packet* const> re
         else
             go_on(s, c, authentic, clear);
     }
+    s.counters.decrypted.add(clear.size() - before);
 }
 
 } // namespace esplane::fastpath

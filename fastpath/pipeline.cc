@@ -290,15 +290,17 @@ void pipeline::encrypt(stage& s, std::span<protect_item> items, packet_list& lea
 /// What leaves as it came.
 void pipeline::bypass(stage& s, const packet_list& packets, packet_list& leaving) noexcept {
     packet_list up;
+    const bool has_machine = machine_ != no_port;
+    const unsigned before = leaving.size();
     for (packet* p : packets) {
-        if (goes_on_by_machine(s, *p)) {
+        if (has_machine && goes_on_by_machine(s, *p)) {
             up.push(*p);
             continue;
         }
         if (!age(s, *p) || !check_route(s, *p)) continue;
-        s.counters.bypassed.add(1);
         leaving.push(*p);
     }
+    s.counters.bypassed.add(leaving.size() - before);
     raise_by_machine(s, up);
 }
 
@@ -395,10 +397,10 @@ bool pipeline::goes_up_by_machine(const stage& s, const packet& p) const noexcep
     return p.inbound_sa != nullptr && machine_ != no_port && !goes_up_by_interface(s, p);
 }
 
-/// What came out of an SA for others whom the machine's stack reaches: it routes and counts the
-/// hop.
+/// What came out of an SA for others whom the machine's stack reaches, by the port that is the
+/// machine: it routes and counts the hop.
 bool pipeline::goes_on_by_machine(const stage& s, const packet& p) const noexcept {
-    if (p.inbound_sa == nullptr || machine_ == no_port) return false;
+    if (p.inbound_sa == nullptr) return false;
     return p.next->kind == adjacency_kind::missing || p.next->kind == adjacency_kind::foreign ||
            s.routes.interface(p.next->interface).kind == interface_kind::kernel;
 }
