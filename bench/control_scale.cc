@@ -12,13 +12,14 @@
 
 #include "bench/control.h"
 #include "bench/control_server.h"
+#include "lib/crypto/schedule.h"
 
 namespace esplane::bench {
 namespace {
 
 constexpr std::uint32_t pairs = 1'000'000;
-constexpr std::uint32_t part = 100'000; ///< each is timed by itself
-constexpr double schedule_bytes = 1088; ///< the expanded key of AES-GCM
+constexpr std::uint32_t part = 100'000;                         ///< each is timed by itself
+constexpr double schedule_bytes = sizeof(crypto::gcm_schedule); ///< the expanded key
 constexpr std::size_t longest_datagram = 3700;
 
 constexpr auto at_least = figure_row::bound::at_least;
@@ -135,6 +136,14 @@ std::string text(const char* format, Arguments... arguments) {
     return line.data();
 }
 
+/// What was refused was not done, so nothing that was measured is what it says.
+void fail_where_refused(figure_rows& rows, std::uint64_t refused) {
+    if (refused == 0) return;
+    for (figure_row& row : rows)
+        row = not_measured(
+            row.name, text("%llu requests were refused", static_cast<unsigned long long>(refused)));
+}
+
 /// A `#` for each 20,000 pairs a second of each part: flat where nothing grows with their number.
 void plot(const std::vector<double>& rates) {
     for (std::size_t i = 0; i < rates.size(); ++i)
@@ -166,9 +175,7 @@ figure_rows measure_scale() {
         const double slowest = *std::min_element(rates.begin(), rates.end());
         const double each = (full - empty) / pairs;
         rows = {
-            {"pairs_rate", slowest / 1000, "k/s", at_least, 100,
-             text("the slowest 100,000; %llu errors",
-                  static_cast<unsigned long long>(client.errors()))},
+            {"pairs_rate", slowest / 1000, "k/s", at_least, 100, "the slowest 100,000"},
             {"pairs_last_to_first", rates.back() / rates.front(), "x", at_least, 0.8,
              text("%.0f and %.0f pairs/s", rates.back(), rates.front())},
             {"pair_bytes", each - schedule_bytes, "B", at_most, 2048,
@@ -183,6 +190,7 @@ figure_rows measure_scale() {
         };
         client.call(flush_of(XFRM_MSG_FLUSHSA));
         client.call(flush_of(XFRM_MSG_FLUSHPOLICY));
+        fail_where_refused(rows, client.errors());
     }
     gateway.worker->stop();
     return rows;

@@ -93,6 +93,8 @@ class user_backend final : public control::backend {
 
   private:
     struct sa_record;
+    struct sa_seldom;
+    struct candidate;
     struct group_record;
     struct peer_record;
     struct policy_record;
@@ -110,30 +112,36 @@ class user_backend final : public control::backend {
         friend auto operator<=>(const endpoint&, const endpoint&) = default;
     };
     struct endpoint_hash {
-        [[nodiscard]] std::size_t operator()(const endpoint& e) const noexcept {
+        [[nodiscard]] std::uint32_t operator()(const endpoint& e) const noexcept {
             const std::uint32_t h =
                 _mm_crc32_u32(static_cast<std::uint32_t>(e.destination.fam), e.reqid);
             const std::uint8_t* at = e.destination.bytes.data();
-            return _mm_crc32_u64(_mm_crc32_u64(h, wire::load<std::uint64_t>(at)),
-                                 wire::load<std::uint64_t>(at + 8));
+            return static_cast<std::uint32_t>(
+                _mm_crc32_u64(_mm_crc32_u64(h, wire::load<std::uint64_t>(at)),
+                              wire::load<std::uint64_t>(at + 8)));
         }
     };
-    struct id_hash {
-        [[nodiscard]] std::size_t operator()(const ipsec::sa_id& id) const noexcept {
-            return hash_of_spi(id.spi, id.destination.bytes.data(), id.destination.fam);
+    struct by_id {
+        [[nodiscard]] std::uint32_t operator()(const ipsec::sa_id& id) const noexcept {
+            return hash_of_spi(id.spi, id.destination.bytes.data(), id.destination.fam) ^
+                   id.mark.value * 0x9e3779b1u ^ id.mark.mask;
         }
+        [[nodiscard]] std::uint32_t operator()(const sa_record& r) const noexcept;
+    };
+    struct by_endpoint {
+        [[nodiscard]] std::uint32_t operator()(const sa_record& r) const noexcept;
     };
 
-    [[nodiscard]] std::unique_ptr<sa_in> make_in(const sa_record& r) const;
-    [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r) const;
+    [[nodiscard]] std::unique_ptr<sa_in> make_in(const sa_record& r, const ipsec::sa& s) const;
+    [[nodiscard]] std::unique_ptr<sa_out> make_out(const sa_record& r, const ipsec::sa& s) const;
     [[nodiscard]] result<void> check_memory() const;
-    [[nodiscard]] result<void> change_encap(sa_record& r, const ipsec::sa& s);
-    void write_marks(const sa_record& r) const;
+    [[nodiscard]] result<void> change_encap(sa_record& r, ipsec::sa now, const ipsec::sa& s);
+    void write_marks(const sa_record& r, const ipsec::sa& s) const;
     void write_marks(sa_in& in, const ipsec::sa& s) const;
     void write_marks(sa_out& out, const ipsec::sa& s) const;
     void replace_in(sa_record& r);
     void replace_out(sa_record& r, std::uint64_t margin = sequence_margin);
-    void publish_limits(sa_record& r) const;
+    void publish_limits(sa_record& r, const ipsec::lifetime_limits& limits) const;
     void reach(sa_out& out);
     [[nodiscard]] std::unique_ptr<sa_out> make_share(const sa_record& r) const;
     [[nodiscard]] static bool is_near_limit(const sa_record& r);
@@ -141,14 +149,20 @@ class user_backend final : public control::backend {
     void unspread(sa_record& r);
     void resolve(group_record& g);
     void resolve_all(const endpoint& e);
+    void resolve_transport(const endpoint& e);
+    void resolve_added(sa_record& r, const ipsec::sa& s);
+    void resolve_gone(const sa_record& r);
+    [[nodiscard]] bool give_out(sa_record& r);
+    [[nodiscard]] bool put_first(group_record& g, sa_record& r, const ipsec::sa& s);
+    [[nodiscard]] bool take_first(group_record& g, const sa_record& r);
+    void publish_all(group_record& g);
     void resolve_peer(group_record& g, const ipsec::address& destination);
     void resolve_peers(group_record& g);
     peer_record& add_peer(group_record& g, const ipsec::address& destination);
     void count_transport(const sa_record& r, int by);
     [[nodiscard]] group_record* acquire_group(const ipsec::policy& p);
-    [[nodiscard]] std::shared_ptr<const sa_choices>
-    choices_among(const std::vector<sa_record*>& sas, bool cpu_acquire) const;
-    [[nodiscard]] static bool is_of_cpu(const sa_record* r);
+    [[nodiscard]] std::shared_ptr<const sa_choices> choices_among(const std::vector<candidate>& sas,
+                                                                  bool cpu_acquire) const;
     void release_group(group_record* g);
     [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
     void enter(policy_record& p, const ipsec::selector& s);
@@ -159,8 +173,12 @@ class user_backend final : public control::backend {
     [[nodiscard]] std::uint32_t cpu_of(unsigned worker) const;
     [[nodiscard]] std::optional<unsigned> worker_of(std::uint32_t cpu) const;
     void retire(std::unique_ptr<policy_record> p);
-    void count_encap(const sa_record& r, int by);
+    void count_encap(const sa_record& r, const std::optional<ipsec::udp_encapsulation>& encap,
+                     int by);
+    [[nodiscard]] sa_record* find(const ipsec::sa_id& id) const;
+    [[nodiscard]] sa_record* first_at(const endpoint& e) const;
     void file(sa_record& r, int by);
+    void join_endpoint(sa_record& r);
     void leave_endpoint(sa_record& r);
     void settle();
     void settle_later();
@@ -177,10 +195,11 @@ class user_backend final : public control::backend {
     std::uint32_t esp_mark_ = 0;
     std::vector<std::uint32_t> cpus_; ///< by worker
     std::uint64_t serial_ = 0;
-    std::unordered_map<ipsec::sa_id, std::unique_ptr<sa_record>, id_hash> sas_;
-    std::unordered_map<endpoint, std::vector<sa_record*>, endpoint_hash> sas_by_endpoint_;
-    growing_table<group_record, hash_of_group> groups_; ///< the first of each endpoint's
+    growing_table<sa_record, by_id> sas_;                   ///< owned
+    growing_table<sa_record, by_endpoint> sas_by_endpoint_; ///< one of each ring
+    growing_table<group_record, hash_of_group> groups_;     ///< the first of each endpoint's
     growing_table<policy_record, hash_of_policy> policies_;
+    std::size_t transport_groups_ = 0;
     /// Reqid and destination of SAs in transport mode, and how many have them.
     std::map<std::pair<std::uint32_t, ipsec::address>, int> transport_ends_;
     std::map<wire::be16, int> encap_users_;

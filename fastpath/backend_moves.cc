@@ -13,13 +13,13 @@ namespace esplane::fastpath {
 // 3. New objects go on in their place with what the old ones had counted, sent and seen.
 // 4. Templates take it, or do not any more.
 result<void> user_backend::move_sa(const ipsec::sa_id& before, const ipsec::sa& s) {
-    const auto found = sas_.find(before);
-    if (found == sas_.end()) return fail(ESRCH);
-    if (s.id != before && sas_.contains(s.id)) return fail(EEXIST);
+    sa_record* const found = find(before);
+    if (found == nullptr) return fail(ESRCH);
+    if (s.id != before && find(s.id) != nullptr) return fail(EEXIST);
     if (auto ok = check_transport(s); !ok) return ok;
     if (auto room = check_memory(); !room) return room;
-    sa_record& r = *found->second;
-    if (r.spread_out_now || r.spread_in_now) unspread(r);
+    sa_record& r = *found;
+    if (r.seldom().is_spread()) unspread(r);
 
     const endpoint from = r.where();
     r.end_force();
@@ -28,15 +28,16 @@ result<void> user_backend::move_sa(const ipsec::sa_id& before, const ipsec::sa& 
     barrier_on_all_threads();
 
     file(r, -1);
-    auto named = sas_.extract(found);
-    named.key() = s.id;
-    sas_.insert(std::move(named));
+    sas_.erase(&r);
+    ipsec::sa now = r.describe();
+    r.id = s.id;
+    now.source = s.source;
+    now.encap = s.encap;
+    now.dying = s.dying;
+    r.keep(now);
     r.serial = ++serial_;
-    r.described.id = s.id;
-    r.described.source = s.source;
-    r.described.encap = s.encap;
-    r.described.dying = s.dying;
     r.path_mtu = no_path_limit;
+    sas_.insert(&r);
     file(r, 1);
 
     if (r.in) replace_in(r);
@@ -49,22 +50,41 @@ result<void> user_backend::move_sa(const ipsec::sa_id& before, const ipsec::sa& 
 
 /// Puts it among those of its ends and ports, or takes it out.
 void user_backend::file(sa_record& r, int by) {
-    count_encap(r, by);
+    count_encap(r, r.describe().encap, by);
     count_transport(r, by);
-    if (by < 0) return leave_endpoint(r);
-    auto& there = sas_by_endpoint_[r.where()];
-    r.at_endpoint = there.size();
-    there.push_back(&r);
+    if (by > 0)
+        join_endpoint(r);
+    else
+        leave_endpoint(r);
 }
 
-/// The last takes its place: whoever looks for the best ranks them anew.
+auto user_backend::first_at(const endpoint& e) const -> sa_record* {
+    return sas_by_endpoint_.find(endpoint_hash{}(e),
+                                 [&](const sa_record& r) { return r.where() == e; });
+}
+
+void user_backend::join_endpoint(sa_record& r) {
+    sa_record* const other = first_at(r.where());
+    if (other == nullptr) {
+        r.next_there = r.previous_there = &r;
+        sas_by_endpoint_.insert(&r);
+        return;
+    }
+    r.next_there = other->next_there;
+    r.previous_there = other;
+    other->next_there->previous_there = &r;
+    other->next_there = &r;
+}
+
 void user_backend::leave_endpoint(sa_record& r) {
-    const auto found = sas_by_endpoint_.find(r.where());
-    auto& there = found->second;
-    there.back()->at_endpoint = r.at_endpoint;
-    there[r.at_endpoint] = there.back();
-    there.pop_back();
-    if (there.empty()) sas_by_endpoint_.erase(found);
+    sa_record* const next = r.next_there;
+    next->previous_there = r.previous_there;
+    r.previous_there->next_there = next;
+    if (first_at(r.where()) != &r) return;
+    if (next == &r)
+        sas_by_endpoint_.erase(&r);
+    else
+        sas_by_endpoint_.replace(&r, next);
 }
 
 } // namespace esplane::fastpath

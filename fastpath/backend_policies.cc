@@ -21,10 +21,6 @@ std::uint32_t hash_of_policy_index(std::uint32_t index) noexcept {
     return _mm_crc32_u32(0, index);
 }
 
-std::uint32_t hash_of_end(std::size_t h) noexcept {
-    return static_cast<std::uint32_t>(h);
-}
-
 /// Whether a template leaves it to the packet whose SA it takes.
 bool leaves_addresses_open(const ipsec::template_& t) noexcept {
     return t.run_mode == ipsec::mode::transport && (t.id.destination.is_any() || t.source.is_any());
@@ -45,7 +41,7 @@ std::uint32_t user_backend::hash_of_policy::operator()(const policy_record& p) c
 }
 
 std::uint32_t user_backend::hash_of_group::operator()(const group_record& g) const noexcept {
-    return hash_of_end(endpoint_hash()(g.where()));
+    return endpoint_hash()(g.where());
 }
 
 auto user_backend::find_policy(std::uint32_t index) const -> policy_record* {
@@ -54,15 +50,74 @@ auto user_backend::find_policy(std::uint32_t index) const -> policy_record* {
 }
 
 auto user_backend::first_group(const endpoint& e) const -> group_record* {
-    return groups_.find(hash_of_end(endpoint_hash()(e)),
-                        [&](const group_record& g) { return g.where() == e; });
+    return groups_.find(endpoint_hash()(e), [&](const group_record& g) { return g.where() == e; });
 }
 
 void user_backend::resolve_all(const endpoint& e) {
     for (group_record* g = first_group(e); g != nullptr; g = g->next)
         resolve(*g);
+    resolve_transport(e);
+}
+
+void user_backend::resolve_transport(const endpoint& e) {
+    if (transport_groups_ == 0) return;
     for (group_record* g = first_group({{}, e.reqid}); g != nullptr; g = g->next)
         if (g->is_transport()) resolve_peer(*g, e.destination);
+}
+
+/// As resolve_all(), for an SA that was just added: mostly it comes before all others.
+void user_backend::resolve_added(sa_record& r, const ipsec::sa& s) {
+    for (group_record* g = first_group(r.where()); g != nullptr; g = g->next)
+        if (g->takes(s) && !put_first(*g, r, s)) resolve(*g);
+    resolve_transport(r.where());
+}
+
+/// As resolve_all(), for an SA that is gone.
+void user_backend::resolve_gone(const sa_record& r) {
+    if (r.out)
+        for (group_record* g = first_group(r.where()); g != nullptr; g = g->next)
+            if (std::ranges::find(g->all(), r.out.get()) != g->all().end() && !take_first(*g, r))
+                resolve(*g);
+    resolve_transport(r.where());
+}
+
+/// False: it has to be ranked.
+bool user_backend::put_first(group_record& g, sa_record& r, const ipsec::sa& s) {
+    if (g.choices || g.cpu_acquire || r.of_cpu || s.dying || s.current.add_time < g.newest_add_time)
+        return false;
+    if (!give_out(r)) return true;
+    g.newest_add_time = s.current.add_time;
+    auto outgrown = g.put_first(r.out.get());
+    publish_all(g);
+    if (!outgrown.empty()) shared_.graveyard().add([old = std::move(outgrown)] {});
+    return true;
+}
+
+bool user_backend::take_first(group_record& g, const sa_record& r) {
+    if (g.choices || g.all().front() != r.out.get()) return false;
+    ++g.first;
+    publish_all(g);
+    return true;
+}
+
+void user_backend::publish_all(group_record& g) {
+    g.run.best.store(g.slots[g.first], std::memory_order_release);
+    g.run.all.store(&g.slots[g.first], std::memory_order_release);
+    shared_.note_sa_change();
+}
+
+/// Makes it outbound.  False: there are too many already.
+bool user_backend::give_out(sa_record& r) {
+    if (r.out) return true;
+    const ipsec::sa s = r.describe();
+    auto made = make_out(r, s);
+    made->in_force.store(true, std::memory_order_release);
+    if (!shared_.outbound().add(*made)) return false;
+    count_encap(r, s.encap, -1);
+    r.out = std::move(made);
+    count_encap(r, s.encap, 1);
+    publish_limits(r, s.limits);
+    return true;
 }
 
 /// Of a template in transport mode, what goes to one destination.
@@ -106,43 +161,27 @@ void user_backend::resolve_peers(group_record& g) {
 }
 
 void user_backend::count_transport(const sa_record& r, int by) {
-    if (r.described.run_mode != ipsec::mode::transport) return;
-    const auto end =
-        transport_ends_.try_emplace({r.described.reqid, r.described.id.destination}).first;
+    if (!r.transport) return;
+    const auto end = transport_ends_.try_emplace({r.reqid, r.id.destination}).first;
     end->second += by;
     if (end->second == 0) transport_ends_.erase(end);
 }
 
 /// Newest first, those whose soft limit has passed last: xfrm_state_look_at.
 void user_backend::resolve(group_record& g) {
-    std::vector<sa_record*> found;
-    if (const auto there = sas_by_endpoint_.find({g.wanted.id.destination, g.wanted.reqid});
-        there != sas_by_endpoint_.end())
-        std::copy_if(there->second.begin(), there->second.end(), std::back_inserter(found),
-                     [&](const sa_record* r) { return g.takes(r->described); });
-    std::sort(found.begin(), found.end(), [](const sa_record* a, const sa_record* b) {
-        const auto rank = [](const sa_record* mine, const sa_record* other) {
-            return std::tuple(mine->described.dying, other->described.current.add_time,
-                              other->serial);
-        };
-        return rank(a, b) < rank(b, a);
-    });
-    std::erase_if(found, [this](sa_record* r) {
-        if (!r->out) {
-            auto made = make_out(*r);
-            if (!shared_.outbound().add(*made)) return true;
-            count_encap(*r, -1);
-            r->out = std::move(made);
-            count_encap(*r, 1);
-            publish_limits(*r);
-        }
-        return false;
-    });
+    std::vector<candidate> found;
+    sa_record* const first = first_at({g.wanted.id.destination, g.wanted.reqid});
+    for (sa_record* r = first; r != nullptr; r = r->next_there == first ? nullptr : r->next_there) {
+        const ipsec::sa s = r->describe();
+        if (g.takes(s) && give_out(*r))
+            found.push_back({s.dying, s.current.add_time, r->serial, r, s.pcpu});
+    }
+    std::sort(found.begin(), found.end());
     std::vector<sa_out*> all;
-    for (const sa_record* r : found)
-        all.push_back(r->out.get());
+    for (const candidate& c : found)
+        all.push_back(c.sa->out.get());
+    if (g.is_published() && std::ranges::equal(all, g.all())) return;
     all.push_back(nullptr);
-    if (all == g.all) return;
     // Which of the two pointers a worker goes by: never neither.
     auto choices = choices_among(found, g.cpu_acquire);
     if (choices) g.run.choices.store(choices.get(), std::memory_order_release);
@@ -150,35 +189,35 @@ void user_backend::resolve(group_record& g) {
     g.run.all.store(all.data(), std::memory_order_release);
     if (!choices) g.run.choices.store(nullptr, std::memory_order_release);
     shared_.note_sa_change();
-    g.all.swap(all);
+    g.first = 0;
+    g.newest_add_time = found.empty() ? 0 : found.front().add_time;
+    g.slots.swap(all);
     g.choices.swap(choices);
+    if (all.empty() && !choices) return;
     shared_.graveyard().add([old = std::move(all), former = std::move(choices)] {});
 }
 
 /// xfrm_state_look_at() with a CPU: the SAs of a worker's own come before those of none; those of
 /// others do not count.  nullptr: all workers see the same.
-std::shared_ptr<const sa_choices> user_backend::choices_among(const std::vector<sa_record*>& sas,
+std::shared_ptr<const sa_choices> user_backend::choices_among(const std::vector<candidate>& sas,
                                                               bool cpu_acquire) const {
+    const auto is_of_cpu = [](const candidate& c) { return c.sa->of_cpu; };
     if (!cpu_acquire && std::ranges::none_of(sas, is_of_cpu)) return nullptr;
     auto made = std::make_shared<sa_choices>();
-    for (const sa_record* r : sas) {
-        const auto worker = is_of_cpu(r) ? worker_of(*r->described.pcpu) : std::nullopt;
+    for (const candidate& c : sas) {
+        const auto worker = is_of_cpu(c) ? worker_of(*c.cpu) : std::nullopt;
         if (!worker) continue;
         if (made->of_worker.size() <= *worker) made->of_worker.resize(*worker + 1);
-        made->of_worker[*worker].sas.push_back(r->out.get());
+        made->of_worker[*worker].sas.push_back(c.sa->out.get());
         ++made->of_worker[*worker].own;
     }
-    for (const sa_record* r : sas) {
-        if (is_of_cpu(r)) continue;
-        made->rest.sas.push_back(r->out.get());
+    for (const candidate& c : sas) {
+        if (is_of_cpu(c)) continue;
+        made->rest.sas.push_back(c.sa->out.get());
         for (sa_choices::list& one : made->of_worker)
-            one.sas.push_back(r->out.get());
+            one.sas.push_back(c.sa->out.get());
     }
     return made;
-}
-
-bool user_backend::is_of_cpu(const sa_record* r) {
-    return r->described.pcpu && r->described.dir == ipsec::direction::out;
 }
 
 std::uint32_t user_backend::cpu_of(unsigned worker) const {
@@ -206,6 +245,7 @@ auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
     }
     group_record* const g = made.release();
     g->users = 1;
+    transport_groups_ += g->is_transport() ? 1 : 0;
     if (first == nullptr)
         groups_.insert(g);
     else
@@ -219,6 +259,7 @@ auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
 
 void user_backend::release_group(group_record* g) {
     if (--g->users != 0) return;
+    transport_groups_ -= g->is_transport() ? 1 : 0;
     group_record* before = first_group(g->where());
     if (before == g && g->next != nullptr)
         groups_.replace(g, g->next);
@@ -287,11 +328,10 @@ bool user_backend::is_wanted(const worker_event& e) const {
         g = &peer->second->group;
     }
     const auto carries = [&](const sa_out* sa) {
-        return sa != nullptr &&
-               (sa->inner_family == family::unspecified || sa->inner_family == e.flow.source.fam) &&
+        return (sa->inner_family == family::unspecified || sa->inner_family == e.flow.source.fam) &&
                (!sa->has_selector || sa->selector.matches(e.flow));
     };
-    if (!g->choices) return std::ranges::none_of(g->all, carries);
+    if (!g->choices) return std::ranges::none_of(g->all(), carries);
     const sa_choices::list& theirs = g->choices->of(e.worker);
     const std::size_t count = e.of_cpu ? theirs.own : theirs.sas.size();
     return std::ranges::none_of(std::span(theirs.sas).first(count), carries);

@@ -5,43 +5,77 @@
 // For backend.cc and backend_policies.cc alone.  Threads: control.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
+#include <span>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "fastpath/backend.h"
 #include "fastpath/succession.h"
+#include "lib/ipsec/packed_sa.h"
 
 namespace esplane::fastpath {
 
 /// Errors: EPROTONOSUPPORT where a packet that keeps its header would change its family.
 [[nodiscard]] result<void> check_transport(const ipsec::sa& s);
 
-struct user_backend::sa_record {
-    ipsec::sa described;
-    std::uint64_t serial = 0;
-    std::size_t at_endpoint = 0; ///< where it is among those of its endpoint
-    std::shared_ptr<const crypto::key> key;
-    std::shared_ptr<nonce_space> nonces;
-    std::unique_ptr<sa_in> in;
-    std::unique_ptr<sa_out> out;
-    std::uint32_t path_mtu = no_path_limit;
-
+/// What few SAs have, or few have for long.
+struct user_backend::sa_seldom {
     /// What was taken from a worker, until that one cannot see it any more.
     template <typename Sa>
     struct former {
         std::unique_ptr<Sa> sa;
         sa_counts handed_on; ///< counted by then
     };
-    std::vector<former<sa_in>> former_in; ///< oldest first; mostly none
+    std::vector<former<sa_in>> former_in; ///< oldest first
     std::vector<former<sa_out>> former_out;
-    std::uint64_t work_known = 0; ///< as loads_of() last told
-    sa_counts late;               ///< by those that are gone, unless they had handed it on
+    sa_counts late; ///< by those that are gone, unless they had handed it on
     std::shared_ptr<spread_out> spread_out_now; ///< while all workers carry it
     std::shared_ptr<spread_in> spread_in_now;
     std::vector<std::shared_ptr<spread_out>> former_spreads; ///< their shares have counted, too
     std::shared_ptr<const given_state> given; ///< the latest, which a worker may be taking over
     std::uint64_t goal_sent = no_goal;        ///< of a sa_out that is still to be made
+
+    [[nodiscard]] bool is_spread() const noexcept { return spread_out_now || spread_in_now; }
+};
+
+struct user_backend::sa_record {
+    ipsec::sa_id id;
+    std::uint32_t reqid = 0;
+    std::uint32_t path_mtu = no_path_limit;
+    bool transport = false;
+    bool of_cpu = false; ///< for the traffic of one CPU alone
+    std::uint64_t serial = 0;
+    std::uint64_t work_known = 0; ///< as loads_of() last told
+    ipsec::packed_sa described;   ///< without its keys: they live in the schedule alone
+    std::shared_ptr<const crypto::key> key;
+    nonce_lease nonces;
+    std::unique_ptr<sa_in> in;
+    std::unique_ptr<sa_out> out;
+    // Those of one endpoint, in a ring.
+    sa_record* next_there = nullptr;
+    sa_record* previous_there = nullptr;
+
+    [[nodiscard]] ipsec::sa describe() const { return described.unpack(id); }
+    /// Changes all of its description but the id.
+    void keep(const ipsec::sa& s) {
+        described = ipsec::packed_sa::without_keys(s);
+        reqid = s.reqid;
+        transport = s.run_mode == ipsec::mode::transport;
+        of_cpu = s.pcpu && s.dir == ipsec::direction::out;
+    }
+
+    [[nodiscard]] const sa_seldom& seldom() const {
+        static const sa_seldom none;
+        return seldom_ ? *seldom_ : none;
+    }
+    [[nodiscard]] sa_seldom& own_seldom() {
+        if (!seldom_) seldom_ = std::make_unique<sa_seldom>();
+        return *seldom_;
+    }
 
     /// As they will be once its worker has taken over what was given.
     template <typename Sa>
@@ -54,24 +88,26 @@ struct user_backend::sa_record {
         return c;
     }
     [[nodiscard]] sa_counts counts() const {
-        sa_counts sum = late;
+        sa_counts sum = seldom().late;
         if (in) sum += counts_as_given(*in);
         if (out) sum += counts_as_given(*out);
         if (!in && !out) { // no worker has it yet
-            sum.packets += described.current.packets;
-            sum.bytes += described.current.bytes;
+            const ipsec::lifetime_current current = describe().current;
+            sum.packets += current.packets;
+            sum.bytes += current.bytes;
         }
         return sum += counts_of_others();
     }
     /// By what may still count, beside `in` and `out`.
     [[nodiscard]] sa_counts counts_of_others() const {
         sa_counts sum;
-        for (const auto& f : former_in)
+        if (!seldom_) return sum;
+        for (const auto& f : seldom_->former_in)
             (sum += counts_of(*f.sa)) -= f.handed_on;
-        for (const auto& f : former_out)
+        for (const auto& f : seldom_->former_out)
             (sum += counts_of(*f.sa)) -= f.handed_on;
-        if (spread_out_now) add_shares(sum, *spread_out_now);
-        for (const auto& all : former_spreads)
+        if (seldom_->spread_out_now) add_shares(sum, *seldom_->spread_out_now);
+        for (const auto& all : seldom_->former_spreads)
             add_shares(sum, *all);
         return sum;
     }
@@ -79,16 +115,16 @@ struct user_backend::sa_record {
     void count_from(const ipsec::lifetime_current& c) {
         const sa_counts others = counts_of_others();
         const std::uint64_t twice = in && out ? 1 : 0;
-        late.packets = 0 - others.packets - twice * c.packets;
-        late.bytes = 0 - others.bytes - twice * c.bytes;
+        own_seldom().late.packets = 0 - others.packets - twice * c.packets;
+        own_seldom().late.bytes = 0 - others.bytes - twice * c.bytes;
     }
     static void add_shares(sa_counts& sum, const spread_out& all) {
         for (const auto& share : all.shares)
             sum += counts_of(*share);
     }
     template <typename Sa>
-    void bury_oldest(std::vector<former<Sa>>& formers) {
-        (late += counts_of(*formers.front().sa)) -= formers.front().handed_on;
+    void bury_oldest(std::vector<sa_seldom::former<Sa>>& formers) {
+        (own_seldom().late += counts_of(*formers.front().sa)) -= formers.front().handed_on;
         formers.erase(formers.begin());
     }
     /// From here on its numbers are nobody's who finds them (lasting.h).
@@ -96,28 +132,54 @@ struct user_backend::sa_record {
         const auto end = [](auto& sa) { sa.in_force.store(false, std::memory_order_release); };
         if (in) end(*in);
         if (out) end(*out);
-        for (const auto& f : former_in)
+        if (!seldom_) return;
+        for (const auto& f : seldom_->former_in)
             end(*f.sa);
-        for (const auto& f : former_out)
+        for (const auto& f : seldom_->former_out)
             end(*f.sa);
         const auto end_shares = [&](const spread_out& all) {
             for (const auto& share : all.shares)
                 end(*share);
         };
-        if (spread_out_now) end_shares(*spread_out_now);
-        for (const auto& all : former_spreads)
+        if (seldom_->spread_out_now) end_shares(*seldom_->spread_out_now);
+        for (const auto& all : seldom_->former_spreads)
             end_shares(*all);
     }
     /// Those that nobody else keeps any more: their last packet has come through.
     void bury_spreads() {
-        std::erase_if(former_spreads, [this](const std::shared_ptr<spread_out>& all) {
+        if (!seldom_) return;
+        std::erase_if(seldom_->former_spreads, [this](const std::shared_ptr<spread_out>& all) {
             if (all.use_count() != 1) return false;
-            add_shares(late, *all);
+            add_shares(seldom_->late, *all);
             return true;
         });
     }
 
-    [[nodiscard]] endpoint where() const { return {described.id.destination, described.reqid}; }
+    [[nodiscard]] endpoint where() const { return {id.destination, reqid}; }
+
+  private:
+    std::unique_ptr<sa_seldom> seldom_;
+};
+
+inline std::uint32_t user_backend::by_id::operator()(const sa_record& r) const noexcept {
+    return (*this)(r.id);
+}
+inline std::uint32_t user_backend::by_endpoint::operator()(const sa_record& r) const noexcept {
+    return endpoint_hash{}(r.where());
+}
+
+/// An SA that a template takes; less is better.
+struct user_backend::candidate {
+    bool dying;
+    std::uint64_t add_time;
+    std::uint64_t serial;
+    sa_record* sa;
+    std::optional<std::uint32_t> cpu;
+
+    friend bool operator<(const candidate& a, const candidate& b) noexcept {
+        return std::tuple(a.dying, b.add_time, b.serial) <
+               std::tuple(b.dying, a.add_time, a.serial);
+    }
 };
 
 struct user_backend::group_record {
@@ -125,7 +187,10 @@ struct user_backend::group_record {
     ipsec::template_ wanted;
     policy_scope scope;                              ///< the policy's
     std::optional<ipsec::security_context> security; ///< the policy's
-    std::vector<sa_out*> all;                        ///< what run.all points to; ends with nullptr
+    /// What run.all points into, from `first` on; ends with nullptr.  Before that is room.
+    std::vector<sa_out*> slots;
+    std::size_t first = 0;
+    std::uint64_t newest_add_time = 0; ///< none of those that are not dying is newer
     unsigned users = 0;
     bool cpu_acquire = false;                  ///< the policy's
     std::shared_ptr<const sa_choices> choices; ///< what run.choices points to
@@ -140,6 +205,24 @@ struct user_backend::group_record {
     };
     std::unique_ptr<peer_set> peers; ///< what run.peers points to
 
+    [[nodiscard]] bool is_published() const noexcept { return !slots.empty(); }
+    /// The SAs it takes, best first.
+    [[nodiscard]] std::span<sa_out* const> all() const noexcept {
+        return std::span(slots).subspan(first, slots.size() - first - (slots.empty() ? 0 : 1));
+    }
+    /// Returns what was outgrown, where it was.
+    std::vector<sa_out*> put_first(sa_out* sa) {
+        std::vector<sa_out*> outgrown;
+        if (first == 0) {
+            const std::size_t count = all().size();
+            std::vector<sa_out*> wider(2 * count + 2);
+            std::ranges::copy(all(), wider.end() - static_cast<std::ptrdiff_t>(count + 1));
+            first = count + 1;
+            outgrown = std::exchange(slots, std::move(wider));
+        }
+        slots[--first] = sa;
+        return outgrown;
+    }
     [[nodiscard]] bool is_for_the_same(const group_record& other) const {
         return wanted == other.wanted && scope == other.scope && security == other.security &&
                cpu_acquire == other.cpu_acquire;

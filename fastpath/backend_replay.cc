@@ -39,44 +39,49 @@ void aim(Sa& sa, std::uint64_t goal) noexcept {
 // 4. What is given is its worker's to take over, between two packets.  Sequence numbers below those
 //    sent come again then, as the client wants; nonces do not: they are the key's, not the SA's.
 result<void> user_backend::set_replay(const ipsec::sa& s, control::given_parts parts) {
-    const auto found = sas_.find(s.id);
-    if (found == sas_.end()) return fail(ESRCH);
-    sa_record& r = *found->second;
-    if (r.spread_out_now || r.spread_in_now) unspread(r);
-    if (parts.replay) r.described.replay = s.replay;
-    if (parts.counters) r.described.current = s.current;
-    r.described.mapping_threshold = s.mapping_threshold;
-    r.described.replay_window = s.replay_window;
-    if (r.in && r.in->window.size() != s.replay_window) {
+    sa_record* const found = find(s.id);
+    if (found == nullptr) return fail(ESRCH);
+    sa_record& r = *found;
+    if (r.seldom().is_spread()) unspread(r);
+    ipsec::sa now = r.describe();
+    if (parts.replay) now.replay = s.replay;
+    if (parts.counters) now.current = s.current;
+    now.mapping_threshold = s.mapping_threshold;
+    now.replay_window = s.replay_window;
+    r.keep(now);
+    const bool resize = r.in && r.in->window.size() != s.replay_window;
+    if (resize) {
         r.in->owner.abandon();
         barrier_on_all_threads();
-        replace_in(r);
-        resolve_all(r.where());
     }
-
     for (const sa_limits* l : {r.in ? &r.in->limits : nullptr, r.out ? &r.out->limits : nullptr}) {
         const given_state* const waits = l ? l->given.load(std::memory_order_acquire) : nullptr;
         if (waits == nullptr) continue;
         parts.counters |= waits->counters;
         parts.replay |= waits->replay;
     }
-    if (parts.counters) r.count_from(r.described.current);
-    auto given = state_given_by(r.described, parts);
+    if (resize) {
+        r.in->limits.given.store(nullptr, std::memory_order_relaxed); // its window is as before
+        replace_in(r);
+        resolve_all(r.where());
+    }
+    if (parts.counters) r.count_from(now.current);
+    auto given = state_given_by(now, parts);
     if (r.in) r.in->limits.given.store(given.get(), std::memory_order_release);
     if (r.out) r.out->limits.given.store(given.get(), std::memory_order_release);
-    r.given.swap(given);
+    r.own_seldom().given.swap(given);
     if (given) shared_.graveyard().add([given] {});
-    publish_limits(r);
+    publish_limits(r, now.limits);
     settle();
     return {};
 }
 
 bool user_backend::watch_replay(const ipsec::sa_id& id, std::uint64_t sent,
                                 std::uint64_t received) {
-    const auto found = sas_.find(id);
-    if (found == sas_.end()) return false;
-    sa_record& r = *found->second;
-    r.goal_sent = sent;
+    sa_record* const found = find(id);
+    if (found == nullptr) return false;
+    sa_record& r = *found;
+    r.own_seldom().goal_sent = sent;
     if (r.in) aim(*r.in, received);
     if (r.out) aim(*r.out, sent);
     std::atomic_thread_fence(std::memory_order_seq_cst); // see tell_watched()

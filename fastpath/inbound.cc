@@ -200,7 +200,7 @@ struct clear_text {
                                                  wire::be16 port) noexcept {
     constexpr std::uint64_t ns_per_s = 1'000'000'000;
     const std::uint64_t now_s = s.now.monotonic_ns / ns_per_s;
-    mapping_report& told = sa.mapping_told;
+    mapping_report& told = *sa.mapping_told;
     const bool same = told.source == source && told.port == port;
     if (told.at_s != 0 && now_s - told.at_s <= (same ? sa.mapping_threshold : 0)) return;
     worker_event e{.kind = worker_event_kind::sa_mapping, .id = id_of(sa)};

@@ -88,6 +88,17 @@ struct mapping_report {
     std::uint64_t at_s = 0; ///< CLOCK_MONOTONIC; 0: nothing was
 };
 
+/// A selector where there is one to look at, and 8 bytes where there is none.
+class rare_selector {
+  public:
+    void set(const ipsec::selector& s) { given_ = std::make_unique<const ipsec::selector>(s); }
+    /// Only of one that was set.
+    [[nodiscard]] bool matches(const ipsec::flow& f) const noexcept { return given_->matches(f); }
+
+  private:
+    std::unique_ptr<const ipsec::selector> given_;
+};
+
 struct alignas(64) sa_in {
     // Line 0: lookup.
     wire::be32 spi;
@@ -119,9 +130,9 @@ struct alignas(64) sa_in {
     /// Of what comes out of it.  Control may change it.
     std::atomic<std::uint32_t> inner_mark{0};
     ipsec::mark_mask mark;
-    std::uint32_t mapping_threshold = 0; ///< seconds; the worker's once packets flow
-    mapping_report mapping_told;
-    ipsec::selector selector;
+    std::uint32_t mapping_threshold = 0;          ///< seconds; the worker's once packets flow
+    std::unique_ptr<mapping_report> mapping_told; ///< where it is encapsulated
+    rare_selector selector;                       ///< where has_selector says so
     sa_limits limits;
     counter integrity_failed;
     counter replay;
@@ -183,9 +194,9 @@ struct alignas(64) sa_out {
     std::atomic<spread_out*> spread{nullptr};
 
     sa_limits limits;
-    ipsec::selector selector;
+    rare_selector selector; ///< where has_selector says so
     ipsec::sa_id id;
-    std::shared_ptr<nonce_space> nonce_owner;
+    nonce_lease nonce_owner;
     std::shared_ptr<const crypto::key> key;
     /// As sa_in's.
     std::atomic<bool> in_force{false};
@@ -198,5 +209,8 @@ struct alignas(64) sa_out {
     }
     static void operator delete(void* p) noexcept { lasting_memory::give_back(p); }
 };
+
+// What is kept a million times over.
+static_assert(sizeof(sa_in) <= 320 && sizeof(sa_out) <= 384);
 
 } // namespace esplane::fastpath

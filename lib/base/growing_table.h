@@ -237,7 +237,7 @@ class growing_table {
         if (slots* before = old->previous.load(std::memory_order_relaxed))
             move(*old, before, before->mask + 1);
         std::uint32_t capacity = std::max(16u, (old->mask + 1) / 4);
-        while (capacity < (size_ + 1) * 4)
+        while (capacity < size_ * 4)
             capacity *= 2;
         slots* next = slots::make(capacity);
         next->previous.store(old, std::memory_order_relaxed);

@@ -5,7 +5,9 @@
 
 #include <gtest/gtest.h>
 
-#include <list>
+#include <compare>
+#include <iterator>
+#include <random>
 #include <set>
 
 #include "tests/support/lab.h"
@@ -75,6 +77,33 @@ TEST_F(Backend, OfManySasBetweenTheSameEndsTheNewestThatIsLeftIsTaken) {
         left.erase(goes);
     }
     EXPECT_TRUE(spis().empty());
+}
+
+TEST_F(Backend, OfManySasTheBestIsTakenHoweverTheyCameAndWent) {
+    struct known {
+        bool lives;
+        std::uint64_t add_time;
+        std::uint32_t spi; // the later, the higher
+        auto operator<=>(const known&) const = default;
+    };
+    one.add_policies({});
+    std::minstd_rand random(3);
+    std::set<known> there;
+    for (std::uint32_t spi = 0x100; spi < 0x300; ++spi) {
+        if (there.empty() || random() % 5 < 3) {
+            ipsec::sa s = leaving(spi, spi);
+            s.current.add_time = 1000 + random() % 8;
+            s.dying = random() % 4 == 0;
+            there.insert({!s.dying, s.current.add_time, spi});
+            ASSERT_TRUE(one.control.restore_sa(std::move(s), one.clock));
+        } else {
+            auto goes = std::prev(there.end()); // mostly the best
+            if (random() % 3 == 0) goes = there.begin();
+            ASSERT_TRUE(one.control.delete_sa(leaving(goes->spi, 0).id, {}));
+            there.erase(goes);
+        }
+        ASSERT_EQ(spis(), there.empty() ? spi_list{} : spi_list{there.rbegin()->spi});
+    }
 }
 
 TEST_F(Backend, TakesOnlyTheSpiThatATemplateNames) {
@@ -210,6 +239,24 @@ TEST(NonceRegistry, IsBoundedAndKeepsTheOldestThatIsInUse) {
     EXPECT_EQ(registry.space_for(key(0)).value(), in_use);
 }
 
+TEST(NonceRegistry, GrowsBeyondItsLimitWhileMoreKeysAreInUse) {
+    fastpath::nonce_registry registry(fixed_random(1), 10);
+    const auto key = [](std::uint8_t n) {
+        const std::uint8_t bytes[20] = {n};
+        return secret(bytes);
+    };
+    std::vector<fastpath::nonce_lease> in_use;
+    for (std::uint8_t n = 0; n < 100; ++n)
+        in_use.push_back(registry.space_for(key(n)).value());
+    EXPECT_EQ(registry.size(), 100u);
+    for (std::uint8_t n = 0; n < 100; ++n)
+        EXPECT_EQ(registry.space_for(key(n)).value(), in_use[n]);
+    in_use.clear();
+    for (std::uint8_t n = 100; n < 200; ++n)
+        ASSERT_TRUE(registry.space_for(key(n)));
+    EXPECT_LE(registry.size(), 10u);
+}
+
 TEST(NonceRegistry, ASpaceMayOutliveIt) {
     auto registry = std::make_unique<fastpath::nonce_registry>(fixed_random(1));
     const std::uint8_t bytes[20] = {7};
@@ -250,15 +297,6 @@ TEST(NonceRegistry, StartsWhereItIsTold) {
     registry.start_at(77);
     const std::uint8_t bytes[20] = {7};
     EXPECT_EQ(registry.space_for(secret(bytes)).value()->take(), 77u);
-}
-
-TEST(Pooled, AContainerThatIsMovedFromCanBeFilledAgain) {
-    std::list<int, fastpath::pooled<int>> one{1, 2};
-    const auto other = std::move(one);
-    one.clear();
-    one.push_back(3);
-    EXPECT_EQ(other.size(), 2u);
-    EXPECT_EQ(one.size(), 1u);
 }
 
 TEST(NonceRegistry, AKeyThatComesBackGoesOnAboveItsMark) {
