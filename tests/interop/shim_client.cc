@@ -6,56 +6,23 @@
 //   shim_client FD         asks on the inherited socket FD; exit status 0 if it is answered
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/netlink.h>
 #include <linux/xfrm.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sys/epoll.h>
-#include <sys/ioctl.h>
-#include <sys/select.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <csignal>
-#include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "tests/interop/shim_asking.h"
+
 namespace {
-
-struct info_request {
-    nlmsghdr header;
-    std::uint32_t flags;
-};
-
-info_request ask_for_counts() {
-    return {{sizeof(info_request), XFRM_MSG_GETSADINFO, NLM_F_REQUEST, 1, 0}, ~0u};
-}
-
-int xfrm_socket(int flags = 0) {
-    return ::socket(AF_NETLINK, SOCK_RAW | flags, NETLINK_XFRM);
-}
-
-/// Says whether a reply to ask_for_counts() is readable at once: no wait after send.
-bool answered(int fd) {
-    char reply[256];
-    const ssize_t length = ::recv(fd, reply, sizeof reply, MSG_DONTWAIT);
-    nlmsghdr h{};
-    if (length < static_cast<ssize_t>(sizeof h)) return false;
-    std::memcpy(&h, reply, sizeof h);
-    return h.nlmsg_type == XFRM_MSG_NEWSADINFO;
-}
-
-bool asks_and_is_answered(int fd) {
-    const info_request r = ask_for_counts();
-    return ::send(fd, &r, sizeof r, 0) == sizeof r && answered(fd);
-}
 
 // pluto neither binds nor connects.
 bool writes_without_binding() {
@@ -158,13 +125,6 @@ bool knows_its_own_address() {
            value == (XFRMGRP_SA | XFRMGRP_EXPIRE);
     ::close(fd);
     return good;
-}
-
-std::uint32_t own_port(int fd) {
-    sockaddr_nl a{};
-    socklen_t length = sizeof a;
-    const int done = ::getsockname(fd, reinterpret_cast<sockaddr*>(&a), &length);
-    return done == 0 ? a.nl_pid : ~0u;
 }
 
 // pluto: one socket that is never bound, then one with the process's own number.
@@ -398,198 +358,7 @@ bool leaves_other_netlink_alone() {
     return good;
 }
 
-// A client that asks often is answered without its socket, as long as nobody can tell.
-
-bool ask_often(int fd) {
-    bool good = true;
-    for (int i = 0; i < 8; ++i)
-        good = good && asks_and_is_answered(fd);
-    return good;
-}
-
-int busy_socket() {
-    const int fd = xfrm_socket(SOCK_CLOEXEC);
-    return ask_often(fd) ? fd : -1;
-}
-
-bool asks(int fd) {
-    const info_request r = ask_for_counts();
-    return ::send(fd, &r, sizeof r, 0) == sizeof r;
-}
-
-bool is_seen_by_poll(int fd) {
-    pollfd p{fd, POLLIN, 0};
-    return ::poll(&p, 1, 0) == 1;
-}
-
-bool is_seen_by_select(int fd) {
-    fd_set set;
-    timeval now{};
-    FD_ZERO(&set);
-    FD_SET(fd, &set);
-    return ::select(fd + 1, &set, nullptr, nullptr, &now) == 1;
-}
-
-bool is_seen_by_epoll(int fd) {
-    const int loop = ::epoll_create1(EPOLL_CLOEXEC);
-    epoll_event e{};
-    e.events = EPOLLIN;
-    const bool seen =
-        ::epoll_ctl(loop, EPOLL_CTL_ADD, fd, &e) == 0 && ::epoll_wait(loop, &e, 1, 0) == 1;
-    ::close(loop);
-    return seen;
-}
-
-bool is_told_when_it_waits() {
-    const int fd = busy_socket();
-    bool good = true;
-    for (bool (*const seen)(int) : {is_seen_by_poll, is_seen_by_select, is_seen_by_epoll})
-        for (int i = 0; i < 3; ++i)
-            good = good && asks(fd) && seen(fd) && answered(fd) && !answered(fd);
-    ::close(fd);
-    return good;
-}
-
-bool receives_in_order() {
-    const int fd = busy_socket();
-    bool good = true;
-    for (std::uint32_t i = 100; i < 110; ++i) {
-        info_request r = ask_for_counts();
-        r.header.nlmsg_seq = i;
-        good = good && ::send(fd, &r, sizeof r, 0) == sizeof r;
-    }
-    for (std::uint32_t i = 100; i < 110; ++i) {
-        nlmsghdr h{};
-        good = good && ::recv(fd, &h, sizeof h, MSG_DONTWAIT) == sizeof h && h.nlmsg_seq == i;
-    }
-    ::close(fd);
-    return good;
-}
-
-bool leaves_its_reply_to_a_child() {
-    const int fd = busy_socket();
-    bool good = asks(fd);
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(answered(fd) ? 0 : 1);
-    int status = -1;
-    ::waitpid(child, &status, 0);
-    good = good && status == 0 && !answered(fd) && asks_and_is_answered(fd);
-    ::close(fd);
-    return good;
-}
-
-bool leaves_its_reply_to_a_thread() {
-    const int fd = busy_socket();
-    bool good = asks(fd), seen = false;
-    std::thread([&] { seen = answered(fd); }).join();
-    good = good && seen && !answered(fd);
-    ::close(fd);
-    return good;
-}
-
-// iproute2 opens a socket for every line of a batch.
-
-bool finds_nothing_of_a_closed_one() {
-    int fd = busy_socket();
-    const int on = 1;
-    bool good = fd >= 0;
-    for (int i = 0; i < 20; ++i) {
-        good = good && asks(fd) && // and does not read
-               ::setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on) == 0 &&
-               ::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &on, sizeof on) == 0;
-        ::close(fd);
-        int value = -1, room = 0;
-        socklen_t length = sizeof value;
-        fd = xfrm_socket(SOCK_CLOEXEC);
-        good = good && own_port(fd) == 0 && !answered(fd) && errno == EAGAIN &&
-               ::getsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &value, &length) == 0 && value == 0 &&
-               ::getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, &length) == 0 && room > 4096 &&
-               asks_and_is_answered(fd) && own_port(fd) != 0;
-        good = good && ask_often(fd);
-    }
-    ::close(fd);
-    return good;
-}
-
-bool is_not_what_another_became() {
-    const timeval moment{0, 1000};
-    const int on = 1;
-    bool good = true;
-    for (int i = 0; i < 4; ++i) {
-        const int fd = busy_socket();
-        const int loop = ::epoll_create1(EPOLL_CLOEXEC);
-        epoll_event e{};
-        e.events = EPOLLIN;
-        good = good && (::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
-        if (i == 0) good = good && ::ioctl(fd, FIONBIO, &on) == 0;
-        if (i == 1) good = good && ::fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0;
-        if (i == 2)
-            good = good && ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment) == 0;
-        if (i == 3) good = good && ::epoll_ctl(loop, EPOLL_CTL_ADD, fd, &e) == 0;
-        ::close(fd);
-        const int next = busy_socket();
-        timeval left{};
-        socklen_t length = sizeof left;
-        good = good && (::fcntl(next, F_GETFL) & O_NONBLOCK) == 0 &&
-               ::getsockopt(next, SOL_SOCKET, SO_RCVTIMEO, &left, &length) == 0 &&
-               left.tv_usec == 0 && ::epoll_ctl(loop, EPOLL_CTL_ADD, next, &e) == 0;
-        ::close(next);
-        ::close(loop);
-    }
-    return good;
-}
-
-bool leaves_its_number_when_closed() {
-    const int first = busy_socket(), second = xfrm_socket(SOCK_CLOEXEC);
-    const std::uint32_t own = own_port(first);
-    ::close(first);
-    sockaddr_nl a{};
-    a.nl_family = AF_NETLINK;
-    a.nl_pid = own;
-    const bool good = own != 0 && ::bind(second, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0 &&
-                      own_port(second) == own && asks_and_is_answered(second);
-    ::close(second);
-    const int third = busy_socket();
-    ::close(third);
-    const int fourth = xfrm_socket(SOCK_CLOEXEC);
-    a.nl_pid = 424242;
-    const bool other = ::bind(fourth, reinterpret_cast<sockaddr*>(&a), sizeof a) == 0 &&
-                       own_port(fourth) == 424242 && asks_and_is_answered(fourth);
-    ::close(fourth);
-    return good && other;
-}
-
-bool is_closed_behind_the_shims_back() {
-    const int fd = busy_socket();
-    ::close(fd);
-    ::syscall(SYS_close, fd); // if it is kept for the next
-    const int next = busy_socket();
-    ::close(next);
-    const int file = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    ::syscall(SYS_dup3, file, next, O_CLOEXEC);
-    const int last = busy_socket();
-    const bool good = last >= 0 && ::write(next, "x", 1) == 1;
-    ::close(last);
-    ::close(next);
-    ::close(file);
-    return good;
-}
-
-struct test_case {
-    const char* name;
-    bool (*run)();
-};
-
-// First what a process with threads is not given; one that listens has some.
 constexpr test_case cases[] = {
-    {"a reply is seen by who waits for it", is_told_when_it_waits},
-    {"replies are received in order", receives_in_order},
-    {"a reply that was not received is a child's, too", leaves_its_reply_to_a_child},
-    {"a new socket has nothing of a closed one", finds_nothing_of_a_closed_one},
-    {"nor is it what another became", is_not_what_another_became},
-    {"a closed socket leaves its number", leaves_its_number_when_closed},
-    {"a socket that is closed behind the shim's back is not used again",
-     is_closed_behind_the_shims_back},
     {"a client that only writes and reads is answered", writes_without_binding},
     {"messages are gathered and scattered", gathers_and_scatters},
     {"replies come from the kernel's address", sees_the_kernels_address},
@@ -611,7 +380,6 @@ constexpr test_case cases[] = {
     {"a socket's policy that protects or blocks is refused", refuses_policies_of_sockets},
     {"without the capability to mark a bypass fails", says_that_it_cannot_mark},
     {"sockets of other netlink families go to the kernel", leaves_other_netlink_alone},
-    {"a reply that was not received is a thread's, too", leaves_its_reply_to_a_thread},
     {"threads use one socket and their own", serves_threads},
 };
 
@@ -622,12 +390,5 @@ int main(int argc, char** argv) {
         const int inherited = std::atoi(argv[1]);
         return own_port(inherited) != 0 && asks_and_is_answered(inherited) ? 0 : 1;
     }
-    int failures = 0;
-    for (const test_case& c : cases) {
-        const bool good = c.run();
-        std::printf("%s %s\n", good ? "ok" : "FAILED", c.name);
-        std::fflush(stdout);
-        failures += good ? 0 : 1;
-    }
-    return failures == 0 ? 0 : 1;
+    return run_cases(cases);
 }

@@ -7,6 +7,7 @@
 #include <linux/netlink.h>
 #include <string.h>
 #include <sys/single_threaded.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tools/preload/link.h"
@@ -15,15 +16,6 @@
 #include "tools/preload/reply.h"
 #include "tools/preload/side.h"
 #include "tools/preload/slate.h"
-
-static int real_close(int fd) {
-    return REAL(int, close, (int))(fd);
-}
-
-static int failed(int code) {
-    errno = code;
-    return -1;
-}
 
 /* Asked again of the next server, where one ended: to ask twice does no harm. */
 int ask_control(struct shim_socket* s, int fd, uint16_t kind, uint32_t argument, uint32_t value) {
@@ -57,8 +49,8 @@ static int tell_options(struct shim_socket* s, int fd) {
     return 0;
 }
 
-/* Says whether the reply may be left on the slate: nobody else can wait for it, and nothing that
- * was sent before it can be received after it. */
+/* Says whether the reply may be left on the slate: nobody else can wait for it, nothing that was
+ * sent before it can be received after it, and it can be put on the socket yet. */
 static bool may_take_reply(struct shim_socket* s, int fd) {
     char byte;
     if (!__libc_single_threaded || s->groups != 0 || atomic_load(&s->dumping) ||
@@ -68,7 +60,7 @@ static bool may_take_reply(struct shim_socket* s, int fd) {
         s->quiet = REAL(ssize_t, recv, (int, void*, size_t, int))(fd, &byte, 1,
                                                                   MSG_PEEK | MSG_DONTWAIT) < 0 &&
                    errno == EAGAIN;
-    return s->quiet;
+    return s->quiet && registry_is_socket(s->kept, s->kept_inode);
 }
 
 /* What became of an attempt to ask. */
@@ -103,21 +95,33 @@ static void ring(int fd, const struct shim_header* h) {
     (fd, &bell, sizeof bell, MSG_NOSIGNAL);
 }
 
+/* Where the client has closed the side channel nobody can say so; but what the server has already
+ * it soon answers. */
+static int sleep_on_slate(struct shim_socket* s, const struct shim_header* h) {
+    const struct timespec moment = {.tv_nsec = 1000000};
+    const uint64_t until = h->deadline_ns + SHIM_ANSWER_GRACE_NS;
+    struct shim_answer a;
+    if (side_is_own(s)) return side_wait(s, shim_done, h->id, until, &a);
+    while (slate_is_at_work(s->slate) && now_ns() < until)
+        nanosleep(&moment, NULL);
+    return slate_is_answered(s->slate) ? 0 : failed(ECONNRESET);
+}
+
 /* Here it is known whether the server had the request before it ended. */
+static enum attempt give_up_slate(struct shim_socket* s, int code) {
+    const bool again = slate_take_back(s->slate) && side_is_away(code);
+    side_close(s);
+    errno = side_is_away(code) ? ENOBUFS : code;
+    return again ? server_had_ended : failed_for_good;
+}
+
 static enum attempt ask_on_slate(struct shim_socket* s, int fd, const struct shim_header* h,
                                  const struct msghdr* m, uint32_t* status) {
-    struct shim_answer a;
     const bool takes = may_take_reply(s, fd);
     if (slate_ask(s->slate, h, m->msg_iov, m->msg_iovlen, takes)) ring(fd, h);
-    if (!slate_look(s->slate) &&
-        side_wait(s, shim_done, h->id, h->deadline_ns + SHIM_ANSWER_GRACE_NS, &a) != 0) {
-        const int code = errno;
-        const bool again = slate_take_back(s->slate) && side_is_away(code);
-        side_close(s);
-        errno = side_is_away(code) ? ENOBUFS : code;
-        return again ? server_had_ended : failed_for_good;
-    }
-    a = s->slate->answer;
+    if (!slate_look(s->slate) && sleep_on_slate(s, h) != 0) return give_up_slate(s, errno);
+    const struct shim_answer a = s->slate->answer;
+    if (a.magic != SHIM_MAGIC || a.id != h->id) return give_up_slate(s, ECONNRESET);
     side_learn(s, &a);
     if (slate_read(s->slate)) side_drain(s);
     reply_leave(s);
@@ -147,7 +151,8 @@ ssize_t ask_request(struct shim_socket* s, int fd, const struct msghdr* m, size_
     uint32_t status = 0;
     reply_settle(s);
     while (outcome == server_had_ended) {
-        if (s->slate == NULL && side_attach_until(s, fd, until) != 0) return -1;
+        const bool fits = length <= SHIM_SLATE_ROOM;
+        if ((s->slate == NULL || !fits) && side_attach_until(s, fd, until) != 0) return -1;
         if (tell_options(s, fd) != 0) return -1;
         const struct shim_header h = {.magic = SHIM_MAGIC,
                                       .version = SHIM_VERSION,
@@ -155,9 +160,8 @@ ssize_t ask_request(struct shim_socket* s, int fd, const struct msghdr* m, size_
                                       .channel = s->channel,
                                       .id = s->next_id++,
                                       .deadline_ns = until};
-        outcome = s->slate != NULL && length <= SHIM_SLATE_ROOM
-                      ? ask_on_slate(s, fd, &h, m, &status)
-                      : ask_on_socket(s, fd, &h, m, flags, &status);
+        outcome = s->slate != NULL && fits ? ask_on_slate(s, fd, &h, m, &status)
+                                           : ask_on_socket(s, fd, &h, m, flags, &status);
     }
     if (outcome != answered) return -1;
     s->bound = true;

@@ -20,15 +20,6 @@
 #include "tools/preload/watch.h"
 #include "xfrm/shim_protocol.h"
 
-static int real_close(int fd) {
-    return REAL(int, close, (int))(fd);
-}
-
-static int failed(int code) {
-    errno = code;
-    return -1;
-}
-
 // What clients ask for
 
 static int unreachable(void) {
@@ -74,11 +65,13 @@ int channel_open(int type, uint32_t pid) {
     return fd >= 0 ? fd : open_anew(type, pid);
 }
 
-/* Where a path is that nobody serves, a daemon has just ended: the next may be taking over. */
+/* Where a path is that nobody serves a daemon has ended: the next may be taking over.  Who waited
+ * in vain does so once. */
 static int attach_anew(struct shim_socket* s, int fd) {
+    static atomic_flag waited = ATOMIC_FLAG_INIT;
     const uint64_t changeover_ns = 2000000000u;
     const int result = side_attach(s, fd);
-    if (result == 0 || errno != ECONNREFUSED) return result;
+    if (result == 0 || errno != ECONNREFUSED || atomic_flag_test_and_set(&waited)) return result;
     return side_attach_until(s, fd, now_ns() + changeover_ns) == 0 ? 0 : failed(ECONNREFUSED);
 }
 
@@ -170,6 +163,7 @@ void channel_renew(struct shim_socket* s, int type) {
     s->type = type;
     s->bound = false;
     s->quiet = true;
+    atomic_store(&s->lost, false);
     s->options = 0;
     s->rooms[0] = s->rooms[1] = 0;
 }

@@ -37,11 +37,6 @@ static const struct socket_option {
 
 #define LENGTH(array) (sizeof(array) / sizeof(array)[0])
 
-static int failed(int code) {
-    errno = code;
-    return -1;
-}
-
 static int real_setsockopt(int fd, int level, int option, const void* value, socklen_t length) {
     return REAL(int, setsockopt, (int, int, int, const void*, socklen_t))(fd, level, option, value,
                                                                           length);
@@ -257,11 +252,17 @@ ssize_t emulate_sendmsg(struct shim_socket* s, int fd, const struct msghdr* m, i
 
 static void before_fork(void) {
     reply_settle_all();
-    parking_clear();
+    parking_before_fork();
+}
+
+static void in_child(void) {
+    parking_forked();
+    watch_forked();
 }
 
 void emulate_start(void) {
-    registry_start(before_fork, watch_forked);
+    const struct fork_hooks hooks = {before_fork, parking_after_fork, in_child};
+    registry_start(&hooks);
 }
 
 struct shim_socket* emulate_socket(int type, pid_t pid, int* fd) {

@@ -36,13 +36,8 @@ static struct written {
 } written[most_written];
 static atomic_uint next_written;
 
-static int failed(int code) {
-    errno = code;
-    return -1;
-}
-
 static int close_failed(int fd, int code) {
-    REAL(int, close, (int))(fd);
+    real_close(fd);
     return failed(code);
 }
 
@@ -81,7 +76,7 @@ static ssize_t ask(enum shim_kind kind, const char* name, const void* value, siz
     const ssize_t got = REAL(ssize_t, recv, (int, void*, size_t, int))(fd, a, sizeof *a, 0);
     if (got < (ssize_t)sizeof a->head || a->head.magic != SHIM_MAGIC || a->head.kind != kind)
         return close_failed(fd, ENOENT);
-    REAL(int, close, (int))(fd);
+    real_close(fd);
     return a->head.status == 0 ? got - (ssize_t)sizeof a->head : failed((int)a->head.status);
 }
 

@@ -33,11 +33,6 @@
 #include "tools/preload/reply.h"
 #include "tools/preload/watch.h"
 
-static int failed(int code) {
-    errno = code;
-    return -1;
-}
-
 __attribute__((constructor)) static void start(void) {
     emulate_start();
     if (link_path() == NULL) return;
@@ -86,32 +81,40 @@ EXPORT void closefrom(int first) {
     REAL(void, closefrom, (int))(first);
 }
 
+/* The copy may be for others: a child of vfork() makes one for the program that it executes. */
+static void copied(int fd, int copy) {
+    reply_settle_all();
+    registry_copied(fd, copy);
+}
+
 EXPORT int dup(int fd) {
     const int copy = REAL(int, dup, (int))(fd);
-    registry_copied(fd, copy);
+    copied(fd, copy);
     return copy;
 }
 
 EXPORT int dup2(int fd, int wanted) {
     const int copy = REAL(int, dup2, (int, int))(fd, wanted);
-    registry_copied(fd, copy);
+    copied(fd, copy);
     return copy;
 }
 
 EXPORT int dup3(int fd, int wanted, int flags) {
     const int copy = REAL(int, dup3, (int, int, int))(fd, wanted, flags);
-    registry_copied(fd, copy);
+    copied(fd, copy);
     return copy;
 }
 
 // Every command's argument fits a pointer and is passed on as one.
 static int fcntl_done(int fd, int command, const void* argument, int result) {
-    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) registry_copied(fd, result);
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) copied(fd, result);
     if (result != 0 || command == F_GETFD || command == F_GETFL) return result;
     struct shim_socket* const s = registry_find(fd);
-    if (s != NULL && command == F_SETFD)
+    if (s == NULL) return result;
+    if (command == F_SETFD) {
+        reply_settle_all();
         registry_closes_on_exec(s, ((uintptr_t)argument & FD_CLOEXEC) != 0);
-    else if (s != NULL)
+    } else
         atomic_store(&s->peculiar, true);
     return result;
 }
@@ -191,11 +194,6 @@ EXPORT int getsockopt(int fd, int level, int option, void* restrict value,
 
 // Sending
 
-static void make_peculiar(struct shim_socket* s, void* context) {
-    (void)context;
-    atomic_store(&s->peculiar, true);
-}
-
 static ssize_t send_bytes(struct shim_socket* s, int fd, const void* data, size_t length,
                           int flags) {
     struct iovec v = {.iov_base = (void*)(uintptr_t)data, .iov_len = length};
@@ -222,7 +220,9 @@ EXPORT ssize_t sendto(int fd, const void* data, size_t length, int flags, const 
 
 /* Of what passes descriptors: one of ours may be among them. */
 static void pass_on(const struct msghdr* m) {
-    if (m->msg_controllen != 0) registry_each(make_peculiar, NULL);
+    if (m->msg_controllen == 0) return;
+    reply_settle_all();
+    parking_exclude_all();
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr* m, int flags) {
@@ -234,8 +234,11 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr* m, int flags) {
 
 EXPORT int sendmmsg(int fd, struct mmsghdr* list, unsigned count, int flags) {
     struct shim_socket* const s = find(fd);
-    if (s == NULL)
+    if (s == NULL) {
+        for (unsigned i = 0; i < count; i++)
+            pass_on(&list[i].msg_hdr);
         return REAL(int, sendmmsg, (int, struct mmsghdr*, unsigned, int))(fd, list, count, flags);
+    }
     for (unsigned i = 0; i < count; i++) {
         const ssize_t sent = emulate_sendmsg(s, fd, &list[i].msg_hdr, flags);
         if (sent < 0) return i == 0 ? -1 : (int)i;

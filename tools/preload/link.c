@@ -19,10 +19,6 @@
 /* What the shim has for itself lies above what clients that use select() can hold. */
 enum { own_minimum = 512 };
 
-static int real_close(int fd) {
-    return REAL(int, close, (int))(fd);
-}
-
 /* Closes both and keeps errno. */
 static int give_up(int first, int second) {
     const int saved = errno;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdatomic.h>
 
 /* What takes the place of a function of the C library. */
@@ -25,3 +26,13 @@
 /* The shim's own calls must not come round to it. */
 #define REAL_POLL(fds, count, timeout)                                                             \
     REAL(int, poll, (struct pollfd*, nfds_t, int))(fds, count, timeout)
+
+static inline int real_close(int fd) {
+    return REAL(int, close, (int))(fd);
+}
+
+/* What a function of the C library returns that fails. */
+static inline int failed(int code) {
+    errno = code;
+    return -1;
+}

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -29,12 +30,13 @@ static _Atomic(struct shim_socket*) table[table_size];
 static struct shim_socket pool[pool_size];
 static atomic_int pool_used; /* entries that were ever taken are before this one */
 static pid_t owner;          /* the process whose memory this is: differs in a child of vfork() */
-static void (*forks_hook)(void);
-static void (*forked_hook)(void);
+static struct fork_hooks fork_hooks;
 
-static int real_close(int fd) {
-    return REAL(int, close, (int))(fd);
-}
+/* 0 in a child, however that was made, unless it shares this memory. */
+static _Atomic(uint32_t) never_wiped = 1;
+static _Atomic(uint32_t)* fork_mark = &never_wiped;
+
+static void notice_fork(void);
 
 bool registry_is_own(void) {
     return getpid() == owner;
@@ -85,6 +87,7 @@ void registry_let_go(struct shim_socket* s) {
 
 static struct shim_socket* entry_of(int fd) {
     if (fd < 0 || fd >= table_size) return NULL;
+    notice_fork();
     return atomic_load_explicit(&table[fd], memory_order_acquire);
 }
 
@@ -147,6 +150,7 @@ struct shim_socket* registry_add(int fd, int kept, int type) {
     s->inode = st.st_ino;
     pthread_mutex_init(&s->lock, NULL);
     s->side = -1;
+    s->user = geteuid();
     s->opened = false;
     s->bound = false;
     s->quiet = true;
@@ -167,23 +171,28 @@ struct shim_socket* registry_add(int fd, int kept, int type) {
     atomic_store(&s->watched, false);
     note_seen(s);
     atomic_store(&s->pending, false);
+    atomic_store(&s->lost, false);
     atomic_store(&s->kept_from_exec, closes_on_exec(fd));
     atomic_store(&s->peculiar, false);
     atomic_store_explicit(&table[fd], s, memory_order_release);
     return s;
 }
 
-/* The original is held: another thread may close it meanwhile. */
-void registry_copied(int original, int copy) {
-    if (original == copy || copy < 0 || !registry_is_own()) return;
-    registry_forget(copy);
-    struct shim_socket* const s = registry_find(original);
-    if (s == NULL || copy >= table_size || !registry_hold(s)) return;
-    atomic_store(&s->peculiar, true);
+static void add_copy(struct shim_socket* s, int copy) {
     atomic_fetch_add(&s->references, one_descriptor);
     struct shim_socket* const before = atomic_exchange(&table[copy], s);
     if (before != NULL) drop(before, one_descriptor);
     registry_closes_on_exec(s, closes_on_exec(copy));
+}
+
+/* The original is held: another thread may close it meanwhile. */
+void registry_copied(int original, int copy) {
+    if (original == copy || copy < 0) return;
+    registry_forget(copy);
+    struct shim_socket* const s = registry_find(original);
+    if (s == NULL || copy >= table_size || !registry_hold(s)) return;
+    atomic_store(&s->peculiar, true);
+    if (registry_is_own()) add_copy(s, copy);
     registry_let_go(s);
 }
 
@@ -227,6 +236,7 @@ void registry_forget_range(unsigned first, unsigned last) {
 }
 
 void registry_each(void (*visit)(struct shim_socket*, void*), void* context) {
+    notice_fork();
     for (int i = 0; i < atomic_load(&pool_used); i++) {
         if (!registry_hold(&pool[i])) continue;
         visit(&pool[i], context);
@@ -295,7 +305,7 @@ void registry_adopt(void) {
 }
 
 static void before_fork(void) {
-    forks_hook();
+    fork_hooks.before();
     for (int i = 0; i < atomic_load(&pool_used); i++)
         if (atomic_load(&pool[i].references) > 0) atomic_store(&pool[i].peculiar, true);
 }
@@ -304,6 +314,7 @@ static void before_fork(void) {
  * What was being released is finished. */
 static void after_fork_in_child(void) {
     owner = getpid();
+    atomic_store(fork_mark, 1);
     for (int i = 0; i < atomic_load(&pool_used); i++) {
         struct shim_socket* const s = &pool[i];
         const int count = atomic_load(&s->references);
@@ -319,12 +330,28 @@ static void after_fork_in_child(void) {
         close_socket(s->side, s->side_inode);
         s->side = -1;
     }
-    forked_hook();
+    fork_hooks.in_child();
 }
 
-void registry_start(void (*forks)(void), void (*forked)(void)) {
+static void notice_fork(void) {
+    if (atomic_load_explicit(fork_mark, memory_order_relaxed) == 0) after_fork_in_child();
+}
+
+static void make_fork_mark(void) {
+    const size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void* const page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return;
+    if (madvise(page, size, MADV_WIPEONFORK) != 0) {
+        munmap(page, size);
+        return;
+    }
+    fork_mark = page;
+    atomic_store(fork_mark, 1);
+}
+
+void registry_start(const struct fork_hooks* hooks) {
     owner = getpid();
-    forks_hook = forks;
-    forked_hook = forked;
-    pthread_atfork(before_fork, NULL, after_fork_in_child);
+    fork_hooks = *hooks;
+    make_fork_mark();
+    pthread_atfork(before_fork, hooks->in_parent, after_fork_in_child);
 }

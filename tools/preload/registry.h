@@ -7,7 +7,7 @@
  * A descriptor that was closed behind the shim's back is noticed by its inode before it is used.
  *
  * Threads: any.  A child of fork() keeps the sockets and gets side channels of its own; one of
- * vfork() shares this memory and changes nothing in it.
+ * vfork() shares this memory and changes nothing in it, but to say that it has a copy.
  */
 #pragma once
 
@@ -26,6 +26,7 @@ struct shim_socket {
     ino_t side_inode;
     int kept; /* the server's end of the data socket, so that it outlives the server; -1: none */
     ino_t kept_inode;
+    uid_t user;  /* for whom it was opened */
     bool opened; /* a server knew it */
     bool bound;  /* the client knows of its port id, or has asked */
     bool quiet;  /* the data socket holds nothing to be read */
@@ -50,6 +51,7 @@ struct shim_socket {
     atomic_bool watched; /* has its thread (watch.h) */
     _Atomic(uint64_t) seen_ns;  /* CLOCK_MONOTONIC: it was the descriptor's then */
     atomic_bool pending;        /* a reply is on the slate, to be received next */
+    atomic_bool lost;           /* a reply was; the reader is to be told */
     atomic_bool kept_from_exec; /* all its descriptors are closed by exec */
     atomic_bool peculiar; /* shared, or changed by the client: not to be used for another socket */
 };
@@ -104,9 +106,15 @@ void registry_forget_range(unsigned first, unsigned last);
 /* Finds the sockets that this process was started with. */
 void registry_adopt(void);
 
-/* Sets the handlers that keep a forked child's copy sound.  `forks` is called before a fork,
- * `forked` in the child. */
-void registry_start(void (*forks)(void), void (*forked)(void));
+/* What keeps a forked child's copy sound: called before a fork, and after it in the parent and in
+ * the child.  Of a child that was made past fork() only the last is, when that first looks at a
+ * descriptor. */
+struct fork_hooks {
+    void (*before)(void);
+    void (*in_parent)(void);
+    void (*in_child)(void);
+};
+void registry_start(const struct fork_hooks* hooks);
 
 /* False in a child of vfork(), whose memory is its parent's. */
 bool registry_is_own(void);

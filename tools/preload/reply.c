@@ -17,32 +17,47 @@ static struct iovec reply_on(const struct shim_slate* slate) {
     return (struct iovec){.iov_base = (void*)(uintptr_t)slate->reply, .iov_len = length};
 }
 
-void reply_forget(struct shim_socket* s) {
-    if (!atomic_exchange(&s->pending, false)) return;
-    const struct iovec reply = reply_on(s->slate);
-    explicit_bzero(reply.iov_base, reply.iov_len); /* it may hold keys */
+/* Who takes it has it alone: a signal's handler may look at any time. */
+static bool claim(struct shim_socket* s) {
+    return atomic_load(&s->pending) && atomic_exchange(&s->pending, false);
 }
 
-/* Puts it where whoever waits for the socket looks. */
+static void wipe(const struct iovec* reply) {
+    explicit_bzero(reply->iov_base, reply->iov_len); /* it may hold keys */
+}
+
+void reply_forget(struct shim_socket* s) {
+    if (!claim(s)) return;
+    const struct iovec reply = reply_on(s->slate);
+    wipe(&reply);
+}
+
 void reply_settle(struct shim_socket* s) {
-    if (!atomic_load(&s->pending)) return;
+    if (!claim(s)) return;
     const int saved = errno;
     const struct iovec reply = reply_on(s->slate);
     if (!registry_is_socket(s->kept, s->kept_inode) ||
         REAL(ssize_t, send, (int, const void*, size_t, int))(s->kept, reply.iov_base, reply.iov_len,
                                                              MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        atomic_store(&s->overrun, true);
+        atomic_store(&s->lost, true);
     s->quiet = false;
-    reply_forget(s);
+    wipe(&reply);
     errno = saved;
 }
 
+/* A signal's handler that interrupted what this thread, the only one, does with the socket can have
+ * no lock, nor needs it. */
 static void settle_one(struct shim_socket* s, void* context) {
     int cancel;
     (void)context;
-    if (!atomic_load(&s->pending) || !side_enter(s, &cancel)) return;
-    reply_settle(s);
-    side_leave(s, cancel);
+    if (!atomic_load(&s->pending)) return;
+    const int saved = errno;
+    if (side_enter(s, &cancel)) {
+        reply_settle(s);
+        side_leave(s, cancel);
+    } else if (errno == ENOBUFS)
+        reply_settle(s);
+    errno = saved;
 }
 
 void reply_settle_all(void) {
@@ -65,18 +80,30 @@ static ssize_t give_reply(const struct iovec* reply, struct msghdr* into, int fl
     return (ssize_t)((flags & MSG_TRUNC) != 0 ? reply->iov_len : given);
 }
 
+static ssize_t take(struct shim_socket* s, struct msghdr* into, int flags) {
+    const struct iovec reply = reply_on(s->slate);
+    const ssize_t length = give_reply(&reply, into, flags);
+    if ((flags & MSG_PEEK) != 0)
+        atomic_store(&s->pending, true);
+    else
+        wipe(&reply);
+    return length;
+}
+
+static bool has_news(const struct shim_socket* s) {
+    return atomic_load_explicit(&s->pending, memory_order_relaxed) ||
+           atomic_load_explicit(&s->lost, memory_order_relaxed);
+}
+
 bool reply_take(struct shim_socket* s, struct msghdr* into, int flags, ssize_t* length) {
     int cancel;
-    if (!atomic_load_explicit(&s->pending, memory_order_relaxed) || !side_enter(s, &cancel))
-        return false;
-    const bool there = atomic_load(&s->pending);
-    if (there) {
-        const struct iovec reply = reply_on(s->slate);
-        *length = give_reply(&reply, into, flags);
-        if ((flags & MSG_PEEK) == 0) reply_forget(s);
-    }
+    if (!has_news(s) || !side_enter(s, &cancel)) return false;
+    const bool there = claim(s);
+    const bool lost = !there && atomic_exchange(&s->lost, false);
+    if (there) *length = take(s, into, flags);
+    if (lost) *length = failed(ENOBUFS);
     side_leave(s, cancel);
-    return there;
+    return there || lost;
 }
 
 void reply_leave(struct shim_socket* s) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A reply that is on the slate: it is what the next receive gives, unless the client waits for it,
- * asks again or lets others use the socket before.  Then it is put onto the data socket.
+ * asks again or lets others use the socket before.  Then it is put onto the data socket; where that
+ * cannot be, the next receive fails with ENOBUFS.
  *
  * Threads: the caller holds the socket's lock, except of reply_settle_all() and reply_take().
  */
@@ -24,5 +25,6 @@ void reply_settle_all(void);
 /* It is not wanted any more. */
 void reply_forget(struct shim_socket* s);
 
-/* A receive with `flags`: true where the reply was on the slate, and is given. */
+/* A receive with `flags`: true where the reply was on the slate, and is given, or was lost:
+ * ENOBUFS. */
 bool reply_take(struct shim_socket* s, struct msghdr* into, int flags, ssize_t* length);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/single_threaded.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -15,24 +16,20 @@
 #include "tools/preload/reply.h"
 #include "tools/preload/slate.h"
 
-static int real_close(int fd) {
-    return REAL(int, close, (int))(fd);
-}
-
-static int failed(int code) {
-    errno = code;
-    return -1;
+/* Where there are no threads it is this one that has the lock: a signal's handler must not wait. */
+static bool lock(struct shim_socket* s) {
+    return (__libc_single_threaded ? pthread_mutex_trylock(&s->lock)
+                                   : pthread_mutex_lock(&s->lock)) == 0;
 }
 
 /* The lock of a socket is held in a stretch where a cancelled thread must not vanish. */
 bool side_enter(struct shim_socket* s, int* cancel) {
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, cancel);
-    if (registry_hold(s)) {
-        pthread_mutex_lock(&s->lock);
-        return true;
-    }
+    const bool held = registry_hold(s);
+    if (held && lock(s)) return true;
+    if (held) registry_let_go(s);
     pthread_setcancelstate(*cancel, NULL);
-    errno = EBADF;
+    errno = held ? ENOBUFS : EBADF;
     return false;
 }
 
@@ -54,13 +51,17 @@ void side_learn(struct shim_socket* s, const struct shim_answer* a) {
     atomic_store(&s->listens, a->groups != 0);
 }
 
+bool side_is_own(const struct shim_socket* s) {
+    return registry_is_socket(s->side, s->side_inode);
+}
+
 /* The next answer, where one is there.  ECONNRESET: the server, or the side channel, is gone. */
 static int read_answer(struct shim_socket* s, struct shim_answer* a) {
     for (;;) {
         const ssize_t length =
             REAL(ssize_t, recv, (int, void*, size_t, int))(s->side, a, sizeof *a, MSG_DONTWAIT);
         if (length == 0) return failed(ECONNRESET);
-        if (length < 0) return -1;
+        if (length < 0) return errno == EBADF || errno == ENOTSOCK ? failed(ECONNRESET) : -1;
         if (length != sizeof *a || a->magic != SHIM_MAGIC || a->version != SHIM_VERSION) continue;
         if (a->kind == shim_evicted) atomic_store(&s->evicted, true);
         return 0;
@@ -77,6 +78,7 @@ int side_wait(struct shim_socket* s, uint16_t kind, uint32_t id, uint64_t until_
         const int ready = REAL_POLL(&p, 1, (int)((until_ns - now) / 1000000u) + 1);
         if (ready < 0 && errno != EINTR) return -1;
         if (ready <= 0) continue;
+        if ((p.revents & POLLNVAL) != 0) return failed(ECONNRESET);
         if (read_answer(s, a) != 0) {
             if (errno != EAGAIN && errno != EINTR) return -1;
         } else if (a->kind == kind && a->id == id) {
@@ -90,7 +92,7 @@ int side_wait(struct shim_socket* s, uint16_t kind, uint32_t id, uint64_t until_
 void side_drain(struct shim_socket* s) {
     struct shim_answer a;
     const int saved = errno;
-    while (read_answer(s, &a) == 0) {
+    while (side_is_own(s) && read_answer(s, &a) == 0) {
     }
     errno = saved;
 }
@@ -103,13 +105,13 @@ void side_close(struct shim_socket* s) {
     if (s->slate != NULL) slate_drop(s->slate);
     s->slate = NULL;
     s->asked = 0;
-    if (registry_is_socket(s->side, s->side_inode)) real_close(s->side);
+    if (side_is_own(s)) real_close(s->side);
     s->side = -1;
 }
 
 bool side_serves(const struct shim_socket* s) {
     struct pollfd p = {.fd = s->side, .events = 0, .revents = 0};
-    return registry_is_socket(s->side, s->side_inode) && REAL_POLL(&p, 1, 0) == 0;
+    return side_is_own(s) && REAL_POLL(&p, 1, 0) == 0;
 }
 
 static void adopt_side(struct shim_socket* s, int side) {
@@ -218,7 +220,7 @@ bool side_mend(struct shim_socket* s) {
         return true;
     }
     struct shim_answer a;
-    while (s->side >= 0 && !side_serves(s) && read_answer(s, &a) == 0) {
+    while (side_is_own(s) && !side_serves(s) && read_answer(s, &a) == 0) {
     }
     if (side_is_watched(s) && !side_serves(s)) {
         if (atomic_exchange(&s->dumping, false)) atomic_store(&s->overrun, true);

@@ -15,7 +15,7 @@
 #include "xfrm/shim_protocol.h"
 
 /* Holds the socket and its lock, in a stretch where a cancelled thread must not vanish.  False:
- * EBADF, it is gone. */
+ * EBADF, it is gone; ENOBUFS, this is a signal's handler that interrupted such a stretch. */
 bool side_enter(struct shim_socket* s, int* cancel);
 void side_leave(struct shim_socket* s, int cancel);
 
@@ -26,6 +26,10 @@ void side_learn(struct shim_socket* s, const struct shim_answer* a);
  * ENOBUFS: it did not come in time; see side_is_away(). */
 int side_wait(struct shim_socket* s, uint16_t kind, uint32_t id, uint64_t until_ns,
               struct shim_answer* a);
+
+/* Says whether the side channel is there, and its number not another's: the client may have closed
+ * it with all that it does not know. */
+bool side_is_own(const struct shim_socket* s);
 
 /* Drops words that nobody waited for in the end: never so many that one finds no room. */
 void side_drain(struct shim_socket* s);

@@ -28,7 +28,7 @@ static void store(uint32_t* word, uint32_t value) {
 
 static void close_keeping_errno(int fd) {
     const int saved = errno;
-    REAL(int, close, (int))(fd);
+    real_close(fd);
     errno = saved;
 }
 
@@ -71,6 +71,10 @@ bool slate_ask(struct shim_slate* slate, const struct shim_header* h, const stru
 
 bool slate_is_answered(struct shim_slate* slate) {
     return load(&slate->turn) == shim_answered;
+}
+
+bool slate_is_at_work(struct shim_slate* slate) {
+    return load(&slate->turn) == shim_at_work;
 }
 
 bool slate_look(struct shim_slate* slate) {

@@ -27,8 +27,9 @@ bool slate_ask(struct shim_slate* slate, const struct shim_header* h, const stru
  * on the side channel when it is. */
 bool slate_look(struct shim_slate* slate);
 
-/* Says whether the answer is there. */
+/* Say whether the answer is there; whether the server has the request, and not answered yet. */
 bool slate_is_answered(struct shim_slate* slate);
+bool slate_is_at_work(struct shim_slate* slate);
 
 /* What is on it was read: it is blank, though the reply stays until the next request.  Returns
  * whether the server may have said on the side channel that it is there. */
