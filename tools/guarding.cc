@@ -7,6 +7,8 @@
 #include <set>
 #include <utility>
 
+#include "tools/opening.h"
+
 namespace esplane::tools {
 
 namespace {
@@ -89,6 +91,7 @@ void guarding::on_event(const ipsec::event& e) {
     if (const auto* changed = std::get_if<ipsec::defaults_changed>(&e)) learn(changed->what);
     if (const auto* expired = std::get_if<ipsec::policy_expired>(&e); expired && expired->hard)
         forget(expired->what);
+    if (closed_ && opens(e)) open();
 }
 
 void guarding::stay_closed(std::function<void()> opened) {
@@ -122,7 +125,6 @@ void guarding::learn(const ipsec::policy& p) {
         if (!fresh) remove(std::exchange(at->second, now));
         publish_in();
     }
-    if (closed_ && p.dir == ipsec::policy_direction::out && !bypass) open();
 }
 
 void guarding::forget(const ipsec::policy& p) {
@@ -136,7 +138,6 @@ void guarding::forget(const ipsec::policy& p) {
 /// Where nothing leaves by default, no policy is missing that would keep something in.
 void guarding::learn(const ipsec::default_actions& defaults) {
     defaults_ = defaults;
-    if (closed_ && blocks_by_default(ipsec::policy_direction::out)) return open();
     publish_default();
     publish_in();
 }
