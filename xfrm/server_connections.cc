@@ -125,11 +125,13 @@ bool server::state::attach(std::uint64_t number, client& c, unique_fd side) {
     return added != nullptr;
 }
 
-/// False: what was passed is no slate, or for no side channel of this client.
+/// False: what was passed is no slate.  One for a side channel that is gone, or was a server's
+/// before, is left alone: nobody waits.
 bool server::state::share(client& c, const shim_header& h, const unique_fd& memory) {
     side_channel* const side = c.find_side(h.channel);
     slate board(memory);
-    if (side == nullptr || !board.valid()) return false;
+    if (!board.valid()) return false;
+    if (side == nullptr) return true;
     side->board = std::move(board);
     tell(c, *side, shim_share, h.id, 0);
     return true;

@@ -130,10 +130,11 @@ enum shim_turn {
 /* The longest request, and the longest reply, on a slate. */
 #define SHIM_SLATE_ROOM 3840
 
-/* In a memory file of that size, sealed so that it cannot be cut short. */
+/* In a memory file of that size, sealed so that it cannot be cut short.  The client may yet punch a
+ * hole into it: that reads as 0, blank. */
 #define SHIM_SLATE_SIZE 8192
 struct shim_slate {
-    uint32_t turn;   /* shim_turn; changed by compare and exchange */
+    uint32_t turn;   /* shim_turn; where both may change it, by compare and exchange */
     uint32_t awake;  /* by the server: it looks here; 0: it wants to be rung for */
     uint32_t asleep; /* by the client: it waits on its side channel for shim_done */
     uint32_t takes;  /* by the client: the reply may be left here */
