@@ -12,7 +12,7 @@
 
 #include "bench/control.h"
 #include "bench/control_server.h"
-#include "lib/crypto/schedule.h"
+#include "lib/crypto/schedule_ipsec_mb.h"
 
 namespace esplane::bench {
 namespace {
