@@ -37,8 +37,7 @@ user_backend::user_backend(tables& shared, control::random_source random)
 user_backend::~user_backend() {
     begin_batch();
     policies_.each([this](policy_record& p) {
-        leave(p);
-        retire(std::unique_ptr<policy_record>(&p));
+        take_out_with_former(&p);
         return true;
     });
     std::vector<ipsec::sa_id> ids;

@@ -167,12 +167,15 @@ class user_backend final : public control::backend {
     [[nodiscard]] std::unique_ptr<policy_record> make_policy(const ipsec::policy& p);
     void enter(policy_record& p, const ipsec::selector& s);
     void leave(policy_record& p);
+    void take_out(const std::shared_ptr<policy_record>& p);
+    void take_out_with_former(policy_record* p);
+    void succeed(const std::shared_ptr<policy_record>& before, policy_record& next);
+    void show_entered();
     [[nodiscard]] policy_record* find_policy(std::uint32_t index) const;
     [[nodiscard]] group_record* first_group(const endpoint& e) const;
     [[nodiscard]] bool is_wanted(const worker_event& e) const;
     [[nodiscard]] std::uint32_t cpu_of(unsigned worker) const;
     [[nodiscard]] std::optional<unsigned> worker_of(std::uint32_t cpu) const;
-    void retire(std::unique_ptr<policy_record> p);
     void count_encap(const sa_record& r, const std::optional<ipsec::udp_encapsulation>& encap,
                      int by);
     [[nodiscard]] sa_record* find(const ipsec::sa_id& id) const;
@@ -192,6 +195,7 @@ class user_backend final : public control::backend {
     control::backend_listener* listener_ = nullptr;
     std::function<void()> encap_changed_;
     bool in_batch_ = false;
+    bool may_be_unseen_ = false; ///< a policy that was added since show_entered()
     std::uint32_t esp_mark_ = 0;
     std::vector<std::uint32_t> cpus_; ///< by worker
     std::uint64_t serial_ = 0;

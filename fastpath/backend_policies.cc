@@ -281,7 +281,7 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
         r = std::make_unique<keyed_record<v4_words>>(p);
     r->index = p.index;
     policy_entry& e = r->run();
-    e.rank = std::uint64_t{p.priority} << 32 | static_cast<std::uint32_t>(p.position);
+    e.set_rank(p.priority, p.position);
     e.action = p.action;
     e.index = p.index;
     e.protects = p.protects();
@@ -300,11 +300,13 @@ auto user_backend::make_policy(const ipsec::policy& p) -> std::unique_ptr<policy
 
 void user_backend::enter(policy_record& p, const ipsec::selector& s) {
     p.enter(shared_, s);
+    p.is_in = true;
     if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();
 }
 
 void user_backend::leave(policy_record& p) {
     p.leave(shared_);
+    p.is_in = false;
     if (p.dir == ipsec::policy_direction::out) shared_.note_sa_change();
 }
 
@@ -337,9 +339,51 @@ bool user_backend::is_wanted(const worker_event& e) const {
     return std::ranges::none_of(std::span(theirs.sas).first(count), carries);
 }
 
-void user_backend::retire(std::unique_ptr<policy_record> p) {
+/// Takes a policy from the workers and frees it once none sees it, unless that is under way.
+void user_backend::take_out(const std::shared_ptr<policy_record>& p) {
+    if (!p->is_in) return;
+    leave(*p);
     if (p->group != nullptr) release_group(p->group);
-    shared_.graveyard().add([gone = std::shared_ptr<policy_record>(std::move(p))] {});
+    shared_.graveyard().add([gone = p] {});
+}
+
+/// The former first: none of them comes into force again.
+void user_backend::take_out_with_former(policy_record* p) {
+    for (const auto& one : p->former)
+        if (const auto still_there = one.lock()) take_out(still_there);
+    take_out(std::shared_ptr<policy_record>(p));
+}
+
+/// Takes out what `next` stands in the place of, both in one chain of the policy table.
+///
+///   reader   loads C .................................... C's next: what is behind it
+///   control  ........ C - before     ->     next - C - before     ->     next - C
+///
+/// One that is no better than before stands behind it: whoever would have come to `before` comes
+/// to `next`.  A better one may stand in front of where a worker is: for it `before` stays, and
+/// counts for nobody else, until a grace period is over; at the end of the batch, or later where a
+/// worker is stuck.  With `before` go those that waited already and would now be better than
+/// `next`.
+void user_backend::succeed(const std::shared_ptr<policy_record>& before, policy_record& next) {
+    auto all = std::exchange(before->former, {});
+    all.push_back(before);
+    for (const auto& waiting : all) {
+        const auto one = waiting.lock();
+        if (one == nullptr || !one->is_in) continue;
+        if (precedes(next.run(), one->run()))
+            next.former.push_back(one);
+        else
+            take_out(one);
+    }
+    if (before->is_in) shared_.graveyard().add([this, before] { take_out(before); });
+}
+
+/// A worker that searched where a policy was added before it came in has to find what that one is
+/// to relieve.  Of a worker that is stuck there is no waiting: what is deleted is out of force.
+void user_backend::show_entered() {
+    if (!std::exchange(may_be_unseen_, false)) return;
+    shared_.graveyard().add([] {});
+    (void)shared_.graveyard().reclaim();
 }
 
 result<void> user_backend::add_policy(const ipsec::policy& p) {
@@ -349,6 +393,7 @@ result<void> user_backend::add_policy(const ipsec::policy& p) {
     auto r = make_policy(p);
     enter(*r, p.sel);
     policies_.insert(r.release());
+    may_be_unseen_ = true;
     settle_later();
     return {};
 }
@@ -360,10 +405,9 @@ result<void> user_backend::update_policy(const ipsec::policy& p) {
     if (p.templates.size() > 1)
         return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
     auto next = make_policy(p);
-    enter(*next, p.sel); // both are there for a moment: a packet takes one of them, never none
-    leave(*before);
-    policies_.replace(before, next.release());
-    retire(std::unique_ptr<policy_record>(before));
+    enter(*next, p.sel);
+    policies_.replace(before, next.get());
+    succeed(std::shared_ptr<policy_record>(before), *next.release());
     settle();
     return {};
 }
@@ -371,9 +415,9 @@ result<void> user_backend::update_policy(const ipsec::policy& p) {
 void user_backend::delete_policy(const ipsec::policy& p) {
     policy_record* const found = find_policy(p.index);
     if (found == nullptr) return;
-    leave(*found);
+    show_entered();
     policies_.erase(found);
-    retire(std::unique_ptr<policy_record>(found));
+    take_out_with_former(found);
     settle();
 }
 

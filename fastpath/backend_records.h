@@ -273,8 +273,11 @@ struct user_backend::policy_record {
 
     policy_scope scope;
     ipsec::policy_direction dir;
+    bool is_in = false; ///< workers find it
     std::uint32_t index = 0;
     group_record* group = nullptr;
+    /// What it took the place of, and outranks: they may be in still, see user_backend::succeed().
+    std::vector<std::weak_ptr<policy_record>> former;
 };
 
 template <std::size_t Words>

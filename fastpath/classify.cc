@@ -62,7 +62,7 @@ const policy_entry* find_marked(const stage& s, const packet& p, policy_directio
         const tables::spd* const spd = s.shared.policies(d, {if_id, {mark & mask, mask}, type});
         const policy_entry* const found =
             spd == nullptr ? nullptr : table_of<Words>(*spd).find(key);
-        if (found != nullptr && (best == nullptr || found->rank < best->rank)) best = found;
+        if (found != nullptr && (best == nullptr || precedes(*found, *best))) best = found;
     }
     return best;
 }

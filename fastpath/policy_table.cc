@@ -112,7 +112,7 @@ class policy_table<Words>::search {
     void walk(const entry* e, unsigned flow) noexcept {
         const policy_entry*& best = found_[origin_[flow]];
         for (; e != nullptr; e = e->next.load(std::memory_order_acquire)) {
-            if (best != nullptr && best->rank <= e->run.rank) return;
+            if (best != nullptr && !precedes(e->run, *best)) return;
             if (!e->covers(flows_[flow])) continue;
             best = &e->run;
             return;
@@ -194,8 +194,8 @@ auto policy_table<Words>::place_where(const entry& e, Pick pick) const noexcept 
     return {};
 }
 
-/// Where another of the same selector is, if there is one: a reader finds one of both even while
-/// one takes the other's place.
+/// Where another of the same selector is, if there is one: an update stays in its chain, see
+/// user_backend::succeed().
 template <std::size_t Words>
 auto policy_table<Words>::choose_place(const entry& e) -> place {
     const place beside =
@@ -245,13 +245,13 @@ void policy_table<Words>::insert(entry* e, const ipsec::selector& s) {
         p.in->heads.insert(e, p.hash);
         return;
     }
-    if (e->run.rank < p.head->run.rank) {
+    if (precedes(e->run, p.head->run)) {
         p.in->heads.replace(p.head, e, p.hash);
         return;
     }
     entry* before = p.head;
     entry* after = before->next.load(std::memory_order_relaxed);
-    for (; after != nullptr && after->run.rank <= e->run.rank;
+    for (; after != nullptr && !precedes(e->run, after->run);
          after = before->next.load(std::memory_order_relaxed))
         before = after;
     e->next.store(after, std::memory_order_relaxed);

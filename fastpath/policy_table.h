@@ -112,7 +112,8 @@ struct sa_requirement {
 
 /// A policy as run.  Immutable but for `use_time` and `asked_ns`.
 struct policy_entry {
-    /// Lower wins: priority in the upper half, order of arrival in the lower.
+    /// Lower wins: priority in the upper half, order of arrival in the lower as far as it fits;
+    /// among equals `position` does, which lies where a search mostly does not have to look.
     std::uint64_t rank = 0;
     const sa_group* group = nullptr; ///< outbound, where it protects
     second_stamp use_time;           ///< CLOCK_REALTIME seconds of the last packet
@@ -124,7 +125,19 @@ struct policy_entry {
     counter asked_ns;        ///< CLOCK_MONOTONIC, of the last packet that did not wait for its SA
     std::uint32_t index = 0; ///< control's name for it
     sa_requirement required; ///< where it protects
+    std::uint64_t position = 0; ///< in order of arrival
+
+    void set_rank(std::uint32_t priority, std::uint64_t arrived) noexcept {
+        constexpr std::uint64_t last = 0xffffffff;
+        rank = std::uint64_t{priority} << 32 | (arrived < last ? arrived : last);
+        position = arrived;
+    }
 };
+
+/// Whether a packet that both cover is a's.
+[[nodiscard]] inline bool precedes(const policy_entry& a, const policy_entry& b) noexcept {
+    return a.rank != b.rank ? a.rank < b.rank : a.position < b.position;
+}
 
 /// With the key it is found by: what a lookup touches comes first, for IPv4 in one line.
 template <std::size_t Words>
