@@ -62,10 +62,6 @@ std::uint32_t priority_of(const ipsec::policy& p, bool bypass) {
     return std::clamp(p.priority, before_all + 1, behind_all - 1);
 }
 
-fastpath::egress_rule rule_of(const ipsec::policy& p, bool bypass) {
-    return {p.sel, priority_of(p, bypass), bypass, static_cast<std::uint32_t>(p.position)};
-}
-
 /// Nothing leaves in clear that no policy covers.
 std::array<fastpath::egress_rule, 2> default_rules() {
     const auto deny_all_of = [](ipsec::family f, std::uint32_t position) {
@@ -112,6 +108,36 @@ void guarding::open() {
     opened_();
 }
 
+/// A rule has room for half a policy's position: it counts from first_position_.  One that changes
+/// where it is keeps it.
+std::uint32_t guarding::position_of(const ipsec::policy& p) {
+    const auto known = policies_.find(p.index);
+    if (known != policies_.end() && known->second.position == p.position)
+        return known->second.rule.position;
+    constexpr std::uint32_t positions = behind_all - 1; // the rest is for the defaults
+    if (p.position - first_position_ >= positions) {
+        renumber();
+        first_position_ = p.position - policies_.size();
+    }
+    return static_cast<std::uint32_t>(p.position - first_position_);
+}
+
+/// In the order they have.  The guards change all rules at one moment, or stay closed.
+void guarding::renumber() {
+    std::vector<fastpath::egress_rule*> rules;
+    for (auto& [index, p] : policies_) {
+        if (closed_ && p.dir == ipsec::policy_direction::out) tell(p.rule, false);
+        rules.push_back(&p.rule);
+    }
+    std::ranges::sort(rules, {}, &fastpath::egress_rule::position);
+    std::uint32_t next = 0;
+    for (fastpath::egress_rule* r : rules)
+        r->position = next++;
+    if (begun_ && !closed_) return tell_all();
+    for (const auto& [index, p] : policies_)
+        if (p.dir == ipsec::policy_direction::out) tell(p.rule, true);
+}
+
 /// The new one first: a packet falls under one of the two, never under none.
 void guarding::learn(const ipsec::policy& p) {
     const bool bypass = p.action == ipsec::policy_action::allow && !p.protects();
@@ -119,7 +145,8 @@ void guarding::learn(const ipsec::policy& p) {
     if (bypass && p.mark.given()) {
         forget(p);
     } else if (p.if_id == 0) {
-        const known_policy now{p.dir, p.type, rule_of(p, bypass)};
+        const known_policy now{
+            p.dir, p.type, p.position, {p.sel, priority_of(p, bypass), bypass, position_of(p)}};
         add(now);
         const auto [at, fresh] = policies_.try_emplace(p.index, now);
         if (!fresh) remove(std::exchange(at->second, now));
@@ -155,10 +182,14 @@ void guarding::begin() {
     begun_ = true;
     if (closed_) return;
     default_denies_ = blocks_by_default(ipsec::policy_direction::out);
+    tell_all();
+    publish_in();
+}
+
+void guarding::tell_all() {
     const auto rules = out_rules();
     for (fastpath::guard* g : guards_)
         check(*g, "policies for what the machine sends", g->set_out_policies(rules));
-    publish_in();
 }
 
 void guarding::add(const known_policy& p) {

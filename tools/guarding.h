@@ -55,9 +55,13 @@ class guarding final : public ipsec::listener {
     struct known_policy {
         ipsec::policy_direction dir = ipsec::policy_direction::out;
         ipsec::policy_type type = ipsec::policy_type::main;
+        std::uint64_t position = 0;
         fastpath::egress_rule rule;
     };
 
+    [[nodiscard]] std::uint32_t position_of(const ipsec::policy& p);
+    void renumber();
+    void tell_all();
     void learn(const ipsec::policy& p);
     void forget(const ipsec::policy& p);
     void forget_all(ipsec::policy_type type);
@@ -78,7 +82,8 @@ class guarding final : public ipsec::listener {
     log log_;
     std::unordered_map<std::uint32_t, known_policy> policies_; ///< by index
     std::size_t protecting_in_ = 0;                            ///< of these, `in` and not allowing
-    bool default_denies_ = false;                              ///< the guards have its rules
+    std::uint64_t first_position_ = 0; ///< that of the policy whose rule has position 0
+    bool default_denies_ = false;      ///< the guards have its rules
     ipsec::default_actions defaults_{};
     std::optional<bool> take_local_; ///< what all guards were told
     bool begun_ = false;

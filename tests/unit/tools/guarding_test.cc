@@ -141,5 +141,22 @@ TEST_F(EgressRules, ASubPolicyDeniesBeforeAndAllowsBehindTheMainOnes) {
     EXPECT_TRUE(may_leave(guarding_, "10.0.0.2"));
 }
 
+TEST_F(EgressRules, AmongEqualPrioritiesTheEarlierComesFirstAfterManyChanges) {
+    for (std::uint32_t n = 0; n < 6; ++n) {
+        ipsec::policy p = bypassing(out, n + 1);
+        p.position = 0xfffffffbULL + n;
+        guarding_.on_event(ipsec::policy_added{p, {}});
+    }
+    ipsec::policy moved = protecting(out, 2); // where it was
+    moved.position = 0xfffffffcULL;
+    guarding_.on_event(ipsec::policy_updated{moved, {}});
+    const auto rules = guarding_.out_rules();
+    ASSERT_EQ(rules.size(), 6u);
+    for (std::uint32_t n = 0; n + 1 < 6; ++n)
+        EXPECT_LT(rules[n].position, rules[n + 1].position);
+    EXPECT_TRUE(rules[0].allow);
+    EXPECT_FALSE(rules[1].allow);
+}
+
 } // namespace
 } // namespace esplane::tools
