@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A hash table of pointers that one thread changes while workers read it, without a lock, and that
-// grows a page at a time: no change takes time that grows with the table.
+// grows a page at a time.  A change takes time that grows with the table only where the directory
+// doubles: a pointer a page is copied then, once for as many entries as there are.
 //
 //   hash    [ tag: 16 bits ]....[ which page: low bits ]
 //   page    one line of 32 tags | 32 pointers | 32 hashes, for the writer
