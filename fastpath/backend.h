@@ -39,6 +39,7 @@ class user_backend final : public control::backend {
     [[nodiscard]] result<void> update_sa(const ipsec::sa& s) override;
     [[nodiscard]] result<void> set_replay(const ipsec::sa& s, control::given_parts parts) override;
     [[nodiscard]] result<void> move_sa(const ipsec::sa_id& before, const ipsec::sa& s) override;
+    void begin_from(const ipsec::sa_id& id, const control::sa_usage& n) override;
     void delete_sa(const ipsec::sa_id& id) override;
     bool query_sa(const ipsec::sa_id& id, control::sa_usage& into) override;
     [[nodiscard]] bool watch_replay(const ipsec::sa_id& id, std::uint64_t sent,

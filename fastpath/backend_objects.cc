@@ -104,7 +104,45 @@ std::uint8_t write_template(std::array<std::uint8_t, sa_out::template_size>& int
     return static_cast<std::uint8_t>(length);
 }
 
+/// Where a new one goes on from.
+void write_numbers(sa_in& in, const ipsec::sa& s) {
+    in.window.restore(s.replay.received, s.replay.bitmap);
+    in.account.packets.set(s.current.packets);
+    in.account.bytes.set(s.current.bytes);
+    in.account.last_used.set(s.last_used);
+    in.limits.use_time.set(s.current.use_time);
+}
+
+/// counts   what was counted before goes on in it, and not in the other direction
+void write_numbers(sa_out& out, const ipsec::sa& s, bool counts) {
+    out.sequence = s.replay.sent;
+    out.sequence_sent.set(s.replay.sent);
+    out.account.last_used.set(s.last_used);
+    out.limits.use_time.set(s.current.use_time);
+    if (!counts) return;
+    out.account.packets.set(s.current.packets);
+    out.account.bytes.set(s.current.bytes);
+}
+
 } // namespace
+
+/// No worker has seen it: what is written here is what one begins with.
+void user_backend::begin_from(const ipsec::sa_id& id, const control::sa_usage& n) {
+    sa_record* const r = find(id);
+    if (r == nullptr) return;
+    ipsec::sa now = r->describe();
+    now.replay.sent = n.replay.sent;
+    now.replay.received = n.replay.received;
+    now.replay.bitmap.assign(now.replay.bitmap.size(), ~0u);
+    now.current.packets = n.current.packets;
+    now.current.bytes = n.current.bytes;
+    now.current.use_time = n.current.use_time;
+    now.last_used = n.last_used;
+    r->keep(now);
+    if (r->in) write_numbers(*r->in, now);
+    if (r->out) write_numbers(*r->out, now, r->in == nullptr);
+    publish_limits(*r, now.limits);
+}
 
 std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r, const ipsec::sa& s) const {
     std::unique_ptr<sa_in> in(new (*memory_) sa_in);
@@ -122,7 +160,6 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r, const ipsec::sa
     in->key = r.key;
     in->keys = &r.key->get();
     in->window = ipsec::replay_window(s.replay_window);
-    in->window.restore(s.replay.received, s.replay.bitmap);
     in->source = s.source;
     if (s.encap) in->peer_port.store(s.encap->source_port.network(), std::memory_order_relaxed);
     in->mark = s.id.mark;
@@ -130,10 +167,7 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r, const ipsec::sa
     write_marks(*in, s);
     in->reqid = s.reqid;
     in->if_id.store(s.if_id, std::memory_order_relaxed);
-    in->account.packets.set(s.current.packets);
-    in->account.bytes.set(s.current.bytes);
-    in->account.last_used.set(s.last_used);
-    in->limits.use_time.set(s.current.use_time);
+    write_numbers(*in, s);
     write_limits(in->limits, in->account, s.limits);
     return in;
 }
@@ -173,8 +207,6 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r, const ipsec::
     out->header_length = write_template(out->header, s);
     out->key = r.key;
     out->keys = &r.key->get();
-    out->sequence = s.replay.sent;
-    out->sequence_sent.set(s.replay.sent);
     if (s.esn() || (s.extra_flags & ipsec::sa_extra_flag::oseq_may_wrap) != 0)
         out->last_sequence = ~std::uint64_t{0};
     out->nonce_owner = r.nonces;
@@ -197,13 +229,8 @@ std::unique_ptr<sa_out> user_backend::make_out(const sa_record& r, const ipsec::
     write_marks(*out, s);
     out->path_mtu.store(r.path_mtu, std::memory_order_relaxed);
     out->if_id.store(s.if_id, std::memory_order_relaxed);
-    out->account.last_used.set(s.last_used);
-    out->limits.use_time.set(s.current.use_time);
+    write_numbers(*out, s, r.in == nullptr);
     write_limits(out->limits, out->account, s.limits);
-    if (r.in == nullptr) { // what was counted before goes on in one of the two
-        out->account.packets.set(s.current.packets);
-        out->account.bytes.set(s.current.bytes);
-    }
     return out;
 }
 

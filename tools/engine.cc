@@ -32,9 +32,8 @@ std::vector<std::uint32_t> cpus_of(const std::vector<fastpath::worker_options>& 
 
 } // namespace
 
-engine::engine(std::vector<fastpath::port*> ports, unsigned workers)
-    : ports_(std::move(ports))
-    , backend_(tables_, kernel_random)
+engine::engine(const std::vector<fastpath::worker_options>& workers)
+    : backend_(tables_, kernel_random)
     , layer_(backend_, kernel_random)
     , files_(
           layer_, [](std::string_view name) { return read_sysctl(name); },
@@ -43,26 +42,35 @@ engine::engine(std::vector<fastpath::port*> ports, unsigned workers)
               count(counted);
               return xfrm_stat_of(counted);
           })
-    , mesh_(workers) {}
+    , mesh_(static_cast<unsigned>(workers.size())) {
+    backend_.set_cpus(cpus_of(workers));
+}
 
 result<std::unique_ptr<engine>> engine::make(fastpath::buffer_pool& buffers,
                                              std::vector<fastpath::port*> ports,
                                              std::vector<fastpath::worker_options> workers) {
-    std::unique_ptr<engine> e(new engine(std::move(ports), static_cast<unsigned>(workers.size())));
-    auto interfaces = fastpath::tun_port::make(buffers, e->tables_.graveyard(),
+    auto e = std::make_unique<engine>(workers);
+    if (auto done = e->equip(buffers, std::move(ports), std::move(workers)); !done)
+        return tl::unexpected(done.error());
+    return e;
+}
+
+result<void> engine::equip(fastpath::buffer_pool& buffers, std::vector<fastpath::port*> ports,
+                           std::vector<fastpath::worker_options> workers) {
+    ports_ = std::move(ports);
+    auto interfaces = fastpath::tun_port::make(buffers, tables_.graveyard(),
                                                static_cast<unsigned>(workers.size()));
     if (!interfaces) return tl::unexpected(interfaces.error());
-    e->interfaces_ = std::move(*interfaces);
-    std::vector<fastpath::port*> all = e->ports_;
-    all.push_back(e->interfaces_.get());
+    interfaces_ = std::move(*interfaces);
+    std::vector<fastpath::port*> all = ports_;
+    all.push_back(interfaces_.get());
     for (fastpath::worker_options options : workers) {
-        options.index = static_cast<unsigned>(e->workers_.size());
-        auto worker = fastpath::worker::make(e->tables_, buffers, all, options, &e->mesh_);
+        options.index = static_cast<unsigned>(workers_.size());
+        auto worker = fastpath::worker::make(tables_, buffers, all, options, &mesh_);
         if (!worker) return tl::unexpected(worker.error());
-        e->workers_.push_back(std::move(*worker));
+        workers_.push_back(std::move(*worker));
     }
-    e->backend_.set_cpus(cpus_of(workers));
-    return e;
+    return {};
 }
 
 result<void> engine::start() {

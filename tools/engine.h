@@ -32,8 +32,16 @@ struct wanted_next_hop {
 
 class engine {
   public:
-    /// `buffers` and `ports` outlive the engine.  workers   one for each; `index` is set here
+    /// The databases alone: they may be filled before there are ports.  workers   as equip()'s
+    explicit engine(const std::vector<fastpath::worker_options>& workers);
+    /// Gives it all that takes packets.  `buffers` and `ports` outlive the engine.
+    ///
+    /// workers   one for each; `index` is set here
     /// Errors: those of worker::make.
+    [[nodiscard]] result<void> equip(fastpath::buffer_pool& buffers,
+                                     std::vector<fastpath::port*> ports,
+                                     std::vector<fastpath::worker_options> workers);
+    /// Both.
     [[nodiscard]] static result<std::unique_ptr<engine>>
     make(fastpath::buffer_pool& buffers, std::vector<fastpath::port*> ports,
          std::vector<fastpath::worker_options> workers);
@@ -86,8 +94,6 @@ class engine {
     [[nodiscard]] std::vector<wanted_next_hop> deliver_events();
 
   private:
-    engine(std::vector<fastpath::port*> ports, unsigned workers);
-
     std::vector<fastpath::port*> ports_;
     std::vector<fastpath::tunnel_binding> tunnels_;
     fastpath::tables tables_;

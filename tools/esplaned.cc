@@ -128,11 +128,15 @@ class daemon {
 
   private:
     [[nodiscard]] result<void> take_over();
-    [[nodiscard]] result<state_descriptors> hand_over(const std::string& state);
+    [[nodiscard]] result<void> restore_ahead();
+    void forget_ahead();
+    [[nodiscard]] result<state_descriptors> hand_over(const std::string& state, bool for_good);
     [[nodiscard]] result<void> check_cpus();
     [[nodiscard]] result<void> guard_devices();
     [[nodiscard]] result<void> record_devices(const std::vector<guarded_device>& earlier);
     [[nodiscard]] result<void> find_state();
+    [[nodiscard]] std::vector<fastpath::worker_options> worker_options() const;
+    [[nodiscard]] result<void> make_databases();
     [[nodiscard]] result<void> make_engine();
     [[nodiscard]] std::vector<std::string> ports_of_fixed_mtu() const;
     [[nodiscard]] result<void> adopt_interfaces();
@@ -223,33 +227,65 @@ result<void> daemon::begin_work() {
     return {};
 }
 
-/// From here on nothing passes until this daemon is ready.
+/// First all that can be done while the other daemon is at work.  From when that has stopped
+/// nothing passes until this one is ready.
 result<void> daemon::take_over() {
     auto buffers = prepare_ahead(options_);
     if (!buffers) return tl::unexpected(buffers.error());
     buffers_ahead_ = std::move(*buffers);
-    auto handed = tools::take_over(options_.run_dir, options_.state.text());
+    const std::string state = options_.state.text();
+    if (auto lent = borrow_state(options_.run_dir, state)) {
+        handed_ = std::move(*lent);
+        if (auto ahead = restore_ahead(); !ahead) return ahead;
+    } // else it says why again, or does not know how
+    auto handed = tools::take_over(options_.run_dir, state, [this](handed_state& now) {
+        if (state_ &&
+            !state_->catch_up(engine_->control(), now.log.get(), now.live, fastpath::now()))
+            forget_ahead();
+    });
     if (!handed) return tl::unexpected(handed.error());
     handed_ = std::move(*handed);
     return {};
 }
 
+/// Many SAs take long to bring back.
+result<void> daemon::restore_ahead() {
+    if (auto found = find_state(); !found || !state_) return found;
+    if (auto made = make_databases(); !made) return made;
+    if (!state_->restore_ahead(engine_->control(), fastpath::now())) forget_ahead();
+    return {};
+}
+
+/// All is done anew when the other daemon has stopped.
+void daemon::forget_ahead() {
+    keepalives_.reset();
+    paths_.reset();
+    engine_.reset();
+    state_.reset();
+    facts_.state = nullptr;
+}
+
 /// Nothing is taken down but what takes the kernel long: the process ends as if it had been killed,
 /// and as fast.
-result<state_descriptors> daemon::hand_over(const std::string& state) {
+result<state_descriptors> daemon::hand_over(const std::string& state, bool for_good) {
     if (!state_)
         return fail(ENOTSUP, "the daemon that runs keeps no state (--state), so nothing would come "
                              "over: stop it and start the new one");
     if (const std::string own = options_.state.text(); state != own)
         return fail(EINVAL, "the daemon that runs keeps its state elsewhere (--state " + own +
                                 "): give the same, or stop it and start the new one");
+    if (!state_->stands().written)
+        return fail(ENOSPC, "the daemon that runs cannot write its state, so nothing would come "
+                            "over: make room, or stop it and start the new one");
+    const state_descriptors given{state_->log_descriptor(), state_->live_descriptor(),
+                                  state_->place_token()};
+    if (!for_good) return given;
     constexpr std::chrono::seconds patience(1);
     if (engine_->stop_within(patience))
         devices_->let_go();
     else
         log("a worker hangs: it ends with this process");
-    return state_descriptors{state_->log_descriptor(), state_->live_descriptor(),
-                             state_->place_token()};
+    return given;
 }
 
 /// Early, while nothing is attached yet.
@@ -288,35 +324,53 @@ result<void> daemon::record_devices(const std::vector<guarded_device>& earlier) 
     return write_guarded(options_.run_dir, merge_guarded(earlier, now));
 }
 
-result<void> daemon::make_engine() {
+std::vector<fastpath::worker_options> daemon::worker_options() const {
     std::vector<fastpath::worker_options> workers(options_.workers);
-    const bool on_host = std::ranges::any_of(
-        devices_->ports(), [](const fastpath::port* p) { return p->of_machine(); });
     for (std::size_t i = 0; i < workers.size(); ++i) {
         if (!options_.cpus.empty()) workers[i].cpu = static_cast<int>(options_.cpus[i]);
         workers[i].wake_control = wake_.get();
-        if (on_host) workers[i].idle_loops = fastpath::idle_loops_on_host;
         if (options_.always_poll) workers[i].idle_loops = ~0u;
         workers[i].punts = options_.punts.shared_by(options_.workers);
         workers[i].crypto = options_.crypto;
     }
-    auto made = engine::make(devices_->buffers(), devices_->ports(), std::move(workers));
-    if (!made) return tl::unexpected(made.error());
-    guarding_ = std::make_unique<guarding>(devices_->guards(), log);
-    engine_ = std::move(*made);
-    if (state_)
-        if (auto prepared = state_->prepare(engine_->backend()); !prepared) return prepared;
-    workers_ = std::make_unique<worker_care>(*engine_, log);
-    facts_.workers = workers_.get();
-    paths_ = std::make_unique<path_care>(*engine_, ports_of_fixed_mtu(), log);
-    engine_->set_filter(options_.filter);
-    engine_->tables().set_mss_clamp(options_.mss_clamp);
+    return workers;
+}
+
+/// SAs may be put in from here on: what has to hear of each is there.
+result<void> daemon::make_databases() {
+    engine_ = std::make_unique<engine>(worker_options());
     engine_->backend().set_esp_mark(exempt_mark(options_.ports, options_.routing));
+    paths_ = std::make_unique<path_care>(*engine_, log);
     keepalives_ = std::make_unique<nat_keepalives>(
         engine_->control(), [this](const ipsec::sa& s) { send_keepalive(s); });
+    if (!state_) return {};
+    return state_->prepare(engine_->backend());
+}
+
+result<void> daemon::make_engine() {
+    if (!engine_)
+        if (auto made = make_databases(); !made) return made;
+    std::vector<fastpath::worker_options> workers = worker_options();
+    const bool on_host = std::ranges::any_of(
+        devices_->ports(), [](const fastpath::port* p) { return p->of_machine(); });
+    if (on_host && !options_.always_poll)
+        for (fastpath::worker_options& w : workers)
+            w.idle_loops = fastpath::idle_loops_on_host;
+    if (auto equipped = engine_->equip(devices_->buffers(), devices_->ports(), std::move(workers));
+        !equipped)
+        return equipped;
+    guarding_ = std::make_unique<guarding>(devices_->guards(), log);
+    workers_ = std::make_unique<worker_care>(*engine_, log);
+    facts_.workers = workers_.get();
+    paths_->follow_ports(ports_of_fixed_mtu());
+    engine_->set_filter(options_.filter);
+    engine_->tables().set_mss_clamp(options_.mss_clamp);
     engine_->control().subscribe(guarding_.get());
-    engine_->backend().on_encap_ports(
-        [this] { guarding_->set_encap_ports(engine_->backend().encap_ports()); });
+    const auto tell_encap_ports = [this] {
+        guarding_->set_encap_ports(engine_->backend().encap_ports());
+    };
+    engine_->backend().on_encap_ports(tell_encap_ports);
+    tell_encap_ports();
     return {};
 }
 
@@ -324,6 +378,7 @@ result<void> daemon::make_engine() {
 /// held against what an earlier daemon's programs know, or denied.  A state that is off now must
 /// not come back later, when its numbers are past.
 result<void> daemon::find_state() {
+    if (state_) return {}; // of a daemon that was taken over from
     const state_options& o = options_.state;
     if (!o.on) forget_state(options_.run_dir);
     if (!o.on) return {};
@@ -432,8 +487,10 @@ result<void> daemon::open_sockets() {
         });
     if (!control) return tl::unexpected(control.error());
     control_ = std::move(*control);
-    auto takeover = takeover_server::open(
-        options_.run_dir, [this](const std::string& state) { return hand_over(state); });
+    auto takeover =
+        takeover_server::open(options_.run_dir, [this](const std::string& state, bool for_good) {
+            return hand_over(state, for_good);
+        });
     if (!takeover) return tl::unexpected(takeover.error());
     takeover_ = std::move(*takeover);
     auto traces = trace::make(engine_->control(), engine_->xfrm());

@@ -23,7 +23,7 @@ std::uint32_t route_mtu(const fastpath::tables& tables, const ipsec::address& pe
 
 } // namespace
 
-path_care::path_care(engine& e, std::vector<std::string> fixed, log l)
+path_care::path_care(engine& e, log l)
     : engine_(e)
     , log_(std::move(l))
     , limits_(
@@ -32,16 +32,19 @@ path_care::path_care(engine& e, std::vector<std::string> fixed, log l)
                [&e](const ipsec::sa_id& id, std::optional<std::uint32_t> mtu) {
                    e.backend().set_path_mtu(id, mtu.value_or(fastpath::no_path_limit));
                }}) {
+    engine_.control().subscribe(&limits_);
+    engine_.on_path_limit([this](const fastpath::worker_event& said) {
+        limits_.heard(said.id, said.source, said.mtu, fastpath::now().monotonic_ns);
+    });
+}
+
+void path_care::follow_ports(const std::vector<std::string>& fixed) {
     for (fastpath::port* p : engine_.ports()) {
         if (auto* socket = dynamic_cast<fastpath::socket_port*>(p)) sockets_.push_back(socket);
         auto* machine = dynamic_cast<fastpath::host_port*>(p);
         const bool follows = std::ranges::find(fixed, p->name()) == fixed.end();
         if (machine != nullptr && follows) machine_.push_back(machine);
     }
-    engine_.control().subscribe(&limits_);
-    engine_.on_path_limit([this](const fastpath::worker_event& said) {
-        limits_.heard(said.id, said.source, said.mtu, fastpath::now().monotonic_ns);
-    });
 }
 
 path_care::~path_care() {

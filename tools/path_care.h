@@ -21,14 +21,16 @@ class path_care {
   public:
     using log = std::function<void(const std::string& line)>;
 
-    /// `e` and its ports outlive this.
-    ///
-    /// fixed   names of the ports whose MTU the user has given
-    path_care(engine& e, std::vector<std::string> fixed, log l);
+    /// `e` outlives this; its SAs and policies come later.
+    path_care(engine& e, log l);
     ~path_care();
     path_care(const path_care&) = delete;
     path_care& operator=(const path_care&) = delete;
 
+    /// The engine has its ports, which outlive this.
+    ///
+    /// fixed   names of those whose MTU the user has given
+    void follow_ports(const std::vector<std::string>& fixed);
     /// Links or routes are others.
     void network_changed() noexcept { limits_.network_changed(); }
     /// Where it is time; see next_ns().

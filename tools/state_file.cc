@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <map>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <unordered_map>
 #include <utility>
 
 #include "fastpath/backend.h"
@@ -83,8 +83,17 @@ struct found_numbers {
         last_used = std::max(last_used, n.last_used);
         if (n.use_time != 0) use_time = use_time == 0 ? n.use_time : std::min(use_time, n.use_time);
     }
+    friend bool operator==(const found_numbers&, const found_numbers&) = default;
 };
-using numbers_by_sa = std::map<ipsec::sa_id, found_numbers>;
+
+struct id_hash {
+    std::size_t operator()(const ipsec::sa_id& id) const noexcept {
+        return fastpath::hash_of_spi(id.spi, id.destination.bytes.data(), id.destination.fam) ^
+               id.mark.value;
+    }
+};
+template <typename T>
+using by_sa = std::unordered_map<ipsec::sa_id, T, id_hash>;
 
 /// Of what lies below the highest number only the owner's window knew what had come: nothing of it
 /// is taken again.
@@ -99,14 +108,51 @@ void continue_from(ipsec::sa& s, const found_numbers& n) {
     s.last_used = n.last_used;
 }
 
+bool is_same_file(int one, int other) {
+    struct stat a {
+    }, b{};
+    return ::fstat(one, &a) == 0 && ::fstat(other, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
 } // namespace
+
+/// SAs that came back while the daemon that has them went on.
+struct state_file::ahead {
+    struct sa {
+        std::uint64_t sent = 0; ///< as the log says
+        std::uint64_t received = 0;
+        found_numbers then;   ///< when it came back
+        found_numbers last;   ///< once that daemon has ended
+        bool lasts = false;   ///< there are such
+        bool is_back = false; ///< the layer has it
+
+        [[nodiscard]] control::sa_usage usage() const {
+            control::sa_usage u;
+            u.current.packets = last.packets;
+            u.current.bytes = last.bytes;
+            u.current.use_time = last.use_time;
+            u.last_used = last.last_used;
+            u.replay.sent = std::max(sent, last.sent);
+            u.replay.received = std::max(received, last.received);
+            return u;
+        }
+    };
+    by_sa<sa> sas;
+    std::size_t lost = 0;
+};
 
 state_file::state_file(std::unique_ptr<state_place> place, std::string run_dir, secret key,
                        log_line log)
     : place_(std::move(place))
     , run_dir_(std::move(run_dir))
     , key_(std::move(key))
-    , say_(std::move(log)) {}
+    , say_(std::move(log))
+    , earlier_(std::make_unique<control::journal_reader>(
+          [this](const control::journal_session& s) -> std::unique_ptr<control::journal_seal> {
+              if (key_.empty()) return nullptr;
+              return make_seal(key_, s);
+          })) {}
 
 state_file::~state_file() = default;
 
@@ -127,11 +173,11 @@ result<std::unique_ptr<state_file>> state_file::open(const state_options& option
                     "state");
     std::unique_ptr<state_file> s(
         new state_file(std::move(place), run_dir, std::move(key), std::move(log)));
-    if (auto done = s->read(s->place_->name()); !done) return tl::unexpected(done.error());
+    if (auto done = s->find(); !done) return tl::unexpected(done.error());
     return s;
 }
 
-result<void> state_file::read(const std::string& name) {
+result<void> state_file::find() {
     auto log = place_->find(state_part::log);
     if (!log) return tl::unexpected(log.error());
     auto live = place_->find(state_part::live);
@@ -139,20 +185,20 @@ result<void> state_file::read(const std::string& name) {
     earlier_live_ = std::move(*live);
     log_.fd = std::move(*log);
     if (!log_.fd.valid()) return {};
+    if (auto done = read_log(); !done) return done;
+    marked_ = earlier_->session() && is_marked(run_dir_, earlier_->session()->name);
+    return {};
+}
+
+/// To where it ends now.
+result<void> state_file::read_log() {
+    const std::string name = place_->name();
     const auto file = mapped_file::open(log_.fd.get(), name);
     if (!file) return tl::unexpected(file.error());
-    auto image = control::read_journal(
-        file->bytes(),
-        [&](const control::journal_session& s) -> std::unique_ptr<control::journal_seal> {
-            if (key_.empty()) return nullptr;
-            return make_seal(key_, s);
-        });
-    if (!image)
-        return fail(image.error().code,
-                    "state " + name + ": " + image.error().text +
+    if (auto read = earlier_->read(file->bytes()); !read)
+        return fail(read.error().code,
+                    "state " + name + ": " + read.error().text +
                         "; nothing passes: give what it needs, or move it away to start anew");
-    earlier_ = std::move(*image);
-    marked_ = is_marked(run_dir_, earlier_.last.name);
     return {};
 }
 
@@ -189,12 +235,10 @@ result<void> state_file::flush(open_log& to) const {
 
 // 1. The name and the nonces' beginning: the earlier ones, where there are some.
 // 2. Memory that lasts; it is put in its place once all SAs are in it.
-// 3. The session: on disk before the first nonce is used.
 result<void> state_file::prepare(fastpath::user_backend& b) {
-    const bool goes_on = earlier_.whole != 0;
-    if (goes_on) {
-        name_ = earlier_.last.name;
-        nonce_base_ = earlier_.last.nonce_base + fastpath::nonce_space::range;
+    if (const auto& last = earlier_->session()) {
+        name_ = last->name;
+        nonce_base_ = last->nonce_base + fastpath::nonce_space::range;
     } else {
         kernel_random(name_);
         std::array<std::uint8_t, sizeof nonce_base_> start;
@@ -206,10 +250,18 @@ result<void> state_file::prepare(fastpath::user_backend& b) {
     auto memory = fastpath::lasting_memory::make(std::move(*file), name_);
     if (!memory) return tl::unexpected(memory.error());
     live_ = std::move(*memory);
+    b.use_memory(*live_);
+    b.start_nonces_at(nonce_base_);
+    return {};
+}
+
+/// The session is on disk before the first nonce is used.
+result<void> state_file::begin_writing() {
+    const bool goes_on = earlier_->whole() != 0;
     if (goes_on) {
-        if (::ftruncate(log_.fd.get(), static_cast<off_t>(earlier_.whole)) != 0)
+        if (::ftruncate(log_.fd.get(), static_cast<off_t>(earlier_->whole())) != 0)
             return fail_errno("state " + place_->name());
-        log_ = begin_log(std::move(log_.fd), earlier_.whole);
+        log_ = begin_log(std::move(log_.fd), earlier_->whole());
     } else {
         auto fresh = place_->create(state_part::log);
         if (!fresh) return tl::unexpected(fresh.error());
@@ -222,13 +274,83 @@ result<void> state_file::prepare(fastpath::user_backend& b) {
         if (auto put = place_->put(state_part::log, log_.fd.get()); !put) return put;
     if (!marked_)
         if (auto marked = mark_state(run_dir_, name_); !marked) return marked;
-    b.use_memory(*live_);
-    b.start_nonces_at(nonce_base_);
     return {};
 }
 
-void state_file::restore_sas(control::layer& l, moment now, counts& into) {
-    numbers_by_sa numbers;
+/// All that the log has: one whose numbers are not found now is being moved, or taken out.
+bool state_file::restore_ahead(control::layer& l, moment now) {
+    if (!marked_ || !earlier_live_.valid()) return false;
+    ahead_ = std::make_unique<ahead>();
+    const auto read =
+        fastpath::read_lasting(earlier_live_.get(), name_,
+                               [&](const lasting_numbers& n) { ahead_->sas[n.id].then.add(n); });
+    take_changes(l, now);
+    earlier_live_ = unique_fd();
+    return read.has_value();
+}
+
+// 1. What was read is the beginning of the log that there is, and nobody's nonces begin where this
+//    one's do.
+// 2. SAs as they are now; their numbers come last.
+bool state_file::catch_up(control::layer& l, int log, unique_fd& live, moment now) {
+    if (!is_same_file(log, log_.fd.get()) || !read_log()) return false;
+    if (earlier_->session()->nonce_base + fastpath::nonce_space::range != nonce_base_) return false;
+    earlier_live_ = std::move(live);
+    take_changes(l, now);
+    return true;
+}
+
+/// What the log says that it did not say before.
+void state_file::take_changes(control::layer& l, moment now) {
+    auto changes = earlier_->take_sas();
+    for (const ipsec::sa_id& id : changes.gone) {
+        l.withdraw_sa(id);
+        ahead_->sas.erase(id);
+    }
+    for (ipsec::sa& s : changes.put) {
+        const ipsec::sa_id id = s.id;
+        ahead::sa& known = ahead_->sas[id];
+        known.sent = s.replay.sent;
+        known.received = s.replay.received;
+        continue_from(s, known.then);
+        const bool again = std::exchange(known.is_back, true);
+        const auto done =
+            again ? l.restore_again(std::move(s), now) : l.restore_sa(std::move(s), now);
+        if (done) continue;
+        say_lost(id, done.error());
+        ahead_->sas.erase(id);
+        ++ahead_->lost;
+    }
+}
+
+/// What the other daemon ended with.  Most SAs had no packet meanwhile.
+result<void> state_file::settle_numbers(control::layer& l, moment now, counts& into) {
+    const auto read =
+        fastpath::read_lasting(earlier_live_.get(), name_, [&](const lasting_numbers& n) {
+            if (const auto at = ahead_->sas.find(n.id); at != ahead_->sas.end()) {
+                at->second.last.add(n);
+                at->second.lasts = true;
+            }
+        });
+    if (!read) return fail(read.error().code, "state: " + read.error().text);
+    for (const auto& [id, known] : ahead_->sas) {
+        if (!known.is_back) continue;
+        into.sas += known.lasts ? 1 : 0;
+        if (!known.lasts) l.withdraw_sa(id); // it was being taken out
+        if (known.lasts && known.last != known.then) l.begin_from(id, known.usage(), now);
+    }
+    into.found = true;
+    into.lost = ahead_->lost;
+    return {};
+}
+
+void state_file::say_lost(const ipsec::sa_id& id, const error& e) const {
+    say_("state: SA of SPI " + std::to_string(id.spi.host()) + ": " + e.text);
+}
+
+void state_file::restore_sas(control::layer& l, control::journal_image& earlier, moment now,
+                             counts& into) {
+    by_sa<found_numbers> numbers;
     if (earlier_live_.valid() && !marked_)
         say_("state: it was forgotten (esplane release, --state off): it is not used");
     if (earlier_live_.valid() && marked_) {
@@ -238,19 +360,19 @@ void state_file::restore_sas(control::layer& l, moment now, counts& into) {
         if (!read) say_("state: " + read.error().text + ": it is not used");
     }
     if (!into.found) {
-        into.lost = earlier_.sas.size() + earlier_.policies.size();
+        into.lost = earlier.sas.size() + earlier.policies.size();
         return;
     }
-    for (ipsec::sa& s : earlier_.sas) {
+    for (ipsec::sa& s : earlier.sas) {
         const auto known = numbers.find(s.id);
         if (known == numbers.end()) continue; // it was being taken out
         continue_from(s, known->second);
-        const std::uint32_t spi = s.id.spi.host();
+        const ipsec::sa_id id = s.id;
         if (auto done = l.restore_sa(std::move(s), now)) {
             ++into.sas;
             continue;
         } else
-            say_("state: SA of SPI " + std::to_string(spi) + ": " + done.error().text);
+            say_lost(id, done.error());
         ++into.lost;
     }
 }
@@ -260,9 +382,14 @@ void state_file::restore_sas(control::layer& l, moment now, counts& into) {
 // 3. What did not come back is not to come back later.
 result<state_file::counts> state_file::restore(control::layer& l, moment now) {
     counts n;
-    restore_sas(l, now, n);
+    if (auto begun = begin_writing(); !begun) return tl::unexpected(begun.error());
+    control::journal_image earlier = earlier_->finish();
+    if (!ahead_)
+        restore_sas(l, earlier, now, n);
+    else if (auto settled = settle_numbers(l, now, n); !settled)
+        return tl::unexpected(settled.error());
     if (n.found) {
-        for (ipsec::policy& p : earlier_.policies) {
+        for (ipsec::policy& p : earlier.policies) {
             const std::uint32_t index = p.index;
             if (auto done = l.restore_policy(std::move(p), now))
                 ++n.policies;
@@ -270,8 +397,8 @@ result<state_file::counts> state_file::restore(control::layer& l, moment now) {
                 return fail(done.error().code,
                             "state: policy " + std::to_string(index) + ": " + done.error().text);
         }
-        l.set_defaults(earlier_.defaults);
-        l.hash_thresholds() = earlier_.thresholds;
+        l.set_defaults(earlier.defaults);
+        l.hash_thresholds() = earlier.thresholds;
     }
     if (auto put = place_->put(state_part::live, live_->descriptor()); !put)
         return tl::unexpected(put.error());
@@ -286,7 +413,6 @@ result<state_file::counts> state_file::restore(control::layer& l, moment now) {
         }
         w.put(l.defaults(), thresholds_);
     });
-    earlier_ = {};
     lost_ = n.lost;
     return n;
 }
@@ -379,6 +505,8 @@ void state_file::on_event(const ipsec::event& e) {
 
 bool state_file::tend(moment now) {
     if (layer_ == nullptr) return false;
+    earlier_.reset(); // with many SAs that takes a while: not before packets flow
+    ahead_.reset();
     if (const auto& set = layer_->hash_thresholds(); !(set == thresholds_)) {
         thresholds_ = set;
         write([&](control::journal_writer& w) { w.put(layer_->defaults(), thresholds_); });

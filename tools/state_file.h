@@ -6,6 +6,12 @@
 //   open()      finds and reads the log; refuses what it cannot trust
 //   prepare()   before the first SA: memory that lasts, nonces above all that were ever used
 //   restore()   databases as they were, numbers as the workers left them
+//
+//     or, where another daemon is at work and is to be taken over from:
+//     restore_ahead()  its SAs, while it goes on
+//     catch_up()       once it has stopped: what has become of them meanwhile
+//     restore()        the rest: the numbers that it ended with, policies
+//
 //   on_event()  each change goes to the log before the client has its answer
 //   tend()      the log is written anew when most of it is past, a piece at a time
 //
@@ -52,10 +58,18 @@ class state_file final : public ipsec::listener {
          const std::string& run_dir, log_line log);
     ~state_file() override;
 
-    /// Errors: what creating and writing files give.
+    /// Nothing that another daemon has is changed.  Errors: what creating a file gives.
     [[nodiscard]] result<void> prepare(fastpath::user_backend& b);
+    /// After prepare().  The log and the live numbers are of a daemon that is at work.  False: it
+    /// cannot be done; restore() is to do it all, on another state_file.
+    [[nodiscard]] bool restore_ahead(control::layer& l, moment now);
+    /// After restore_ahead(), when that daemon has stopped work.  False: these are not the same
+    /// log, or another daemon was there between; restore() is to do it all, on another state_file.
+    ///
+    /// log   as that daemon says now: it may have written another one.  live   left where false
+    [[nodiscard]] bool catch_up(control::layer& l, int log, unique_fd& live, moment now);
     /// After prepare(), before there are clients.  What is left of the earlier state is then this
-    /// one's.  Errors: as prepare().
+    /// one's.  Errors: what writing files gives; a policy that does not come back.
     [[nodiscard]] result<counts> restore(control::layer& l, moment now);
 
     void on_event(const ipsec::event& e) override;
@@ -96,13 +110,20 @@ class state_file final : public ipsec::listener {
         std::future<int> synced; ///< once all is written, and lies on a disk: errno
     };
 
+    struct ahead;
+
     state_file(std::unique_ptr<state_place> place, std::string run_dir, secret key, log_line log);
 
     [[nodiscard]] control::journal_session new_session() const;
     [[nodiscard]] open_log begin_log(unique_fd fd, std::uint64_t length) const;
-    [[nodiscard]] result<void> read(const std::string& name);
+    [[nodiscard]] result<void> find();
+    [[nodiscard]] result<void> read_log();
+    [[nodiscard]] result<void> begin_writing();
     [[nodiscard]] result<void> flush(open_log& to) const;
-    void restore_sas(control::layer& l, moment now, counts& into);
+    void restore_sas(control::layer& l, control::journal_image& earlier, moment now, counts& into);
+    void take_changes(control::layer& l, moment now);
+    void say_lost(const ipsec::sa_id& id, const error& e) const;
+    [[nodiscard]] result<void> settle_numbers(control::layer& l, moment now, counts& into);
     template <typename F>
     void write(F f);
     void give_up(const error& e);
@@ -120,7 +141,8 @@ class state_file final : public ipsec::listener {
     std::size_t lost_ = 0;
     secret key_; ///< empty: records are readable
     log_line say_;
-    control::journal_image earlier_;
+    std::unique_ptr<control::journal_reader> earlier_; ///< until tend(), as is ahead_
+    std::unique_ptr<ahead> ahead_;                     ///< where SAs came back early
     std::array<std::uint8_t, 16> name_{};
     std::uint64_t nonce_base_ = 0;
     std::unique_ptr<fastpath::lasting_memory> live_;

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 #include <utility>
 
 #include <systemd/sd-daemon.h>
@@ -62,6 +63,7 @@ class named_files final : public state_place {
         return fd;
     }
     result<unique_fd> create(state_part p) override {
+        if (p == state_part::live) return nameless();
         const std::string path = fresh(p);
         ::unlink(path.c_str()); // of a daemon that did not come so far as to put it
         unique_fd fd(
@@ -69,7 +71,9 @@ class named_files final : public state_place {
         if (!fd.valid()) return fail_errno(path);
         return fd;
     }
-    result<void> put(state_part p, int /*fd*/) override {
+    result<void> put(state_part p, int fd) override {
+        if (p == state_part::live)
+            if (auto named = give_name(fd); !named) return named;
         if (::rename(fresh(p).c_str(), paths_[index_of(p)].c_str()) != 0)
             return fail_errno(paths_[index_of(p)]);
         return {};
@@ -83,6 +87,22 @@ class named_files final : public state_place {
 
   private:
     [[nodiscard]] std::string fresh(state_part p) const { return paths_[index_of(p)] + ".new"; }
+    /// Live numbers are made while another daemon is at work, and maybe a third one starts: until
+    /// they are put nobody else can mean them.
+    [[nodiscard]] result<unique_fd> nameless() const {
+        const std::string in = directory_of(paths_[index_of(state_part::live)]);
+        unique_fd fd(::open(in.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, owner_alone));
+        if (!fd.valid()) return fail_errno(in);
+        return fd;
+    }
+    [[nodiscard]] result<void> give_name(int fd) const {
+        const std::string path = fresh(state_part::live);
+        const std::string self = "/proc/self/fd/" + std::to_string(fd);
+        ::unlink(path.c_str());
+        if (::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0)
+            return fail_errno(path);
+        return {};
+    }
 
     std::array<std::string, 2> paths_;
 };

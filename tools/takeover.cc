@@ -19,6 +19,7 @@ namespace {
 constexpr int limit_ms = 10'000;
 constexpr std::size_t longest_line = 8192; ///< with the name of a file
 constexpr std::string_view request = "takeover 2 ";
+constexpr std::string_view loan = "lend 1 ";
 constexpr std::string_view handed = "handed over ";
 
 std::string path_in(const std::string& run_dir) {
@@ -85,6 +86,21 @@ bool is_readable(int fd) {
     return ::poll(&wait, 1, limit_ms) == 1;
 }
 
+result<unique_fd> reach(const std::string& run_dir) {
+    auto socket = connect_to(path_in(run_dir));
+    if (socket) return socket;
+    return fail(ECONNREFUSED, "--takeover: no esplaned that could hand over at " +
+                                  path_in(run_dir) + ": start without --takeover");
+}
+
+result<handed_state> ask(int socket, std::string for_what) {
+    if (!send_line(socket, std::move(for_what), {}))
+        return fail_errno("--takeover: the daemon does not listen");
+    if (!is_readable(socket))
+        return fail(ETIMEDOUT, "--takeover: the daemon does not answer: see `esplane status`");
+    return receive(socket);
+}
+
 } // namespace
 
 takeover_server::takeover_server(std::string path, unique_fd listener, hand_over give)
@@ -114,33 +130,36 @@ bool takeover_server::serve() {
     if (::poll(&wait, 1, soon_ms) != 1) return false;
     const ssize_t n = ::recv(asking.get(), text.data(), text.size(), MSG_DONTWAIT);
     const std::string asked(text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
-    if (!asked.starts_with(request)) return false;
-    const auto given = give_(asked.substr(request.size()));
+    const bool lends = asked.starts_with(loan);
+    if (!lends && !asked.starts_with(request)) return false;
+    const auto given = give_(asked.substr(lends ? loan.size() : request.size()), !lends);
     if (!given) {
         (void)send_line(asking.get(), given.error().text, {});
         return false;
     }
-    given_ = true;
+    given_ = !lends;
     (void)send_line(asking.get(), std::string(handed) + given->token,
                     *given); // who is gone is started again
-    return true;
+    return given_;
 }
 
-result<handed_state> take_over(const std::string& run_dir, const std::string& state) {
-    auto socket = connect_to(path_in(run_dir));
-    if (!socket)
-        return fail(ECONNREFUSED, "--takeover: no esplaned that could hand over at " +
-                                      path_in(run_dir) + ": start without --takeover");
+result<handed_state> borrow_state(const std::string& run_dir, const std::string& state) {
+    auto socket = reach(run_dir);
+    if (!socket) return tl::unexpected(socket.error());
+    return ask(socket->get(), std::string(loan) + state);
+}
+
+result<handed_state> take_over(const std::string& run_dir, const std::string& state,
+                               const std::function<void(handed_state&)>& while_it_ends) {
+    auto socket = reach(run_dir);
+    if (!socket) return tl::unexpected(socket.error());
     const auto peer = peer_of(socket->get());
     if (!peer) return tl::unexpected(peer.error());
     const unique_fd process(static_cast<int>(::syscall(SYS_pidfd_open, peer->pid, 0)));
     if (!process.valid()) return fail_errno("--takeover");
-    if (!send_line(socket->get(), std::string(request) + state, {}))
-        return fail_errno("--takeover: the daemon does not listen");
-    if (!is_readable(socket->get()))
-        return fail(ETIMEDOUT, "--takeover: the daemon does not answer: see `esplane status`");
-    auto state_of_it = receive(socket->get());
+    auto state_of_it = ask(socket->get(), std::string(request) + state);
     if (!state_of_it) return state_of_it;
+    while_it_ends(*state_of_it);
     if (!is_readable(process.get()))
         return fail(ETIMEDOUT, "--takeover: the old daemon does not end: stop it (kill)");
     return state_of_it;

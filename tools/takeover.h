@@ -2,7 +2,10 @@
 //
 // An upgrade in place: a new daemon asks the one that runs to stop, and goes on with its state.
 //
-//   new   loads what takes long (BPF programs), connects to DIR/takeover.sock, asks
+//   new   loads what takes long (BPF programs), borrows the two files of the old one's
+//         state by DIR/takeover.sock, and brings its SAs back
+//   old   goes on meanwhile; what becomes of its SAs goes to the end of the log
+//   new   asks it to stop
 //   old   refuses where the new one would keep its state elsewhere; else stops its workers, sends
 //         the two files of its state (SCM_RIGHTS), ends
 //   new   waits until that process is gone, and with it its sockets and locks; then starts
@@ -20,7 +23,7 @@
 
 namespace esplane::tools {
 
-/// The two files of a state, of a daemon that is gone.
+/// The two files of a state, of a daemon that is gone or goes on.
 struct handed_state {
     unique_fd log;
     unique_fd live;
@@ -36,11 +39,12 @@ struct state_descriptors {
 
 class takeover_server {
   public:
-    /// Stops all work; from then on this process does nothing but end.  Errors: what the asking
-    /// daemon is told, and everything goes on.
+    /// Errors: what the asking daemon is told, and everything goes on.
     ///
-    /// state   state_options::text() of that daemon
-    using hand_over = std::function<result<state_descriptors>(const std::string& state)>;
+    /// state      state_options::text() of that daemon
+    /// for_good   stops all work; from then on this process does nothing but end
+    using hand_over =
+        std::function<result<state_descriptors>(const std::string& state, bool for_good)>;
 
     /// Errors: those of listen_on().
     [[nodiscard]] static result<std::unique_ptr<takeover_server>> open(const std::string& run_dir,
@@ -50,7 +54,7 @@ class takeover_server {
     takeover_server& operator=(const takeover_server&) = delete;
 
     [[nodiscard]] int descriptor() const noexcept { return listener_.get(); }
-    /// True: the state is handed over.
+    /// True: the state is handed over for good.
     [[nodiscard]] bool serve();
 
   private:
@@ -62,9 +66,19 @@ class takeover_server {
     bool given_ = false;
 };
 
+/// The files of a daemon that goes on.
+/// Errors: ECONNREFUSED where there is none; EPROTO with its own line, or where it is of a version
+/// that lends nothing; ETIMEDOUT.
+[[nodiscard]] result<handed_state> borrow_state(const std::string& run_dir,
+                                                const std::string& state);
+
 /// Asks the daemon of `run_dir` and waits, at most 10 s, until its process is gone.
-/// state   state_options::text()
+///
+/// state            state_options::text()
+/// while_it_ends    called when it has stopped work
 /// Errors: ECONNREFUSED where there is none; its own line; ETIMEDOUT; EPROTO.
-[[nodiscard]] result<handed_state> take_over(const std::string& run_dir, const std::string& state);
+[[nodiscard]] result<handed_state>
+take_over(const std::string& run_dir, const std::string& state,
+          const std::function<void(handed_state& handed)>& while_it_ends);
 
 } // namespace esplane::tools

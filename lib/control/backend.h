@@ -72,6 +72,9 @@ class backend {
     /// but for those under way.
     /// Errors: EEXIST; EPROTONOSUPPORT; ENOBUFS.  Nothing has changed then.
     [[nodiscard]] virtual result<void> move_sa(const ipsec::sa_id& before, const ipsec::sa& s) = 0;
+    /// Before its first packet: an SA goes on from there, after a restart.  Of `n.replay` only the
+    /// numbers count: all below the highest that was received has come.
+    virtual void begin_from(const ipsec::sa_id& id, const sa_usage& n) = 0;
     /// Once the SA has sent number `sent` or received number `received`, or a higher one,
     /// on_replay() comes, within 0.1 s; in place of what was asked before.  ~0: never.  True: it
     /// has already, and on_replay() may not come.

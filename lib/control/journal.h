@@ -106,8 +106,39 @@ struct journal_image {
 /// Makes the seal of a session; nullptr: no key is known.
 using journal_opener = std::function<std::unique_ptr<journal_seal>(const journal_session& session)>;
 
-/// Errors: EINVAL (corrupted, with the place; sealed with another key), ENOKEY (sealed, and no key
-/// known), EPROTO (of another version).
+/// Reads a log, and reads on where it has grown.
+class journal_reader {
+  public:
+    explicit journal_reader(journal_opener opener);
+    ~journal_reader();
+    journal_reader(const journal_reader&) = delete;
+    journal_reader& operator=(const journal_reader&) = delete;
+
+    /// file   from its start; at a later call what was read before is not looked at again
+    /// Errors: EINVAL (corrupted, with the place; sealed with another key), ENOKEY (sealed, and no
+    /// key known), EPROTO (of another version).
+    [[nodiscard]] result<void> read(std::span<const std::uint8_t> file);
+    /// The last writer's; nullopt before the first session.
+    [[nodiscard]] const std::optional<journal_session>& session() const noexcept;
+    /// Bytes of the file that were read.
+    [[nodiscard]] std::size_t whole() const noexcept;
+
+    /// What became of the SAs since the last call.
+    struct sa_changes {
+        std::vector<ipsec::sa_id> gone; ///< that an earlier call gave, and that were taken out
+        std::vector<ipsec::sa> put;     ///< afterwards, as they are now; the oldest first
+    };
+    [[nodiscard]] sa_changes take_sas();
+    /// All else, and the SAs that take_sas() has not given.  Nothing is left here.
+    [[nodiscard]] journal_image finish();
+
+  private:
+    class image_maker;
+    class log_reader;
+    std::unique_ptr<log_reader> log_;
+};
+
+/// All of a log.  Errors: as journal_reader::read().
 [[nodiscard]] result<journal_image> read_journal(std::span<const std::uint8_t> file,
                                                  const journal_opener& opener);
 

@@ -54,18 +54,35 @@ struct id_hash {
     }
 };
 
+/// What a map holds, as `order_of` says.
+template <typename Map, typename Order>
+auto sorted(Map& known, Order order_of) {
+    std::vector<typename Map::mapped_type*> all;
+    for (auto& [name, one] : known)
+        all.push_back(&one);
+    std::sort(all.begin(), all.end(),
+              [&](const auto* a, const auto* b) { return order_of(*a) < order_of(*b); });
+    return all;
+}
+
+} // namespace
+
 /// The last word on each object so far.
-class image_maker {
+class journal_reader::image_maker {
   public:
     /// False: the record cannot be understood.
     bool apply(std::span<const std::uint8_t> record);
+    sa_changes take_sas();
     journal_image finish();
 
   private:
     struct known_sa {
         std::uint64_t order = 0;
+        bool given = false; ///< by take_sas()
+        bool fresh = false; ///< not as it is; else `what` is empty
         ipsec::sa what;
     };
+    using sa_map = std::unordered_map<ipsec::sa_id, known_sa, id_hash>;
 
     bool put_sa(field_reader& r);
     bool remove_sa(field_reader& r);
@@ -75,15 +92,20 @@ class image_maker {
     bool remove_policies(field_reader& r);
     bool put_settings(field_reader& r);
     bool begin_after(field_reader& r);
+    void note_gone(const sa_map::value_type& entry) {
+        if (entry.second.given) gone_.push_back(entry.first);
+    }
 
-    std::unordered_map<ipsec::sa_id, known_sa, id_hash> sas_;
+    sa_map sas_;
+    std::vector<ipsec::sa_id> fresh_; ///< and may have gone again
+    std::vector<ipsec::sa_id> gone_;  ///< of those that were given
     std::map<std::pair<ipsec::policy_type, std::uint32_t>, ipsec::policy> policies_;
     std::uint64_t last_order_ = 0;
     ipsec::default_actions defaults_{};
     spd_hash_thresholds thresholds_;
 };
 
-bool image_maker::apply(std::span<const std::uint8_t> record) {
+bool journal_reader::image_maker::apply(std::span<const std::uint8_t> record) {
     field_reader r(record);
     kind what{};
     r.choice(what, kind::begin_after);
@@ -109,7 +131,7 @@ bool image_maker::apply(std::span<const std::uint8_t> record) {
     return false;
 }
 
-bool image_maker::put_sa(field_reader& r) {
+bool journal_reader::image_maker::put_sa(field_reader& r) {
     std::optional<std::uint64_t> order;
     r.optional(order, [&](std::uint64_t& o) { r.number(o); });
     ipsec::sa s;
@@ -119,30 +141,37 @@ bool image_maker::put_sa(field_reader& r) {
     if (!order && is_new) order = last_order_ + 1;
     if (order) at->second.order = *order;
     last_order_ = std::max(last_order_, at->second.order);
+    if (!std::exchange(at->second.fresh, true)) fresh_.push_back(s.id);
     at->second.what = std::move(s);
     return true;
 }
 
-bool image_maker::remove_sa(field_reader& r) {
+bool journal_reader::image_maker::remove_sa(field_reader& r) {
     ipsec::sa_id id;
     describe_id(r, id);
     if (!r.at_end()) return false;
-    sas_.erase(id);
+    const auto at = sas_.find(id);
+    if (at == sas_.end()) return true;
+    note_gone(*at);
+    sas_.erase(at);
     return true;
 }
 
-bool image_maker::remove_sas(field_reader& r) {
+bool journal_reader::image_maker::remove_sas(field_reader& r) {
     constexpr std::uint8_t any = 255;
     std::uint8_t protocol = 0;
     r.number(protocol);
     if (!r.at_end()) return false;
     std::erase_if(sas_, [&](const auto& entry) {
-        return protocol == 0 || protocol == any || entry.first.protocol == protocol;
+        const bool all = protocol == 0 || protocol == any;
+        if (!all && entry.first.protocol != protocol) return false;
+        note_gone(entry);
+        return true;
     });
     return true;
 }
 
-bool image_maker::put_policy(field_reader& r) {
+bool journal_reader::image_maker::put_policy(field_reader& r) {
     ipsec::policy p;
     describe_policy(r, p);
     if (!r.at_end() || !is_sound(p)) return false;
@@ -150,7 +179,7 @@ bool image_maker::put_policy(field_reader& r) {
     return true;
 }
 
-bool image_maker::remove_policy(field_reader& r) {
+bool journal_reader::image_maker::remove_policy(field_reader& r) {
     ipsec::policy_type type{};
     std::uint32_t index = 0;
     r.choice(type, ipsec::policy_type::sub);
@@ -160,7 +189,7 @@ bool image_maker::remove_policy(field_reader& r) {
     return true;
 }
 
-bool image_maker::remove_policies(field_reader& r) {
+bool journal_reader::image_maker::remove_policies(field_reader& r) {
     ipsec::policy_type type{};
     r.choice(type, ipsec::policy_type::sub);
     if (!r.at_end()) return false;
@@ -168,46 +197,57 @@ bool image_maker::remove_policies(field_reader& r) {
     return true;
 }
 
-bool image_maker::put_settings(field_reader& r) {
+bool journal_reader::image_maker::put_settings(field_reader& r) {
     describe_settings(r, defaults_, thresholds_);
     return r.at_end();
 }
 
-bool image_maker::begin_after(field_reader& r) {
+bool journal_reader::image_maker::begin_after(field_reader& r) {
     r.number(last_order_);
     return r.at_end();
 }
 
-/// What a map holds, as `order_of` says.
-template <typename Map, typename Order>
-auto sorted(Map& known, Order order_of) {
-    std::vector<typename Map::mapped_type*> all;
-    for (auto& [name, one] : known)
-        all.push_back(&one);
-    std::sort(all.begin(), all.end(),
-              [&](const auto* a, const auto* b) { return order_of(*a) < order_of(*b); });
-    return all;
+journal_reader::sa_changes journal_reader::image_maker::take_sas() {
+    sa_changes changes;
+    changes.gone = std::exchange(gone_, {});
+    std::vector<known_sa*> fresh;
+    for (const ipsec::sa_id& id : std::exchange(fresh_, {}))
+        if (const auto at = sas_.find(id); at != sas_.end() && at->second.fresh) {
+            at->second.fresh = false; // it may have gone and come
+            fresh.push_back(&at->second);
+        }
+    std::ranges::sort(fresh, {}, &known_sa::order);
+    changes.put.reserve(fresh.size());
+    for (known_sa* one : fresh) {
+        one->given = true;
+        changes.put.push_back(std::move(one->what));
+    }
+    return changes;
 }
 
-journal_image image_maker::finish() {
+journal_image journal_reader::image_maker::finish() {
     journal_image image;
-    for (known_sa* one : sorted(sas_, [](const known_sa& s) { return s.order; }))
-        image.sas.push_back(std::move(one->what));
-    for (ipsec::policy* one : sorted(policies_, [](const ipsec::policy& p) { return p.position; }))
-        image.policies.push_back(std::move(*one));
+    image.sas = std::move(take_sas().put);
+    for (auto& [name, one] : policies_)
+        image.policies.push_back(std::move(one));
+    std::ranges::sort(image.policies, {}, &ipsec::policy::position);
     image.defaults = defaults_;
     image.thresholds = thresholds_;
     return image;
 }
 
 /// Frame by frame, session by session.
-class log_reader {
+class journal_reader::log_reader {
   public:
-    log_reader(std::span<const std::uint8_t> file, const journal_opener& opener)
-        : file_(file)
-        , opener_(opener) {}
+    explicit log_reader(journal_opener opener)
+        : opener_(std::move(opener)) {}
 
-    result<journal_image> read();
+    result<void> read(std::span<const std::uint8_t> file);
+    [[nodiscard]] const std::optional<journal_session>& session() const noexcept {
+        return session_;
+    }
+    [[nodiscard]] std::size_t whole() const noexcept { return at_; }
+    [[nodiscard]] image_maker& image() noexcept { return image_; }
 
   private:
     struct whole_frame {
@@ -223,7 +263,7 @@ class log_reader {
     }
 
     std::span<const std::uint8_t> file_;
-    const journal_opener& opener_;
+    journal_opener opener_;
     std::size_t at_ = 0; ///< of the frame that is read
     std::size_t next_ = 0;
     std::optional<journal_session> session_;
@@ -232,7 +272,8 @@ class log_reader {
     image_maker image_;
 };
 
-result<std::optional<log_reader::whole_frame>> log_reader::next_frame() {
+result<std::optional<journal_reader::log_reader::whole_frame>>
+journal_reader::log_reader::next_frame() {
     at_ = next_;
     const auto rest = file_.subspan(at_);
     if (rest.size() < sizeof(frame_head)) return std::nullopt;
@@ -248,7 +289,7 @@ result<std::optional<log_reader::whole_frame>> log_reader::next_frame() {
     return corrupted();
 }
 
-result<void> log_reader::begin_session(std::span<const std::uint8_t> payload) {
+result<void> journal_reader::log_reader::begin_session(std::span<const std::uint8_t> payload) {
     field_reader r(payload);
     std::array<char, magic.size()> word{};
     std::uint32_t number = 0;
@@ -267,7 +308,7 @@ result<void> log_reader::begin_session(std::span<const std::uint8_t> payload) {
     return {};
 }
 
-result<void> log_reader::take_record(std::span<const std::uint8_t> payload) {
+result<void> journal_reader::log_reader::take_record(std::span<const std::uint8_t> payload) {
     bytes record(payload.begin(), payload.end());
     const bool first = index_ == 0;
     const bool opened = !seal_ || seal_->open(index_++, record);
@@ -278,27 +319,54 @@ result<void> log_reader::take_record(std::span<const std::uint8_t> payload) {
     return {};
 }
 
-result<journal_image> log_reader::read() {
+result<void> journal_reader::log_reader::read(std::span<const std::uint8_t> file) {
+    if (file.size() < at_) return corrupted();
+    file_ = file;
+    next_ = at_;
     while (true) {
         const auto next = next_frame();
         if (!next) return tl::unexpected(next.error());
-        if (!*next) break;
+        if (!*next) return {};
         const auto& [what, payload] = **next;
         if (what == frame::record && !session_) return corrupted();
         const auto taken = what == frame::session ? begin_session(payload) : take_record(payload);
         if (!taken) return tl::unexpected(taken.error());
     }
-    journal_image image = image_.finish();
-    if (session_) image.last = *session_;
-    image.whole = at_;
+}
+
+journal_reader::journal_reader(journal_opener opener)
+    : log_(std::make_unique<log_reader>(std::move(opener))) {}
+
+journal_reader::~journal_reader() = default;
+
+result<void> journal_reader::read(std::span<const std::uint8_t> file) {
+    return log_->read(file);
+}
+
+const std::optional<journal_session>& journal_reader::session() const noexcept {
+    return log_->session();
+}
+
+std::size_t journal_reader::whole() const noexcept {
+    return log_->whole();
+}
+
+journal_reader::sa_changes journal_reader::take_sas() {
+    return log_->image().take_sas();
+}
+
+journal_image journal_reader::finish() {
+    journal_image image = log_->image().finish();
+    if (session()) image.last = *session();
+    image.whole = whole();
     return image;
 }
 
-} // namespace
-
 result<journal_image> read_journal(std::span<const std::uint8_t> file,
                                    const journal_opener& opener) {
-    return log_reader(file, opener).read();
+    journal_reader reader(opener);
+    if (auto done = reader.read(file); !done) return tl::unexpected(done.error());
+    return reader.finish();
 }
 
 } // namespace esplane::control

@@ -199,6 +199,18 @@ result<void> layer::restore_sa(ipsec::sa s, moment now) {
     return state_->sas.restore(std::move(s), state_->note(now));
 }
 
+result<void> layer::restore_again(ipsec::sa s, moment now) {
+    return state_->sas.restore_again(std::move(s), state_->note(now));
+}
+
+void layer::withdraw_sa(const ipsec::sa_id& id) {
+    state_->sas.withdraw(id);
+}
+
+void layer::begin_from(const ipsec::sa_id& id, const sa_usage& n, moment now) {
+    state_->sas.begin_from(id, n, state_->note(now));
+}
+
 result<void> layer::restore_policy(ipsec::policy p, moment now) {
     return state_->policies.restore(std::move(p), state_->note(now));
 }

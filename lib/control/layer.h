@@ -159,6 +159,14 @@ class layer final : private backend_listener {
     /// limit that passed meanwhile is found by tick(), a second later.
     /// Errors: EEXIST; what the backend says.
     [[nodiscard]] result<void> restore_sa(ipsec::sa s, moment now);
+    /// An SA that restore_sa() has brought back is another now: all of it but its age is. Announced
+    /// as updated.  Errors: ESRCH; what the backend says, and then it is gone.
+    [[nodiscard]] result<void> restore_again(ipsec::sa s, moment now);
+    /// It was not to be brought back.  Announced as deleted; ignored where it is not there.
+    void withdraw_sa(const ipsec::sa_id& id);
+    /// Where an SA that was brought back goes on from; see backend::begin_from().  Ignored where it
+    /// is not there.
+    void begin_from(const ipsec::sa_id& id, const sa_usage& n, moment now);
     /// A policy with its index and its times; announced as added.  Errors: EEXIST; what the backend
     /// says.
     [[nodiscard]] result<void> restore_policy(ipsec::policy p, moment now);

@@ -127,12 +127,51 @@ result<void> sa_keeper::restore(ipsec::sa s, moment now) {
     if (sad_.find_exact(s.id) != nullptr) return fail(EEXIST);
     const bool dying = s.dying;
     if (auto r = admit(s, now); !r) return r;
-    entry& e = insert(s, now);
     s.dying = dying;
-    e.keep(s);
-    if (dying) (void)backend_.update_sa(s); // a template takes another one, if it can
+    keep_restored(insert(s, now), s);
     out_.announce(ipsec::sa_added{s, {}});
     return {};
+}
+
+/// The data path has not seen it yet: there it may go and come.
+result<void> sa_keeper::restore_again(ipsec::sa s, moment now) {
+    entry* const e = sad_.find_exact(s.id);
+    if (e == nullptr) return fail(ESRCH);
+    const bool dying = s.dying;
+    backend_.delete_sa(s.id);
+    if (auto r = admit(s, now); !r) {
+        take(*e);
+        return r;
+    }
+    s.dying = dying;
+    timers_.disarm(e->serial);
+    begin_life(*e, s, now);
+    keep_restored(*e, s);
+    out_.announce(ipsec::sa_updated{s, {}});
+    return {};
+}
+
+void sa_keeper::keep_restored(entry& e, const ipsec::sa& s) {
+    e.keep(s);
+    if (s.dying) (void)backend_.update_sa(s); // a template takes another one, if it can
+}
+
+/// Not remove(): what a mark stands for does not matter here.
+void sa_keeper::withdraw(const ipsec::sa_id& id) {
+    entry* const e = sad_.find_exact(id);
+    if (e == nullptr) return;
+    const ipsec::sa gone = take(*e);
+    out_.announce(ipsec::sa_deleted{gone, {}});
+}
+
+void sa_keeper::begin_from(const ipsec::sa_id& id, const sa_usage& n, moment now) {
+    entry* const e = sad_.find_exact(id);
+    if (e == nullptr) return;
+    backend_.begin_from(id, n);
+    if (e->origin.used_ns || n.current.use_time == 0) return;
+    e->origin.used_ns = ipsec::monotonic_of(n.current.use_time, now);
+    timers_.disarm(e->serial);
+    start_timer(*e, e->describe().limits, now);
 }
 
 /// Makes `s` a valid SA of the backend.

@@ -36,6 +36,9 @@ class sa_keeper {
 
     [[nodiscard]] result<void> add(ipsec::sa s, ipsec::originator by, moment now);
     [[nodiscard]] result<void> restore(ipsec::sa s, moment now);
+    [[nodiscard]] result<void> restore_again(ipsec::sa s, moment now);
+    void withdraw(const ipsec::sa_id& id);
+    void begin_from(const ipsec::sa_id& id, const sa_usage& n, moment now);
     [[nodiscard]] result<void> update(ipsec::sa s, ipsec::originator by, moment now);
     [[nodiscard]] result<void> remove(const ipsec::sa_id& id, ipsec::originator by);
     void flush(std::uint8_t protocol, ipsec::originator by);
@@ -81,6 +84,7 @@ class sa_keeper {
 
     [[nodiscard]] result<void> admit(ipsec::sa& s, moment now) const;
     entry& insert(const ipsec::sa& s, moment now);
+    void keep_restored(entry& e, const ipsec::sa& s);
     void begin_life(entry& e, const ipsec::sa& s, moment now);
     void end_acquire(const ipsec::sa& answer);
     [[nodiscard]] entry* asked_for(const spi_request& r);

@@ -52,6 +52,10 @@ class fake_backend final : public backend {
         return at != usage.end() &&
                (at->second.replay.sent + ahead >= sent || at->second.replay.received >= received);
     }
+    void begin_from(const ipsec::sa_id& id, const sa_usage& n) override {
+        log("begin_from", id.spi.host());
+        usage[id] = n;
+    }
     void delete_sa(const ipsec::sa_id& id) override {
         log("delete_sa", id.spi.host());
         sas.erase(id);

@@ -7,17 +7,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "fastpath/backend.h"
+#include "tests/unit/tools/daemon_site.h"
 #include "tests/unit/tools/temporary_directory.h"
-#include "tools/engine.h"
 #include "tools/sealing.h"
 
 namespace esplane::tools {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr moment now{1'000'000'000, 1'700'000'000};
 
 std::string read_all(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -29,60 +26,7 @@ void write_all(const std::string& path, const std::string& text) {
     ::chmod(path.c_str(), 0600);
 }
 
-const std::string key_bytes(20, 'k');
-
-ipsec::sa some_sa(std::uint32_t spi) {
-    ipsec::sa s;
-    s.id = {ipsec::address::v4(wire::be32(0xc0a84d02)), wire::be32(spi), 50, {}};
-    s.source = ipsec::address::v4(wire::be32(0xc0a84d01));
-    s.algs.aead = {"rfc4106(gcm(aes))",
-                   secret({reinterpret_cast<const std::uint8_t*>(key_bytes.data()), 20}), 128};
-    EXPECT_TRUE(ipsec::resolve(s.algs));
-    s.replay_window = 64;
-    s.replay = {17, 1000, {1, 0}};
-    return s;
-}
-
-ipsec::policy some_policy(std::uint8_t n) {
-    ipsec::policy p;
-    p.sel.fam = ipsec::family::ipv4;
-    p.sel.source = ipsec::address::v4(wire::be32(0x0a000000u + n));
-    p.sel.source_prefix = 32;
-    p.action = ipsec::policy_action::block;
-    return p;
-}
-
-/// The daemon, as far as the state knows it.
-struct site {
-    explicit site(const std::string& directory, state_options options = {})
-        : backend(tables, kernel_random)
-        , control(backend, kernel_random) {
-        auto opened = state_file::open(options, named_place(directory, options.log_path).value(),
-                                       directory, [](const std::string&) {});
-        if (!opened) {
-            failure = opened.error().text;
-            return;
-        }
-        state = std::move(*opened);
-        EXPECT_TRUE(state->prepare(backend));
-        const auto restored = state->restore(control, now);
-        EXPECT_TRUE(restored);
-        back = *restored;
-        control.subscribe(state.get());
-    }
-    ~site() {
-        if (state) state->leave();
-    }
-    site(const site&) = delete;
-    site& operator=(const site&) = delete;
-
-    std::string failure;
-    state_file::counts back;
-    std::unique_ptr<state_file> state; ///< outlives the backend, whose SAs are in its memory
-    fastpath::tables tables;
-    fastpath::user_backend backend;
-    control::layer control;
-};
+using site = daemon_site;
 
 class StateFile : public testing::Test {
   protected:
