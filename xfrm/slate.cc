@@ -16,8 +16,8 @@ namespace {
 
 static_assert(sizeof(shim_slate) <= SHIM_SLATE_SIZE);
 
-/// What cannot be cut short under our feet: a read beyond its end would end the daemon.  A hole that
-/// the client punches does not: it reads as 0.
+/// What cannot be cut short under our feet: a read beyond its end would end the daemon.  A hole
+/// that the client punches does not: it reads as 0.
 bool is_of_fixed_size(int memory) {
     struct stat st {};
     const int seals = ::fcntl(memory, F_GET_SEALS);
