@@ -108,9 +108,9 @@ std::vector<std::uint8_t> object_of(const item& i) {
     std::vector<std::uint8_t> key;
     const auto add = [&](std::size_t at, std::size_t length) {
         const bytes all(i.payload);
-        if (at + length <= all.size())
-            key.insert(key.end(), all.begin() + static_cast<std::ptrdiff_t>(at),
-                       all.begin() + static_cast<std::ptrdiff_t>(at + length));
+        if (at + length > all.size()) return;
+        for (const std::uint8_t b : all.subspan(at, length))
+            key.push_back(b);
     };
     if (i.header.nlmsg_type == XFRM_MSG_EXPIRE) {
         add(offsetof(xfrm_user_expire, state.id.spi), sizeof(__be32));
