@@ -5,38 +5,11 @@
 #pragma once
 
 #include "bench/contest.h"
+#include "bench/ready_port.h"
 #include "fastpath/pipeline.h"
 #include "tests/support/lab.h"
 
 namespace esplane::bench {
-
-/// Frames are there already, and the device takes everything: only the path is timed.
-class willing_port final : public fastpath::port {
-  public:
-    [[nodiscard]] std::size_t receive(unsigned, std::span<fastpath::packet>) noexcept override {
-        return 0;
-    }
-    [[nodiscard]] std::size_t send(unsigned,
-                                   std::span<fastpath::packet* const> f) noexcept override {
-        return f.size();
-    }
-    [[nodiscard]] std::size_t punt(unsigned, std::span<fastpath::packet* const>) noexcept override {
-        return 0;
-    }
-    void flush(unsigned) noexcept override {}
-    [[nodiscard]] std::span<const int> descriptors(unsigned) const noexcept override { return {}; }
-    [[nodiscard]] fastpath::port_counters counters() const noexcept override { return {}; }
-    [[nodiscard]] const std::string& name() const noexcept override { return name_; }
-    [[nodiscard]] const std::string& device() const noexcept override { return name_; }
-    [[nodiscard]] const char* kind() const noexcept override { return "bench"; }
-    [[nodiscard]] int ifindex() const noexcept override { return 0; }
-    [[nodiscard]] fastpath::port_role role() const noexcept override {
-        return fastpath::port_role::plain;
-    }
-
-  private:
-    std::string name_ = "willing";
-};
 
 /// Buffers that stay where they are, whatever becomes of their packets.
 class kept_buffers final : public fastpath::buffer_owner {
@@ -66,7 +39,7 @@ class gateway {
     [[nodiscard]] bool add_sa(const shape& s, std::uint32_t n);
 
     tests::lab lab_{1, 128};
-    willing_port port_;
+    ready_port port_;
     fastpath::port* ports_[2] = {&port_, &port_};
     std::unique_ptr<crypto::engine> crypto_;
     std::unique_ptr<fastpath::pipeline> path_;

@@ -13,24 +13,11 @@
 
 #include <gtest/gtest.h>
 
-#include "fastpath/backend.h"
+#include "tests/unit/tools/daemon_site.h"
 #include "tests/unit/tools/temporary_directory.h"
-#include "tools/engine.h"
-#include "tools/state_file.h"
 
 namespace esplane::tools {
 namespace {
-
-constexpr moment now{1'000'000'000, 1'700'000'000};
-
-ipsec::policy some_policy(std::uint8_t n) {
-    ipsec::policy p;
-    p.sel.fam = ipsec::family::ipv4;
-    p.sel.source = ipsec::address::v4(wire::be32(0x0a000000u + n));
-    p.sel.source_prefix = 32;
-    p.action = ipsec::policy_action::block;
-    return p;
-}
 
 /// A daemon, as far as the state knows it.
 struct site {
