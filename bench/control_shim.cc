@@ -6,8 +6,8 @@
 // The kernel's rate depends on the policies: where their addresses are hashed, or in its trees, it
 // takes some 20 us a line of `ip -batch`, half of that the socket.  Policies of one pair of hosts
 // that differ by port are a list that every new one is compared with.  The target was set where
-// the kernel did 7,200 policies a second on the way to 100,000: of the workloads tried, 100 peers of
-// 1,000 ports each is the one of about that rate, and so the one that is judged by it.
+// the kernel did 7,200 policies a second on the way to 100,000: of the workloads tried, 100 peers
+// of 1,000 ports each is the one of about that rate, and so the one that is judged by it.
 #include <algorithm>
 #include <array>
 #include <chrono>
