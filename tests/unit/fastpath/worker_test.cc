@@ -385,16 +385,17 @@ TEST(Worker, LosesNoBufferWhileControlChangesEverythingItReads) {
     l.add_policies(policies);
     l.start();
     std::atomic<bool> done{false};
+    std::uint64_t injected = 0;
     std::thread traffic([&] {
         for (unsigned n = 0; !done; ++n) {
             for (unsigned i = 0; i < 16; ++i)
-                (void)l.ports[plain]->inject(
+                injected += l.ports[plain]->inject(
                     with_ethernet(
                         make_packet({.host = static_cast<std::uint16_t>(10 + i), .number = n})),
                     (n + i) % 2);
             for (unsigned lane = 0; lane < 2; ++lane)
                 for (const frame& f : l.ports[secure]->take_sent(lane))
-                    (void)l.ports[secure]->inject(f, 1 - lane); // unknown SPIs, mostly
+                    injected += l.ports[secure]->inject(f, 1 - lane); // unknown SPIs, mostly
             (void)l.ports[plain]->take_sent();
             std::this_thread::sleep_for(200us);
         }
@@ -418,10 +419,16 @@ TEST(Worker, LosesNoBufferWhileControlChangesEverythingItReads) {
     done = true;
     traffic.join();
     EXPECT_TRUE(within(10s, [&] {
+        std::uint64_t received = 0;
+        bool balanced = true;
+        for (const auto& w : l.workers) {
+            received += w->counters().received.get();
+            balanced = balanced && w->counters().balanced();
+        }
         std::uint64_t under_way = 0;
         for (const auto& w : l.workers)
             under_way += w->counters().handed_out.get() - w->counters().handed_in.get();
-        return under_way == 0;
+        return received == injected && balanced && under_way == 0;
     }));
     l.stop();
     for (const auto& w : l.workers)
