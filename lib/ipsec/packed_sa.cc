@@ -10,6 +10,9 @@ namespace esplane::ipsec {
 
 namespace {
 
+/// A field that for_each_field() did not know would be lost.
+static_assert(sizeof(sa) == 632, "pack what is new, and test it");
+
 /// Calls `f` for each field, in the order they are packed in; keys are apart.
 template <typename Sa, typename F>
 void for_each_field(Sa& s, F& f) {

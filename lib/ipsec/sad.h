@@ -3,7 +3,8 @@
 // The security association database (RFC 4301 section 4.4.2): descriptions by id and by age.
 //
 // Hash tables and an ordered index: no operation takes time linear in the number of SAs, not even
-// once in a while.
+// once in a while, but for a table of those with a mark and one of those that an ACQUIRE waits for,
+// which grow all at once.
 // Threads: one.  Does not: know rules, timers or backends (lib/control does).
 #pragma once
 
