@@ -62,7 +62,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"xfrm", e.xfrm() != nullptr ? json(xfrm_socket_path(facts.run_dir)) : json()},
             {"clients", report_clients(e)},
             {"crypto", e.workers().front()->engine().architecture()},
-            {"small_gcm", e.workers().front()->engine().small_gcm()},
+            {"gcm_kernel", e.workers().front()->engine().gcm_kernel()},
             {"workers", e.workers().size()},
             {"stuck_workers", stuck_workers(e, facts)},
             {"ports", e.ports().size()},

@@ -133,7 +133,7 @@ struct stated {
     std::optional<std::string> poll;
     std::optional<std::string> punt_limit;
     std::optional<std::string> mss_clamp;
-    std::optional<std::string> small_gcm;
+    std::optional<std::string> gcm_kernel;
     std::optional<std::vector<std::string>> filter;
     std::vector<std::string> routing; ///< "name=value[,...]", later ones count
     std::optional<std::string> state;
@@ -151,7 +151,7 @@ stated overlay(stated over, const stated& under) {
     if (!over.poll) over.poll = under.poll;
     if (!over.punt_limit) over.punt_limit = under.punt_limit;
     if (!over.mss_clamp) over.mss_clamp = under.mss_clamp;
-    if (!over.small_gcm) over.small_gcm = under.small_gcm;
+    if (!over.gcm_kernel) over.gcm_kernel = under.gcm_kernel;
     if (!over.filter) over.filter = under.filter;
     if (!over.state) over.state = under.state;
     if (!over.state_key) over.state_key = under.state_key;
@@ -245,8 +245,8 @@ result<stated> read_file(const std::string& path) {
                               s.punt_limit);
         else if (key == "mss-clamp")
             read = read_value(path, key, node, "a text, as in mss-clamp = \"on\"", s.mss_clamp);
-        else if (key == "small-gcm")
-            read = read_value(path, key, node, "a text, as in small-gcm = \"off\"", s.small_gcm);
+        else if (key == "gcm-kernel")
+            read = read_value(path, key, node, "a text, as in gcm-kernel = \"off\"", s.gcm_kernel);
         else if (key == "state")
             read = read_value(path, key, node, "a text, as in state = \"off\"", s.state);
         else if (key == "state-key")
@@ -260,7 +260,7 @@ result<stated> read_file(const std::string& path) {
                 path,
                 "unknown key \"" + std::string(key) +
                     "\": there are run-dir, xfrm, xfrm-unknown, workers, cpus, poll, port, eal, "
-                    "punt-limit, mss-clamp, small-gcm, filter, routing, state and state-key");
+                    "punt-limit, mss-clamp, gcm-kernel, filter, routing, state and state-key");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -328,10 +328,10 @@ result<bool> parse_poll(const std::string& text) {
     return fail(EINVAL, "--poll " + text + ": choose adaptive or always", "poll");
 }
 
-result<bool> parse_small_gcm(const std::string& text) {
+result<bool> parse_gcm_kernel(const std::string& text) {
     if (text == "on") return true;
     if (text == "off") return false;
-    return fail(EINVAL, "--small-gcm " + text + ": choose on or off", "small-gcm");
+    return fail(EINVAL, "--gcm-kernel " + text + ": choose on or off", "gcm-kernel");
 }
 
 /// What routing leaves out by its mark is ESP, which carries it: with another one, what the port
@@ -400,9 +400,9 @@ result<daemon_options> interpret(const stated& s) {
     const auto clamp = parse_mss_clamp(s.mss_clamp.value_or("off"));
     if (!clamp) return tl::unexpected(clamp.error());
     o.mss_clamp = *clamp;
-    const auto small_gcm = parse_small_gcm(s.small_gcm.value_or("on"));
-    if (!small_gcm) return tl::unexpected(small_gcm.error());
-    o.crypto.small_gcm = *small_gcm;
+    const auto gcm_kernel = parse_gcm_kernel(s.gcm_kernel.value_or("on"));
+    if (!gcm_kernel) return tl::unexpected(gcm_kernel.error());
+    o.crypto.gcm_kernel = *gcm_kernel;
     if (s.eal && kind_named("dpdk") == nullptr)
         return fail(EINVAL, "--eal: this build has no DPDK ports: build it with -Ddpdk=enabled",
                     "eal");
@@ -556,8 +556,8 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
     app.add_option("--mss-clamp", given.mss_clamp,
                    "lower the MSS of TCP through tunnels to what the path, or MTU bytes, take")
         ->option_text("on|off|MTU [off]");
-    app.add_option("--small-gcm", given.small_gcm,
-                   "AES-GCM of small packets by esplane's own kernel, where the CPU can")
+    app.add_option("--gcm-kernel", given.gcm_kernel,
+                   "AES-GCM by esplane's own kernel, where the CPU can")
         ->option_text("on|off [on]");
     app.add_option("--state", given.state, "where SAs and policies survive the daemon")
         ->option_text("off|auto|memory|FILE [auto]");

@@ -3,7 +3,7 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// `poll`, `punt-limit`, `mss-clamp`, `small-gcm`, `state`, `state-key`, and `port` and `filter`,
+// `poll`, `punt-limit`, `mss-clamp`, `gcm-kernel`, `state`, `state-key`, and `port` and `filter`,
 // arrays of the same texts.  An option on the command line replaces the file's.
 //
 // Does not: look at the machine.  Whether a device exists is found out when it is opened.

@@ -56,8 +56,8 @@ std::string status_text(const json& reply) {
                        duration(reply.at("uptime_s").get<std::uint64_t>()) + "\n";
     text += "xfrm      " + cell(reply.at("xfrm")) + "\n";
     text += "clients   " + text_of_clients(reply.at("clients")) + "\n";
-    text += "crypto    " + cell(reply.at("crypto")) + ", small GCM " + cell(reply.at("small_gcm")) +
-            "\n";
+    text += "crypto    " + cell(reply.at("crypto")) + ", GCM kernel " +
+            cell(reply.at("gcm_kernel")) + "\n";
     text += "ports     " + cell(reply.at("ports")) + "\n";
     for (const json& p : reply.at("ports_down"))
         text += "          " + cell(p.at("name")) + " is down: " + cell(p.at("why")) + "\n";

@@ -59,7 +59,7 @@ struct job {
 };
 
 struct engine_options {
-    bool small_gcm = true; ///< run AES-GCM of small packets by our own kernel: doc/small-gcm.md
+    bool gcm_kernel = true; ///< run AES-GCM of small packets by our own kernel: doc/gcm-kernel.md
 };
 
 /// A job that it cannot run (CBC over part of a block, HMAC over more than an IP packet holds) is
@@ -88,7 +88,7 @@ class engine {
     /// "AVX512", "AVX2", ...: what the library chose, or "OpenSSL"; for people.
     [[nodiscard]] const char* architecture() const noexcept;
     /// "on", or "off" and why, for people.
-    [[nodiscard]] const char* small_gcm() const noexcept;
+    [[nodiscard]] const char* gcm_kernel() const noexcept;
 
   private:
     struct state;

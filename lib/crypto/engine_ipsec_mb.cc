@@ -54,7 +54,7 @@ constexpr calls jobs_of(IMB_CIPHER_MODE cipher, IMB_HASH_ALG hash) {
 ///   NULL, SHA-256         jobs 117, 473
 ///
 /// One GCM packet keeps the processor busy by itself; a job only adds its queue.  (Small ones have
-/// a kernel of their own: gcm_small.h.)  CBC and the hashes are chains: jobs run up to 16 packets
+/// a kernel of their own: gcm.h.)  CBC and the hashes are chains: jobs run up to 16 packets
 /// side by side, across SAs.
 constexpr std::array<calls, ipsec::suite_count> table{{
     gcm_with(&IMB_MGR::gcm128_enc, &IMB_MGR::gcm128_dec),
@@ -106,18 +106,18 @@ const calls& calls_for(ipsec::suite s) noexcept {
 }
 
 /// Which kernel runs small packets, and what there is to say of it.
-struct small_gcm_choice {
-    const small_gcm::kernel* kernel; ///< nullptr: none, the library runs them all
+struct gcm_choice {
+    const gcm::kernel* kernel; ///< nullptr: none, the library runs them all
     const char* text;
 };
 
-small_gcm_choice choose_small_gcm(const engine_options& options) {
-    if (!options.small_gcm) return {nullptr, "off: it was asked for"};
-    if (!small_gcm::supported())
+gcm_choice choose_gcm_kernel(const engine_options& options) {
+    if (!options.gcm_kernel) return {nullptr, "off: it was asked for"};
+    if (!gcm::supported())
         return {nullptr, "off: the processor lacks AVX-512 VBMI, VAES or VPCLMULQDQ"};
-    if (!small_gcm::answers_right(small_gcm::avx512))
+    if (!gcm::answers_right(gcm::avx512))
         return {nullptr, "off: it gave a wrong answer at the start on this processor"};
-    return {&small_gcm::avx512, "on"};
+    return {&gcm::avx512, "on"};
 }
 
 /// Where the four words of an ICV of 12 or 16 bytes are; of the shorter, the last one twice.
@@ -300,7 +300,7 @@ void prefetch_small_keys(const job& j) noexcept {
     for (std::size_t i = 1; i < first_lines; ++i)
         __builtin_prefetch(start + i * line);
     if (j.text_length <= text_in_first) return;
-    for (std::size_t i = first_lines; i < sizeof(gcm_schedule::small) / line + 1; ++i)
+    for (std::size_t i = first_lines; i < sizeof(gcm_schedule::compact) / line + 1; ++i)
         __builtin_prefetch(start + i * line);
 }
 
@@ -346,7 +346,7 @@ struct engine::state {
 
     manager library;
     manager sha_ni; ///< may be empty
-    small_gcm_choice small{};
+    gcm_choice small{};
     alignas(64) gcm_context_data gcm;
     std::array<slot, slice_length> slots;
     alignas(16) std::uint8_t iv_keys[11 * 16];
@@ -366,7 +366,7 @@ std::size_t engine::state::small_run(std::span<const job> jobs) const noexcept {
     std::size_t count = 0;
     const key::schedule* before = nullptr; // one SA's burst fetches its keys once
     while (count < jobs.size() && jobs[count].keys->run == suite &&
-           jobs[count].text_length <= small_gcm::longest_text) {
+           jobs[count].text_length <= gcm::longest_text) {
         const job& j = jobs[count++];
         prefetch(j);
         if (j.keys != before) prefetch_small_keys(j);
@@ -529,7 +529,7 @@ result<std::unique_ptr<engine>> engine::make(engine_options options) {
     std::unique_ptr<engine> made(new engine(std::move(inside)));
     if (auto right = power_up_test(*made, "intel-ipsec-mb", "libipsec-mb1"); !right)
         return tl::unexpected(right.error());
-    made->state_->small = choose_small_gcm(options); // last: the library was asked alone
+    made->state_->small = choose_gcm_kernel(options); // last: the library was asked alone
     return made;
 }
 
@@ -567,7 +567,7 @@ const char* engine::architecture() const noexcept {
     }
 }
 
-const char* engine::small_gcm() const noexcept {
+const char* engine::gcm_kernel() const noexcept {
     return state_->small.text;
 }
 

@@ -40,7 +40,7 @@ const char* engine::architecture() const noexcept {
     return "OpenSSL";
 }
 
-const char* engine::small_gcm() const noexcept {
+const char* engine::gcm_kernel() const noexcept {
     return "off: built with OpenSSL in place of intel-ipsec-mb";
 }
 

@@ -55,12 +55,12 @@ void expand_aes(IMB_MGR* library, bytes aes_key, std::uint8_t* encrypt,
 }
 
 /// GCM only encrypts blocks.
-void expand_small_gcm(IMB_MGR* library, bytes aes_key, small_gcm::blocks& into) noexcept {
-    if (!small_gcm::supported()) return;
+void expand_kernel_gcm(IMB_MGR* library, bytes aes_key, gcm::blocks& into) noexcept {
+    if (!gcm::supported()) return;
     alignas(16) std::uint8_t unused[aes_round_keys_length];
     expand_aes(library, aes_key, into.bytes, unused);
     wipe(unused, sizeof unused);
-    small_gcm::expand_powers(into, aes_key.size());
+    gcm::expand_powers(into, aes_key.size());
 }
 
 /// The library's calls of one hash.
@@ -107,7 +107,7 @@ key::schedule* expand_gcm(IMB_MGR* library, const ipsec::algorithms& a, void* me
     auto* keys = new (memory) gcm_schedule{};
     const bytes aes_key = take_salt(a, *keys);
     expand_library_gcm(library, aes_key, keys->keys);
-    expand_small_gcm(library, aes_key, keys->small);
+    expand_kernel_gcm(library, aes_key, keys->compact);
     return keys;
 }
 

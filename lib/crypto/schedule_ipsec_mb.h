@@ -11,14 +11,14 @@
 
 #include <intel-ipsec-mb.h>
 
-#include "lib/crypto/gcm_small.h"
+#include "lib/crypto/gcm.h"
 #include "lib/crypto/schedule.h"
 
 namespace esplane::crypto {
 
 /// For the AES-GCM suites.
 struct alignas(64) gcm_schedule : key::schedule {
-    small_gcm::blocks small;       ///< empty where the processor cannot run small_gcm
+    gcm::blocks compact;           ///< empty where the processor cannot run the kernel
     alignas(64) gcm_key_data keys; ///< the library's
 };
 static_assert(sizeof(gcm_schedule) == (9 + 16) * 64);

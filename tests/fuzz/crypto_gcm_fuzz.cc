@@ -15,7 +15,7 @@
 #include <memory>
 
 #include "lib/crypto/engine.h"
-#include "lib/crypto/gcm_small.h"
+#include "lib/crypto/gcm.h"
 #include "tests/fuzz/require.h"
 #include "tests/unit/crypto/openssl_esp.h"
 
@@ -59,8 +59,8 @@ class source {
     std::uint8_t last_ = 0;
 };
 
-std::unique_ptr<crypto::engine> make_engine(bool small_gcm) {
-    auto made = crypto::engine::make({.small_gcm = small_gcm});
+std::unique_ptr<crypto::engine> make_engine(bool gcm_kernel) {
+    auto made = crypto::engine::make({.gcm_kernel = gcm_kernel});
     REQUIRE(made.has_value());
     return std::move(*made);
 }
@@ -152,8 +152,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const trial t(input);
     const auto expanded = crypto::key::make(test::algorithms_for(t.keys));
     REQUIRE(expanded.has_value());
-    const crypto::small_gcm::kernel& kernel = crypto::small_gcm::avx512;
-    if (crypto::small_gcm::supported() && t.text_length <= crypto::small_gcm::longest_text)
+    const crypto::gcm::kernel& kernel = crypto::gcm::avx512;
+    if (crypto::gcm::supported() && t.text_length <= crypto::gcm::longest_text)
         hold(kernel, **expanded, t);
     hold(*small, **expanded, t);
     hold(*library, **expanded, t);

@@ -356,10 +356,10 @@ std::optional<std::filesystem::path> directory_from(const char* variable, const 
     return std::nullopt;
 }
 
-int run(const std::vector<std::string>& arguments, bool small_gcm) {
-    const auto engine = crypto::engine::make({.small_gcm = small_gcm});
+int run(const std::vector<std::string>& arguments, bool gcm_kernel) {
+    const auto engine = crypto::engine::make({.gcm_kernel = gcm_kernel});
     if (!engine) throw std::runtime_error(engine.error().text);
-    std::printf("small GCM %s\n", (*engine)->small_gcm());
+    std::printf("GCM kernel %s\n", (*engine)->gcm_kernel());
     subject s(**engine);
     if (arguments.size() == 2 && arguments[0] == "packets") return run_packets(s, arguments[1]);
     if (arguments == std::vector<std::string>{"nist"}) {

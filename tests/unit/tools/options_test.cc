@@ -246,21 +246,22 @@ TEST(Options, ClampTheMssByThePathOrToANumberOfBytes) {
 }
 
 TEST(Options, RunSmallPacketsByTheirOwnKernelUnlessToldOtherwise) {
-    EXPECT_TRUE(options_of({"--port", "a=packet:b"}).crypto.small_gcm);
-    EXPECT_FALSE(options_of({"--port", "a=packet:b", "--small-gcm", "off"}).crypto.small_gcm);
-    EXPECT_EQ(error_of({"--port", "a=packet:b", "--small-gcm", "no"}),
-              "--small-gcm no: choose on or off");
+    EXPECT_TRUE(options_of({"--port", "a=packet:b"}).crypto.gcm_kernel);
+    EXPECT_FALSE(options_of({"--port", "a=packet:b", "--gcm-kernel", "off"}).crypto.gcm_kernel);
+    EXPECT_EQ(error_of({"--port", "a=packet:b", "--gcm-kernel", "no"}),
+              "--gcm-kernel no: choose on or off");
 }
 
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
     EXPECT_EQ(error_in("colour = 1\n"),
               "unknown key \"colour\": there are run-dir, xfrm, xfrm-unknown, workers, cpus, poll, "
-              "port, eal, punt-limit, mss-clamp, small-gcm, filter, routing, state and state-key");
+              "port, eal, punt-limit, mss-clamp, gcm-kernel, filter, routing, state and state-key");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
     EXPECT_EQ(error_in("cpus = 2\n"), "cpus: must be a text, as in cpus = \"2\"");
-    EXPECT_EQ(error_in("small-gcm = 1\n"), "small-gcm: must be a text, as in small-gcm = \"off\"");
+    EXPECT_EQ(error_in("gcm-kernel = 1\n"),
+              "gcm-kernel: must be a text, as in gcm-kernel = \"off\"");
     for (const char* text : {"port = \"lan=packet:veth1\"\n", "port = [1]\n"})
         EXPECT_THAT(error_in(text), HasSubstr("port: must be an array of texts"));
     EXPECT_THAT(error_in("filter = \"deny\"\n"), HasSubstr("filter: must be an array of texts"));

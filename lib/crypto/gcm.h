@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// AES-GCM of small packets by a kernel of our own: doc/small-gcm.md says why and how.
+// AES-GCM of small packets by a kernel of our own: doc/gcm-kernel.md says why and how.
 //
 // Does not: take packets longer than `longest_text`, or run on a processor without AVX-512, VAES
 // and VPCLMULQDQ; the engine gives both to intel-ipsec-mb.
@@ -13,9 +13,9 @@
 
 #include "lib/crypto/engine.h"
 
-namespace esplane::crypto::small_gcm {
+namespace esplane::crypto::gcm {
 
-/// Bytes of text.  Beyond it the library is as fast: the measurements are in doc/small-gcm.md.
+/// Bytes of text.  Beyond it the library is as fast: the measurements are in doc/gcm-kernel.md.
 inline constexpr std::uint32_t longest_text = 288;
 
 /// GHASH takes the AAD's block, the text's and that of the lengths.
@@ -54,4 +54,4 @@ extern const kernel avx512;
 /// Asks a kernel for known answers: says whether they were right.  Needs supported().
 [[nodiscard]] bool answers_right(const kernel& tested);
 
-} // namespace esplane::crypto::small_gcm
+} // namespace esplane::crypto::gcm

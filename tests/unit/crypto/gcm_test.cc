@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lib/crypto/gcm_small.h"
+#include "lib/crypto/gcm.h"
 
 #include <algorithm>
 #include <array>
@@ -18,7 +18,7 @@ namespace {
 using crypto::engine;
 using crypto::job;
 using crypto::key;
-namespace small_gcm = crypto::small_gcm;
+namespace gcm = crypto::gcm;
 
 constexpr std::size_t start_length = 16; ///< ESP header and IV
 constexpr std::size_t line = 64;
@@ -35,12 +35,12 @@ struct region {
     std::size_t end;
 };
 
-class SmallGcm : public testing::Test {
+class GcmKernel : public testing::Test {
   protected:
     void SetUp() override {
-        if (!small_gcm::supported()) GTEST_SKIP() << "needs AVX-512, VAES and VPCLMULQDQ";
+        if (!gcm::supported()) GTEST_SKIP() << "needs AVX-512, VAES and VPCLMULQDQ";
         auto with = engine::make();
-        auto without = engine::make({.small_gcm = false});
+        auto without = engine::make({.gcm_kernel = false});
         ASSERT_TRUE(with && without);
         with_ = std::move(*with);
         library_ = std::move(*without);
@@ -104,15 +104,15 @@ class SmallGcm : public testing::Test {
     std::mt19937_64 random_{64};
 };
 
-TEST_F(SmallGcm, IsOnWhereTheProcessorHasWhatItNeeds) {
-    EXPECT_STREQ(with_->small_gcm(), "on");
+TEST_F(GcmKernel, IsOnWhereTheProcessorHasWhatItNeeds) {
+    EXPECT_STREQ(with_->gcm_kernel(), "on");
 }
 
-TEST_F(SmallGcm, SaysThatItIsOffWhenAsked) {
-    EXPECT_TRUE(std::string(library_->small_gcm()).starts_with("off"));
+TEST_F(GcmKernel, SaysThatItIsOffWhenAsked) {
+    EXPECT_TRUE(std::string(library_->gcm_kernel()).starts_with("off"));
 }
 
-TEST_F(SmallGcm, IsTheLibraryAndOpensslAtEveryLengthAndAlignment) {
+TEST_F(GcmKernel, IsTheLibraryAndOpensslAtEveryLengthAndAlignment) {
     std::size_t offset = 0;
     for (const ipsec::suite s : suites) {
         for (std::size_t n = 0; n <= longest_tried; ++n) {
@@ -146,7 +146,7 @@ TEST_F(SmallGcm, IsTheLibraryAndOpensslAtEveryLengthAndAlignment) {
     }
 }
 
-TEST_F(SmallGcm, RefusesWhatTheLibraryRefusesInEveryRegionOfEveryLength) {
+TEST_F(GcmKernel, RefusesWhatTheLibraryRefusesInEveryRegionOfEveryLength) {
     for (const ipsec::suite s : suites) {
         const sa_keys keys = random_keys(s);
         const auto expanded = expand(keys);
@@ -175,7 +175,7 @@ TEST_F(SmallGcm, RefusesWhatTheLibraryRefusesInEveryRegionOfEveryLength) {
     }
 }
 
-TEST_F(SmallGcm, TakesBurstsOfAnyMixOfKeysSuitesAndLengths) {
+TEST_F(GcmKernel, TakesBurstsOfAnyMixOfKeysSuitesAndLengths) {
     std::vector<sa_keys> sas;
     std::vector<std::shared_ptr<const key>> expanded;
     for (int i = 0; i < 12; ++i) {
@@ -218,8 +218,8 @@ TEST_F(SmallGcm, TakesBurstsOfAnyMixOfKeysSuitesAndLengths) {
 std::vector<std::uint64_t> secrets_of(const key& keys, const bytes& clear, const bytes& sealed) {
     const auto& schedule = static_cast<const crypto::gcm_schedule&>(keys.get());
     const std::size_t round_keys = 7 + schedule.cipher_key_length / 4;
-    const std::uint8_t* const start = schedule.small.bytes;
-    bytes all(start, start + (round_keys + small_gcm::powers_needed) * 16);
+    const std::uint8_t* const start = schedule.compact.bytes;
+    bytes all(start, start + (round_keys + gcm::powers_needed) * 16);
     for (std::size_t i = start_length; i < clear.size(); ++i)
         all.push_back(clear[i] ^ sealed[i]);
     std::vector<std::uint64_t> pieces;
@@ -262,12 +262,12 @@ void run_and_look(void (*call)(std::span<job>) noexcept, std::span<job> jobs,
                  : "memory");
 }
 
-TEST_F(SmallGcm, LeavesNothingInVectorAndMaskRegisters) {
+TEST_F(GcmKernel, LeavesNothingInVectorAndMaskRegisters) {
     for (const ipsec::suite s : suites) {
         const auto expanded = expand(random_keys(s));
-        for (std::size_t n = 0; n <= small_gcm::longest_text; n += 12) {
+        for (std::size_t n = 0; n <= gcm::longest_text; n += 12) {
             placed p(*expanded, random_bytes(start_length + n + aead_icv_length), 0, 1, true);
-            for (const auto call : {small_gcm::avx512.encrypt, small_gcm::avx512.decrypt}) {
+            for (const auto call : {gcm::avx512.encrypt, gcm::avx512.decrypt}) {
                 vector_registers left;
                 std::memset(&left, 0xff, sizeof left);
                 run_and_look(call, {&p.todo, 1}, left);
@@ -282,12 +282,12 @@ TEST_F(SmallGcm, LeavesNothingInVectorAndMaskRegisters) {
 /// Both kernels over a burst of one packet of each length, by a thread of its own.
 void* run_burst(void* given) {
     auto& jobs = *static_cast<std::vector<job>*>(given);
-    small_gcm::avx512.encrypt(jobs);
-    small_gcm::avx512.decrypt(jobs);
+    gcm::avx512.encrypt(jobs);
+    gcm::avx512.decrypt(jobs);
     return nullptr;
 }
 
-TEST_F(SmallGcm, LeavesNoKeyMaterialOnTheStack) {
+TEST_F(GcmKernel, LeavesNoKeyMaterialOnTheStack) {
     std::vector<std::uint8_t> memory(1 << 20, 0);
     for (const ipsec::suite s : suites) {
         const sa_keys keys = random_keys(s);
@@ -295,7 +295,7 @@ TEST_F(SmallGcm, LeavesNoKeyMaterialOnTheStack) {
         std::vector<placed> packets;
         std::vector<job> jobs;
         std::vector<std::uint64_t> secrets;
-        for (std::size_t n = 0; n <= small_gcm::longest_text; n += 8) {
+        for (std::size_t n = 0; n <= gcm::longest_text; n += 8) {
             bytes clear = random_bytes(start_length + n);
             const auto more = secrets_of(*expanded, clear, openssl_seal(keys, clear, std::nullopt));
             secrets.insert(secrets.end(), more.begin(), more.end());
@@ -328,12 +328,12 @@ TEST_F(SmallGcm, LeavesNoKeyMaterialOnTheStack) {
 template <bool (*Where)(const job&)>
 struct broken {
     static void encrypt(std::span<job> jobs) noexcept {
-        small_gcm::avx512.encrypt(jobs);
+        gcm::avx512.encrypt(jobs);
         for (job& j : jobs)
             if (Where(j)) j.esp[start_length + j.text_length] ^= 1;
     }
     static void decrypt(std::span<job> jobs) noexcept {
-        small_gcm::avx512.decrypt(jobs);
+        gcm::avx512.decrypt(jobs);
         for (job& j : jobs)
             if (Where(j)) j.ok = true;
     }
@@ -349,21 +349,20 @@ bool of_five_registers(const job& j) {
     return j.text_length > 224;
 }
 
-TEST_F(SmallGcm, PassesItsOwnKnownAnswers) {
-    EXPECT_TRUE(small_gcm::answers_right(small_gcm::avx512));
+TEST_F(GcmKernel, PassesItsOwnKnownAnswers) {
+    EXPECT_TRUE(gcm::answers_right(gcm::avx512));
 }
 
-TEST_F(SmallGcm, IsNotTrustedWithOneWrongAnswer) {
-    const auto encrypt = small_gcm::avx512.encrypt;
-    const auto decrypt = small_gcm::avx512.decrypt;
-    for (const small_gcm::kernel& k :
-         {small_gcm::kernel{&broken<aes192>::encrypt, decrypt},
-          small_gcm::kernel{&broken<with_esn>::encrypt, decrypt},
-          small_gcm::kernel{&broken<of_five_registers>::encrypt, decrypt},
-          small_gcm::kernel{encrypt, &broken<aes192>::decrypt},
-          small_gcm::kernel{encrypt, &broken<with_esn>::decrypt},
-          small_gcm::kernel{encrypt, &broken<of_five_registers>::decrypt}})
-        EXPECT_FALSE(small_gcm::answers_right(k));
+TEST_F(GcmKernel, IsNotTrustedWithOneWrongAnswer) {
+    const auto encrypt = gcm::avx512.encrypt;
+    const auto decrypt = gcm::avx512.decrypt;
+    for (const gcm::kernel& k : {gcm::kernel{&broken<aes192>::encrypt, decrypt},
+                                 gcm::kernel{&broken<with_esn>::encrypt, decrypt},
+                                 gcm::kernel{&broken<of_five_registers>::encrypt, decrypt},
+                                 gcm::kernel{encrypt, &broken<aes192>::decrypt},
+                                 gcm::kernel{encrypt, &broken<with_esn>::decrypt},
+                                 gcm::kernel{encrypt, &broken<of_five_registers>::decrypt}})
+        EXPECT_FALSE(gcm::answers_right(k));
 }
 
 } // namespace

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <iterator>
 
-#include "lib/crypto/gcm_small.h"
+#include "lib/crypto/gcm.h"
 #include "lib/crypto/known_answer.h"
 
-namespace esplane::crypto::small_gcm {
+namespace esplane::crypto::gcm {
 namespace {
 
 /// Computed with OpenSSL.  A length for each number of registers that a packet
@@ -112,4 +112,4 @@ bool answers_right(const kernel& tested) {
     });
 }
 
-} // namespace esplane::crypto::small_gcm
+} // namespace esplane::crypto::gcm

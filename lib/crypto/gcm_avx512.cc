@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // AES-GCM (NIST SP 800-38D) of an ESP packet of at most a few hundred bytes: VAES and VPCLMULQDQ
-// on 512-bit registers.  Compiled for them alone; nothing here runs before small_gcm::supported().
+// on 512-bit registers.  Compiled for them alone; nothing here runs before gcm::supported().
 //
 // The packet, seen as blocks of 16 bytes from its ESP header on, is already what GCM wants:
 //
@@ -24,13 +24,13 @@
 //
 // What branches and what is an address depends on lengths and pointers only, never on a key, a
 // text or a tag.
-#include "lib/crypto/gcm_small.h"
+#include "lib/crypto/gcm.h"
 
 #include <immintrin.h>
 
 #include "lib/crypto/schedule_ipsec_mb.h"
 
-namespace esplane::crypto::small_gcm {
+namespace esplane::crypto::gcm {
 namespace {
 
 constexpr unsigned block_size = 16;
@@ -62,7 +62,7 @@ void for_each_group(Visit visit) noexcept {
 }
 
 const std::uint8_t* schedule_of(const job& j) noexcept {
-    return static_cast<const gcm_schedule*>(j.keys)->small.bytes;
+    return static_cast<const gcm_schedule*>(j.keys)->compact.bytes;
 }
 
 __m128i load_block(const std::uint8_t* from) noexcept {
@@ -394,4 +394,4 @@ void expand_powers(blocks& schedule, std::size_t aes_key_length) noexcept {
 
 const kernel avx512{&run<way::encrypt>, &run<way::decrypt>};
 
-} // namespace esplane::crypto::small_gcm
+} // namespace esplane::crypto::gcm

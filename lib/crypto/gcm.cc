@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "lib/crypto/gcm_small.h"
+#include "lib/crypto/gcm.h"
 
 #include <cpuid.h>
 
-namespace esplane::crypto::small_gcm {
+namespace esplane::crypto::gcm {
 namespace {
 
 struct registers {
@@ -44,4 +44,4 @@ bool supported() noexcept {
     return is;
 }
 
-} // namespace esplane::crypto::small_gcm
+} // namespace esplane::crypto::gcm
