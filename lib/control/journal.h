@@ -129,7 +129,14 @@ class journal_reader {
         std::vector<ipsec::sa> put;     ///< afterwards, as they are now; the oldest first
     };
     [[nodiscard]] sa_changes take_sas();
-    /// All else, and the SAs that take_sas() has not given.  Nothing is left here.
+    /// What became of the policies since the last call.
+    struct policy_changes {
+        std::vector<ipsec::policy_key> gone; ///< that an earlier call gave; by index
+        std::vector<ipsec::policy> put;      ///< behind those that are left; the oldest first
+        bool in_place = false; ///< one that an earlier call gave is another where it was: not here
+    };
+    [[nodiscard]] policy_changes take_policies();
+    /// All else, and what take_sas() and take_policies() have not given.  Nothing is left here.
     [[nodiscard]] journal_image finish();
 
   private:

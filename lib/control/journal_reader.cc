@@ -54,17 +54,6 @@ struct id_hash {
     }
 };
 
-/// What a map holds, as `order_of` says.
-template <typename Map, typename Order>
-auto sorted(Map& known, Order order_of) {
-    std::vector<typename Map::mapped_type*> all;
-    for (auto& [name, one] : known)
-        all.push_back(&one);
-    std::sort(all.begin(), all.end(),
-              [&](const auto* a, const auto* b) { return order_of(*a) < order_of(*b); });
-    return all;
-}
-
 } // namespace
 
 /// The last word on each object so far.
@@ -73,6 +62,7 @@ class journal_reader::image_maker {
     /// False: the record cannot be understood.
     bool apply(std::span<const std::uint8_t> record);
     sa_changes take_sas();
+    policy_changes take_policies();
     journal_image finish();
 
   private:
@@ -83,6 +73,15 @@ class journal_reader::image_maker {
         ipsec::sa what;
     };
     using sa_map = std::unordered_map<ipsec::sa_id, known_sa, id_hash>;
+    struct known_policy {
+        ipsec::policy_key key;
+        std::uint64_t position = 0;
+        bool given = false; ///< by take_policies(), at that position
+        bool fresh = false; ///< not as it is; else `what` is empty
+        ipsec::policy what;
+    };
+    using policy_name = std::pair<ipsec::policy_type, std::uint32_t>;
+    using policy_map = std::map<policy_name, known_policy>;
 
     bool put_sa(field_reader& r);
     bool remove_sa(field_reader& r);
@@ -95,11 +94,16 @@ class journal_reader::image_maker {
     void note_gone(const sa_map::value_type& entry) {
         if (entry.second.given) gone_.push_back(entry.first);
     }
+    void note_gone(const policy_map::value_type& entry) {
+        if (entry.second.given) gone_policies_.push_back(entry.second.key);
+    }
 
     sa_map sas_;
     std::vector<ipsec::sa_id> fresh_; ///< and may have gone again
     std::vector<ipsec::sa_id> gone_;  ///< of those that were given
-    std::map<std::pair<ipsec::policy_type, std::uint32_t>, ipsec::policy> policies_;
+    policy_map policies_;
+    std::vector<policy_name> fresh_policies_;      ///< and may have gone again
+    std::vector<ipsec::policy_key> gone_policies_; ///< of those that were given
     std::uint64_t last_order_ = 0;
     ipsec::default_actions defaults_{};
     spd_hash_thresholds thresholds_;
@@ -175,7 +179,17 @@ bool journal_reader::image_maker::put_policy(field_reader& r) {
     ipsec::policy p;
     describe_policy(r, p);
     if (!r.at_end() || !is_sound(p)) return false;
-    policies_.insert_or_assign({p.type, p.index}, std::move(p));
+    const policy_name name{p.type, p.index};
+    const auto [at, is_new] = policies_.try_emplace(name);
+    known_policy& known = at->second;
+    if (!is_new && known.position != p.position) {
+        note_gone(*at);
+        known.given = false;
+    }
+    if (!std::exchange(known.fresh, true)) fresh_policies_.push_back(name);
+    known.key = {p.dir, {}, p.index, p.if_id, p.mark, p.type};
+    known.position = p.position;
+    known.what = std::move(p);
     return true;
 }
 
@@ -185,7 +199,10 @@ bool journal_reader::image_maker::remove_policy(field_reader& r) {
     r.choice(type, ipsec::policy_type::sub);
     r.number(index);
     if (!r.at_end()) return false;
-    policies_.erase({type, index});
+    const auto at = policies_.find({type, index});
+    if (at == policies_.end()) return true;
+    note_gone(*at);
+    policies_.erase(at);
     return true;
 }
 
@@ -193,7 +210,11 @@ bool journal_reader::image_maker::remove_policies(field_reader& r) {
     ipsec::policy_type type{};
     r.choice(type, ipsec::policy_type::sub);
     if (!r.at_end()) return false;
-    std::erase_if(policies_, [&](const auto& entry) { return entry.first.first == type; });
+    std::erase_if(policies_, [&](const auto& entry) {
+        if (entry.first.first != type) return false;
+        note_gone(entry);
+        return true;
+    });
     return true;
 }
 
@@ -225,12 +246,27 @@ journal_reader::sa_changes journal_reader::image_maker::take_sas() {
     return changes;
 }
 
+journal_reader::policy_changes journal_reader::image_maker::take_policies() {
+    policy_changes changes;
+    changes.gone = std::exchange(gone_policies_, {});
+    for (const policy_name& name : std::exchange(fresh_policies_, {})) {
+        const auto at = policies_.find(name);
+        if (at == policies_.end() || !at->second.fresh) continue; // it may have gone and come
+        known_policy& known = at->second;
+        known.fresh = false;
+        if (std::exchange(known.given, true))
+            changes.in_place = true;
+        else
+            changes.put.push_back(std::move(known.what));
+    }
+    std::ranges::sort(changes.put, {}, &ipsec::policy::position);
+    return changes;
+}
+
 journal_image journal_reader::image_maker::finish() {
     journal_image image;
     image.sas = std::move(take_sas().put);
-    for (auto& [name, one] : policies_)
-        image.policies.push_back(std::move(one));
-    std::ranges::sort(image.policies, {}, &ipsec::policy::position);
+    image.policies = std::move(take_policies().put);
     image.defaults = defaults_;
     image.thresholds = thresholds_;
     return image;
@@ -353,6 +389,10 @@ std::size_t journal_reader::whole() const noexcept {
 
 journal_reader::sa_changes journal_reader::take_sas() {
     return log_->image().take_sas();
+}
+
+journal_reader::policy_changes journal_reader::take_policies() {
+    return log_->image().take_policies();
 }
 
 journal_image journal_reader::finish() {
