@@ -38,6 +38,7 @@ struct file_header {
     lasting_name name;
     lasting_layout inbound;
     lasting_layout outbound;
+    std::uint32_t incomplete; ///< there was no room for some; 0: all are there
 };
 static_assert(sizeof(file_header) <= header_size);
 
@@ -130,8 +131,8 @@ result<std::unique_ptr<lasting_memory>> lasting_memory::make(unique_fd file,
     std::unique_ptr<lasting_memory> memory(new lasting_memory);
     memory->file_ = std::move(file);
     if (::fallocate(memory->file_.get(), 0, 0, header_size) != 0) return fail_errno("live numbers");
-    const file_header h{
-        magic, version, chunk_size, name, layout_of_inbound(), layout_of_outbound()};
+    const file_header h{magic, version, chunk_size, name, layout_of_inbound(), layout_of_outbound(),
+                        0};
     if (::pwrite(memory->file_.get(), &h, sizeof h, 0) != sizeof h)
         return fail_errno("live numbers");
     return memory;
@@ -164,9 +165,15 @@ bool lasting_memory::grow_file() {
     return file_.valid() && ::fallocate(file_.get(), 0, at, chunk_size) == 0;
 }
 
+void lasting_memory::note_shortage() {
+    short_of_.fetch_add(1, std::memory_order_relaxed);
+    constexpr std::uint32_t yes = 1;
+    (void)!::pwrite(file_.get(), &yes, sizeof yes, offsetof(file_header, incomplete));
+}
+
 void lasting_memory::fill(lasting_kind kind, std::size_t size) {
     const bool lasts = grow_file();
-    if (file_.valid() && !lasts) short_of_.fetch_add(1, std::memory_order_relaxed);
+    if (file_.valid() && !lasts) note_shortage();
     const auto at = static_cast<off_t>(header_size + chunks_in_file_ * chunk_size);
     std::uint8_t* const start = map_chunk(lasts ? file_.get() : -1, lasts ? at : 0);
     if (start == nullptr) std::abort(); // as operator new does where nothing may throw
@@ -252,6 +259,7 @@ lasting_numbers read_object(const lasting_file& file, std::size_t at, lasting_ki
                             const lasting_layout& l) {
     const auto number = [&](std::uint32_t member) { return file.at<std::uint64_t>(at + member); };
     lasting_numbers n;
+    n.place = at;
     n.kind = kind;
     n.id.destination = file.at<ipsec::address>(at + l.destination);
     n.id.spi = file.at<wire::be32>(at + l.spi);
@@ -276,7 +284,7 @@ void read_chunk(const lasting_file& file, std::size_t start, const file_header& 
 
 } // namespace
 
-result<void> read_lasting(int file, const lasting_name& name,
+result<bool> read_lasting(int file, const lasting_name& name,
                           const std::function<void(const lasting_numbers&)>& f) {
     const auto opened = lasting_file::open(file);
     if (!opened) return tl::unexpected(opened.error());
@@ -287,7 +295,7 @@ result<void> read_lasting(int file, const lasting_name& name,
     if (h.name != name) return fail(EINVAL, "live numbers: of another state");
     for (std::size_t i = 0; i < opened->chunks(); ++i)
         read_chunk(*opened, header_size + i * lasting_memory::chunk_size, h, f);
-    return {};
+    return h.incomplete == 0;
 }
 
 } // namespace esplane::fastpath

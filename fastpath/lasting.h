@@ -89,6 +89,7 @@ class lasting_memory {
 
     void fill(lasting_kind kind, std::size_t size);
     [[nodiscard]] bool grow_file();
+    void note_shortage();
 
     std::mutex mutex_;
     unique_fd file_;
@@ -100,6 +101,7 @@ class lasting_memory {
 
 /// What is known of an SA by its number, in one direction.
 struct lasting_numbers {
+    std::size_t place = 0; ///< in the file
     lasting_kind kind = lasting_kind::none;
     ipsec::sa_id id;
     std::uint64_t number = 0;
@@ -107,12 +109,17 @@ struct lasting_numbers {
     std::uint64_t bytes = 0;
     std::uint64_t last_used = 0;
     std::uint64_t use_time = 0;
+
+    friend bool operator==(const lasting_numbers&, const lasting_numbers&) = default;
 };
 
 /// Calls `f` for each SA in force in a file that another process has filled, whichever of them is
-/// still running.  An SA may come more than once: it was moved, or is spread.
+/// still running; in the order of their places.  An SA may come more than once: it was moved, or is
+/// spread.
+///
+/// returns  whether all are in it that a worker knew; else there was no room for some
 /// Errors: EINVAL where the file is none of ours, or not that of `name`; what mmap gives.
-[[nodiscard]] result<void> read_lasting(int file, const lasting_name& name,
+[[nodiscard]] result<bool> read_lasting(int file, const lasting_name& name,
                                         const std::function<void(const lasting_numbers&)>& f);
 
 } // namespace esplane::fastpath

@@ -3,24 +3,20 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <unordered_map>
 #include <utility>
 
 #include "fastpath/backend.h"
 #include "lib/base/overloaded.h"
 #include "tools/engine.h"
+#include "tools/live_numbers.h"
 #include "tools/sealing.h"
 
 namespace esplane::tools {
 
 namespace {
-
-using fastpath::lasting_kind;
-using fastpath::lasting_numbers;
 
 constexpr std::uint64_t smallest_rewritten = 1u << 20; ///< a log below that is left as it is
 constexpr std::size_t rewritten_at_once = 256;         ///< control has others to serve
@@ -64,50 +60,6 @@ class mapped_file {
     std::size_t size_;
 };
 
-/// Of an SA, all that was found in memory.
-struct found_numbers {
-    std::uint64_t sent = 0;
-    std::uint64_t received = 0;
-    std::uint64_t packets = 0;
-    std::uint64_t bytes = 0;
-    std::uint64_t last_used = 0;
-    std::uint64_t use_time = 0;
-
-    /// An SA that was moved or spread is there more than once: the highest number counts, and
-    /// packets rather twice than not at all.
-    void add(const lasting_numbers& n) {
-        std::uint64_t& number = n.kind == lasting_kind::inbound ? received : sent;
-        number = std::max(number, n.number);
-        packets += n.packets;
-        bytes += n.bytes;
-        last_used = std::max(last_used, n.last_used);
-        if (n.use_time != 0) use_time = use_time == 0 ? n.use_time : std::min(use_time, n.use_time);
-    }
-    friend bool operator==(const found_numbers&, const found_numbers&) = default;
-};
-
-struct id_hash {
-    std::size_t operator()(const ipsec::sa_id& id) const noexcept {
-        return fastpath::hash_of_spi(id.spi, id.destination.bytes.data(), id.destination.fam) ^
-               id.mark.value;
-    }
-};
-template <typename T>
-using by_sa = std::unordered_map<ipsec::sa_id, T, id_hash>;
-
-/// Of what lies below the highest number only the owner's window knew what had come: nothing of it
-/// is taken again.
-void continue_from(ipsec::sa& s, const found_numbers& n) {
-    constexpr std::uint32_t word_bits = 32;
-    s.replay.sent = std::max(s.replay.sent, n.sent);
-    s.replay.received = std::max(s.replay.received, n.received);
-    s.replay.bitmap.assign((s.replay_window + word_bits - 1) / word_bits, ~0u);
-    s.current.packets = n.packets;
-    s.current.bytes = n.bytes;
-    s.current.use_time = n.use_time;
-    s.last_used = n.last_used;
-}
-
 bool is_same_file(int one, int other) {
     struct stat a {
     }, b{};
@@ -117,28 +69,28 @@ bool is_same_file(int one, int other) {
 
 } // namespace
 
-/// SAs that came back while the daemon that has them went on.
+/// What came back while the daemon that has it went on.
 struct state_file::ahead {
     struct sa {
         std::uint64_t sent = 0; ///< as the log says
         std::uint64_t received = 0;
-        found_numbers then;   ///< when it came back
-        found_numbers last;   ///< once that daemon has ended
-        bool lasts = false;   ///< there are such
-        bool is_back = false; ///< the layer has it
+        ipsec::direction dir = ipsec::direction::unknown;
 
-        [[nodiscard]] control::sa_usage usage() const {
+        [[nodiscard]] control::sa_usage usage(const found_numbers& n) const {
             control::sa_usage u;
-            u.current.packets = last.packets;
-            u.current.bytes = last.bytes;
-            u.current.use_time = last.use_time;
-            u.last_used = last.last_used;
-            u.replay.sent = std::max(sent, last.sent);
-            u.replay.received = std::max(received, last.received);
+            u.current.packets = n.packets;
+            u.current.bytes = n.bytes;
+            u.current.use_time = n.use_time;
+            u.last_used = n.last_used;
+            u.replay.sent = std::max(sent, n.sent);
+            u.replay.received = std::max(received, n.received);
             return u;
         }
     };
     by_sa<sa> sas;
+    numbers_then numbers;
+    by_sa<found_numbers> then;        ///< the same, by SA
+    std::vector<ipsec::sa_id> unseen; ///< that came back without
     std::size_t lost = 0;
 };
 
@@ -268,7 +220,7 @@ result<void> state_file::begin_writing() {
         log_ = begin_log(std::move(*fresh), 0);
     }
     if (auto written = flush(log_); !written) return written;
-    if (place_->on_disk() && ::fdatasync(log_.fd.get()) != 0)
+    if (place_->on_disk() && place_->sync()(log_.fd.get()) != 0)
         return fail_errno("state " + place_->name());
     if (!goes_on)
         if (auto put = place_->put(state_part::log, log_.fd.get()); !put) return put;
@@ -281,92 +233,121 @@ result<void> state_file::begin_writing() {
 bool state_file::restore_ahead(control::layer& l, moment now) {
     if (!marked_ || !earlier_live_.valid()) return false;
     ahead_ = std::make_unique<ahead>();
-    const auto read =
-        fastpath::read_lasting(earlier_live_.get(), name_,
-                               [&](const lasting_numbers& n) { ahead_->sas[n.id].then.add(n); });
-    take_changes(l, now);
+    auto then = ahead_->numbers.take(earlier_live_.get(), name_);
     earlier_live_ = unique_fd();
-    return read.has_value();
+    if (!then) return false;
+    ahead_->then = std::move(then->of);
+    return take_changes(l, now);
 }
 
 // 1. What was read is the beginning of the log that there is, and nobody's nonces begin where this
 //    one's do.
-// 2. SAs as they are now; their numbers come last.
+// 2. SAs and policies as they are now; then the numbers that SAs ended with.
 bool state_file::catch_up(control::layer& l, int log, unique_fd& live, moment now) {
     if (!is_same_file(log, log_.fd.get()) || !read_log()) return false;
     if (earlier_->session()->nonce_base + fastpath::nonce_space::range != nonce_base_) return false;
+    if (!take_changes(l, now) || !settle_numbers(l, live.get(), now)) return false;
     earlier_live_ = std::move(live);
-    take_changes(l, now);
     return true;
 }
 
-/// What the log says that it did not say before.
-void state_file::take_changes(control::layer& l, moment now) {
+/// What the log says that it did not say before.  False: not all of that can be done.
+bool state_file::take_changes(control::layer& l, moment now) {
+    take_sa_changes(l, now);
+    auto changes = earlier_->take_policies();
+    if (changes.in_place) return false;
+    for (const ipsec::policy_key& gone : changes.gone)
+        (void)l.delete_policy(gone, {});
+    return std::ranges::all_of(changes.put, [&](ipsec::policy& p) {
+        return l.restore_policy(std::move(p), now).has_value(); // restore() says why
+    });
+}
+
+void state_file::take_sa_changes(control::layer& l, moment now) {
     auto changes = earlier_->take_sas();
     for (const ipsec::sa_id& id : changes.gone) {
         l.withdraw_sa(id);
         ahead_->sas.erase(id);
+        ahead_->then.erase(id);
     }
     for (ipsec::sa& s : changes.put) {
         const ipsec::sa_id id = s.id;
-        ahead::sa& known = ahead_->sas[id];
-        known.sent = s.replay.sent;
-        known.received = s.replay.received;
-        continue_from(s, known.then);
-        const bool again = std::exchange(known.is_back, true);
+        const auto [at, is_new] = ahead_->sas.try_emplace(id);
+        at->second = {s.replay.sent, s.replay.received, s.dir};
+        if (const auto then = ahead_->then.find(id); then != ahead_->then.end())
+            continue_from(s, then->second);
+        else
+            ahead_->unseen.push_back(id);
         const auto done =
-            again ? l.restore_again(std::move(s), now) : l.restore_sa(std::move(s), now);
+            is_new ? l.restore_sa(std::move(s), now) : l.restore_again(std::move(s), now);
         if (done) continue;
         say_lost(id, done.error());
-        ahead_->sas.erase(id);
+        ahead_->sas.erase(at);
         ++ahead_->lost;
     }
 }
 
-/// What the other daemon ended with.  Most SAs had no packet meanwhile.
-result<void> state_file::settle_numbers(control::layer& l, moment now, counts& into) {
-    const auto read =
-        fastpath::read_lasting(earlier_live_.get(), name_, [&](const lasting_numbers& n) {
-            if (const auto at = ahead_->sas.find(n.id); at != ahead_->sas.end()) {
-                at->second.last.add(n);
-                at->second.lasts = true;
-            }
-        });
-    if (!read) return fail(read.error().code, "state: " + read.error().text);
-    for (const auto& [id, known] : ahead_->sas) {
-        if (!known.is_back) continue;
-        into.sas += known.lasts ? 1 : 0;
-        if (!known.lasts) l.withdraw_sa(id); // it was being taken out
-        if (known.lasts && known.last != known.then) l.begin_from(id, known.usage(), now);
+/// What the other daemon ended with.
+bool state_file::settle_numbers(control::layer& l, int live, moment now) {
+    const auto changes = ahead_->numbers.changes(live, name_, ahead_->unseen);
+    if (!changes) return false;
+    std::size_t unknown = 0;
+    for (const auto& [id, n] : changes->of) {
+        const auto known = ahead_->sas.find(id);
+        if (known == ahead_->sas.end()) continue;
+        if (n.any) {
+            l.begin_from(id, known->second.usage(n), now);
+        } else if (!can_do_without(known->second.dir, changes->complete)) {
+            l.withdraw_sa(id);
+            ++unknown;
+        }
     }
-    into.found = true;
-    into.lost = ahead_->lost;
-    return {};
+    say_unknown(unknown);
+    ahead_->lost += unknown;
+    return true;
+}
+
+/// What came back early.
+state_file::counts state_file::counts_of(const control::layer& l) const {
+    const control::spd_counts policies = l.policy_counts();
+    return {true, l.sa_count(), std::size_t{policies.in} + policies.out + policies.fwd,
+            ahead_->lost};
 }
 
 void state_file::say_lost(const ipsec::sa_id& id, const error& e) const {
     say_("state: SA of SPI " + std::to_string(id.spi.host()) + ": " + e.text);
 }
 
+void state_file::say_unknown(std::size_t sas) const {
+    if (sas != 0)
+        say_("state: " + std::to_string(sas) +
+             " SAs without live numbers: there was no room for them in memory, or they were being "
+             "taken out");
+}
+
 void state_file::restore_sas(control::layer& l, control::journal_image& earlier, moment now,
                              counts& into) {
-    by_sa<found_numbers> numbers;
+    all_numbers numbers;
     if (earlier_live_.valid() && !marked_)
         say_("state: it was forgotten (esplane release, --state off): it is not used");
     if (earlier_live_.valid() && marked_) {
-        const auto read = fastpath::read_lasting(
-            earlier_live_.get(), name_, [&](const lasting_numbers& n) { numbers[n.id].add(n); });
+        auto read = read_numbers(earlier_live_.get(), name_);
         into.found = read.has_value();
         if (!read) say_("state: " + read.error().text + ": it is not used");
+        if (read) numbers = std::move(*read);
     }
     if (!into.found) {
         into.lost = earlier.sas.size() + earlier.policies.size();
         return;
     }
+    std::size_t unknown = 0;
     for (ipsec::sa& s : earlier.sas) {
-        const auto known = numbers.find(s.id);
-        if (known == numbers.end()) continue; // it was being taken out
-        continue_from(s, known->second);
+        const found_numbers& known = numbers.of[s.id];
+        if (!known.any && !can_do_without(s.dir, numbers.complete)) {
+            ++unknown;
+            continue;
+        }
+        continue_from(s, known);
         const ipsec::sa_id id = s.id;
         if (auto done = l.restore_sa(std::move(s), now)) {
             ++into.sas;
@@ -375,6 +356,8 @@ void state_file::restore_sas(control::layer& l, control::journal_image& earlier,
             say_lost(id, done.error());
         ++into.lost;
     }
+    say_unknown(unknown);
+    into.lost += unknown;
 }
 
 // 1. SAs, then the policies that take them, then what holds beside all policies.
@@ -384,10 +367,10 @@ result<state_file::counts> state_file::restore(control::layer& l, moment now) {
     counts n;
     if (auto begun = begin_writing(); !begun) return tl::unexpected(begun.error());
     control::journal_image earlier = earlier_->finish();
-    if (!ahead_)
+    if (ahead_)
+        n = counts_of(l);
+    else
         restore_sas(l, earlier, now, n);
-    else if (auto settled = settle_numbers(l, now, n); !settled)
-        return tl::unexpected(settled.error());
     if (n.found) {
         for (ipsec::policy& p : earlier.policies) {
             const std::uint32_t index = p.index;
@@ -402,7 +385,6 @@ result<state_file::counts> state_file::restore(control::layer& l, moment now) {
     }
     if (auto put = place_->put(state_part::live, live_->descriptor()); !put)
         return tl::unexpected(put.error());
-    earlier_live_ = unique_fd();
     layer_ = &l;
     thresholds_ = l.hash_thresholds();
     write([&](control::journal_writer& w) {
@@ -506,13 +488,15 @@ void state_file::on_event(const ipsec::event& e) {
 bool state_file::tend(moment now) {
     if (layer_ == nullptr) return false;
     earlier_.reset(); // with many SAs that takes a while: not before packets flow
+    earlier_live_ = unique_fd();
     ahead_.reset();
     if (const auto& set = layer_->hash_thresholds(); !(set == thresholds_)) {
         thresholds_ = set;
         write([&](control::journal_writer& w) { w.put(layer_->defaults(), thresholds_); });
     }
     const bool mostly_past = log_.length > smallest_rewritten + 2 * length_when_new_;
-    if (!rewriting_ && (failed_ || mostly_past) && now.monotonic_ns >= try_again_ns_) {
+    const bool wanted = !rewriting_ && (failed_ || mostly_past);
+    if (wanted && !disk_is_busy() && now.monotonic_ns >= try_again_ns_) {
         try_again_ns_ = now.monotonic_ns + retry_ns;
         begin_rewriting();
     }
@@ -524,22 +508,30 @@ void state_file::begin_rewriting() {
     if (!file) return give_up_rewriting(file.error());
     control::cursor newest;
     (void)layer_->next_sa(newest);
-    rewriting_.emplace(rewriting{begin_log(std::move(*file), 0), {}, {}, false, {}});
+    rewriting_.emplace(rewriting{begin_log(std::move(*file), 0), {}, {}, false, false});
     control::journal_writer& w = *rewriting_->log.writer;
     w.begin_after(newest.next + 1);
     w.put(layer_->defaults(), thresholds_);
 }
 
+/// One that hangs holds a thread: no other is begun until it has answered.
+bool state_file::disk_is_busy() const {
+    return disk_ && !disk_->outcome();
+}
+
 /// A disk is waited for by a thread: control has others to serve.  What is written meanwhile goes
-/// to both logs.
-bool state_file::is_synced() {
+/// to both logs.  Errors: what fdatasync gives.
+result<bool> state_file::is_synced() {
     if (!place_->on_disk()) return true;
-    std::future<int>& synced = rewriting_->synced;
-    if (!synced.valid())
-        synced = std::async(std::launch::async, [fd = rewriting_->log.fd.get()] {
-            return ::fdatasync(fd) == 0 ? 0 : errno;
-        });
-    return synced.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    if (!std::exchange(rewriting_->syncing, true)) {
+        auto begun = disk_sync::begin(rewriting_->log.fd.get(), place_->sync());
+        if (!begun) return tl::unexpected(begun.error());
+        disk_ = std::move(*begun);
+    }
+    const auto code = disk_->outcome();
+    if (!code || *code == 0) return code.has_value();
+    errno = *code;
+    return fail_errno("state " + place_->name());
 }
 
 bool state_file::rewrite_some() {
@@ -559,14 +551,16 @@ bool state_file::rewrite_some() {
         return false;
     }
     if (!all) return true;
-    if (!is_synced()) return false;
-    if (auto done = finish_rewriting(); !done) give_up_rewriting(done.error());
+    const auto synced = is_synced();
+    if (synced && !*synced) return false;
+    if (!synced)
+        give_up_rewriting(synced.error());
+    else if (auto done = finish_rewriting(); !done)
+        give_up_rewriting(done.error());
     return false;
 }
 
 result<void> state_file::finish_rewriting() {
-    if (rewriting_->synced.valid())
-        if ((errno = rewriting_->synced.get()) != 0) return fail_errno("state " + place_->name());
     if (auto put = place_->put(state_part::log, rewriting_->log.fd.get()); !put) return put;
     if (std::exchange(failed_, false)) say_("the state is written again");
     log_ = std::move(rewriting_->log);

@@ -8,9 +8,9 @@
 //   restore()   databases as they were, numbers as the workers left them
 //
 //     or, where another daemon is at work and is to be taken over from:
-//     restore_ahead()  its SAs, while it goes on
+//     restore_ahead()  its SAs and policies, while it goes on
 //     catch_up()       once it has stopped: what has become of them meanwhile
-//     restore()        the rest: the numbers that it ended with, policies
+//     restore()        makes the state this one's
 //
 //   on_event()  each change goes to the log before the client has its answer
 //   tend()      the log is written anew when most of it is past, a piece at a time
@@ -22,7 +22,6 @@
 #pragma once
 
 #include <functional>
-#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +30,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/secret.h"
 #include "lib/control/journal.h"
+#include "tools/disk_sync.h"
 #include "tools/state_options.h"
 #include "tools/state_place.h"
 
@@ -107,7 +107,7 @@ class state_file final : public ipsec::listener {
         control::cursor sas;
         control::cursor policies;
         bool sas_done = false;
-        std::future<int> synced; ///< once all is written, and lies on a disk: errno
+        bool syncing = false; ///< all is written; disk_ says when it lies there
     };
 
     struct ahead;
@@ -121,9 +121,12 @@ class state_file final : public ipsec::listener {
     [[nodiscard]] result<void> begin_writing();
     [[nodiscard]] result<void> flush(open_log& to) const;
     void restore_sas(control::layer& l, control::journal_image& earlier, moment now, counts& into);
-    void take_changes(control::layer& l, moment now);
+    [[nodiscard]] bool take_changes(control::layer& l, moment now);
+    void take_sa_changes(control::layer& l, moment now);
+    [[nodiscard]] bool settle_numbers(control::layer& l, int live, moment now);
+    [[nodiscard]] counts counts_of(const control::layer& l) const;
     void say_lost(const ipsec::sa_id& id, const error& e) const;
-    [[nodiscard]] result<void> settle_numbers(control::layer& l, moment now, counts& into);
+    void say_unknown(std::size_t sas) const;
     template <typename F>
     void write(F f);
     void give_up(const error& e);
@@ -132,7 +135,8 @@ class state_file final : public ipsec::listener {
     void put_current(const ipsec::sa_id& id);
     void begin_rewriting();
     [[nodiscard]] bool rewrite_some();
-    [[nodiscard]] bool is_synced();
+    [[nodiscard]] result<bool> is_synced();
+    [[nodiscard]] bool disk_is_busy() const;
     [[nodiscard]] result<void> finish_rewriting();
 
     std::unique_ptr<state_place> place_;
@@ -150,6 +154,7 @@ class state_file final : public ipsec::listener {
     open_log log_;
     std::uint64_t length_when_new_ = 0;
     std::optional<rewriting> rewriting_;
+    std::optional<disk_sync> disk_;   ///< the last; it may be of a log that was given up
     control::layer* layer_ = nullptr; ///< once it is restored
     control::spd_hash_thresholds thresholds_;
     bool failed_ = false;            ///< there is no log

@@ -198,6 +198,7 @@ class handed_files final : public state_place {
     void drop(state_part p) override { beneath_->drop(p); }
     std::string name() const override { return beneath_->name(); }
     bool on_disk() const override { return beneath_->on_disk(); }
+    sync_function sync() const override { return beneath_->sync(); }
     std::string token() const override { return beneath_->token(); }
 
   private:
@@ -206,6 +207,10 @@ class handed_files final : public state_place {
 };
 
 } // namespace
+
+sync_function state_place::sync() const {
+    return ::fdatasync;
+}
 
 bool is_in_memory(const std::string& directory) {
     struct statfs s {};

@@ -17,6 +17,7 @@
 
 #include "lib/base/result.h"
 #include "lib/base/unique_fd.h"
+#include "tools/disk_sync.h"
 
 namespace esplane::tools {
 
@@ -39,6 +40,8 @@ class state_place {
     [[nodiscard]] virtual std::string name() const = 0;
     /// Whether the log outlives the machine's memory.
     [[nodiscard]] virtual bool on_disk() const = 0;
+    /// Waits until what was written lies there.
+    [[nodiscard]] virtual sync_function sync() const;
     /// What who takes over has to know of the place beside the files.
     [[nodiscard]] virtual std::string token() const { return {}; }
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/lasting.h"
 
+#include <fcntl.h>
 #include <map>
 #include <memory>
 #include <sys/mman.h>
@@ -21,7 +22,7 @@ constexpr lasting_name some_name{1, 2, 3};
 class LastingMemory : public testing::Test {
   protected:
     LastingMemory()
-        : file_(::memfd_create("live", MFD_CLOEXEC))
+        : file_(::memfd_create("live", MFD_CLOEXEC | MFD_ALLOW_SEALING))
         , memory_(lasting_memory::make(unique_fd(::dup(file_.get())), some_name).value()) {}
 
     std::unique_ptr<sa_in> inbound(std::uint32_t spi) {
@@ -34,8 +35,9 @@ class LastingMemory : public testing::Test {
     }
     std::map<std::uint32_t, lasting_numbers> found() {
         std::map<std::uint32_t, lasting_numbers> all;
-        EXPECT_TRUE(read_lasting(file_.get(), some_name,
-                                 [&](const lasting_numbers& n) { all[n.id.spi.host()] = n; }));
+        const auto read = read_lasting(file_.get(), some_name,
+                                       [&](const lasting_numbers& n) { all[n.id.spi.host()] = n; });
+        EXPECT_EQ(read.value(), memory_->short_of() == 0);
         return all;
     }
 
@@ -105,6 +107,13 @@ TEST_F(LastingMemory, GrowsByMoreThanAChunk) {
         all.push_back(inbound(spi));
     EXPECT_EQ(found().size(), 10'000u);
     EXPECT_EQ(memory_->short_of(), 0u);
+}
+
+TEST_F(LastingMemory, SaysThatThereWasNoRoomForSome) {
+    ASSERT_EQ(::fcntl(file_.get(), F_ADD_SEALS, F_SEAL_GROW), 0);
+    const auto in = inbound(7);
+    EXPECT_EQ(memory_->short_of(), 1u);
+    EXPECT_TRUE(found().empty());
 }
 
 TEST_F(LastingMemory, IsRefusedWhereItIsNotThisStates) {

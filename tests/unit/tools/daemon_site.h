@@ -44,11 +44,12 @@ inline constexpr struct {
 } ahead;
 
 struct daemon_site {
-    daemon_site(const std::string& directory, decltype(ahead) /*tag*/, state_options options = {})
+    daemon_site(const std::string& directory, decltype(ahead) /*tag*/,
+                std::unique_ptr<state_place> place, const state_options& options)
         : backend(tables, kernel_random)
         , control(backend, kernel_random) {
-        auto opened = state_file::open(options, named_place(directory, options.log_path).value(),
-                                       directory, [](const std::string&) {});
+        auto opened =
+            state_file::open(options, std::move(place), directory, [](const std::string&) {});
         if (!opened) {
             failure = opened.error().text;
             return;
@@ -56,10 +57,16 @@ struct daemon_site {
         state = std::move(*opened);
         EXPECT_TRUE(state->prepare(backend));
     }
-    explicit daemon_site(const std::string& directory, state_options options = {})
-        : daemon_site(directory, ahead, std::move(options)) {
+    daemon_site(const std::string& directory, decltype(ahead) tag,
+                const state_options& options = {})
+        : daemon_site(directory, tag, named_place(directory, options.log_path).value(), options) {}
+    daemon_site(const std::string& directory, std::unique_ptr<state_place> place,
+                const state_options& options)
+        : daemon_site(directory, ahead, std::move(place), options) {
         if (state) restore();
     }
+    explicit daemon_site(const std::string& directory, const state_options& options = {})
+        : daemon_site(directory, named_place(directory, options.log_path).value(), options) {}
     ~daemon_site() {
         if (state) state->leave();
     }

@@ -51,6 +51,14 @@ class StateAhead : public testing::Test {
         u.last_used = 9;
         old_->backend.begin_from(some_sa(spi).id, u);
     }
+    /// Indices, the newest first.
+    static std::vector<std::uint32_t> policies_of(daemon_site& site) {
+        std::vector<std::uint32_t> indices;
+        control::cursor c;
+        while (const ipsec::policy* p = site.control.next_policy(c))
+            indices.push_back(p->index);
+        return indices;
+    }
     const ipsec::sa* found(std::uint32_t spi) { return next_->control.get_sa(some_sa(spi).id); }
 
     std::string directory_;
@@ -125,11 +133,45 @@ TEST_F(StateAhead, WhatIsProgrammedMeanwhileIsThere) {
 }
 
 TEST_F(StateAhead, AFlushMeanwhileLeavesNothing) {
+    ASSERT_TRUE(old_->control.add_policy(some_policy(1), {}, now));
     prepare();
     old_->control.flush_sas(0, {});
+    old_->control.flush_policies(ipsec::policy_type::main, {});
     take_over();
     EXPECT_EQ(next_->back.sas, 0u);
+    EXPECT_EQ(next_->back.policies, 0u);
     EXPECT_EQ(next_->control.sa_count(), 0u);
+    EXPECT_TRUE(policies_of(*next_).empty());
+}
+
+TEST_F(StateAhead, PoliciesAreThereEarlyAndFollowTheOldDaemons) {
+    for (std::uint8_t n = 1; n <= 4; ++n)
+        ASSERT_TRUE(old_->control.add_policy(some_policy(n), {}, now));
+    prepare();
+    EXPECT_EQ(policies_of(*next_), policies_of(*old_));
+    ASSERT_TRUE(old_->control.delete_policy({.sel = some_policy(2).sel}, {}));
+    ASSERT_TRUE(old_->control.delete_policy({.sel = some_policy(3).sel}, {}));
+    ASSERT_TRUE(old_->control.add_policy(some_policy(5), {}, now));
+    ASSERT_TRUE(old_->control.add_policy(some_policy(3), {}, now));
+    ipsec::policy changed = some_policy(1); // it is the newest then
+    changed.priority = 77;
+    ASSERT_TRUE(old_->control.update_policy(changed, {}, now));
+    ASSERT_TRUE(old_->control.add_policy(some_policy(6), {}, now));
+    ASSERT_TRUE(old_->control.delete_policy({.sel = some_policy(6).sel}, {}));
+    take_over();
+    EXPECT_EQ(policies_of(*next_), policies_of(*old_));
+    EXPECT_EQ(next_->back.policies, 4u);
+    EXPECT_EQ(next_->control.get_policy({.sel = some_policy(1).sel})->priority, 77u);
+    next_->state->leave();
+    const daemon_site third(directory_);
+    EXPECT_EQ(third.back.policies, 4u) << "and they come back later";
+}
+
+TEST_F(StateAhead, APolicyThatChangesWhereItIsEndsThePreparation) {
+    ASSERT_TRUE(old_->control.add_policy(some_policy(1), {}, now));
+    prepare();
+    ASSERT_TRUE(old_->control.expire_policy({.sel = some_policy(1).sel}, false, {}));
+    EXPECT_FALSE(catch_up());
 }
 
 TEST_F(StateAhead, OneThatIsTakenOutWhenTheOldDaemonEndsDoesNotComeBack) {
@@ -137,7 +179,19 @@ TEST_F(StateAhead, OneThatIsTakenOutWhenTheOldDaemonEndsDoesNotComeBack) {
     old_->backend.delete_sa(some_sa(4).id); // and it ended before the log had it
     take_over();
     EXPECT_EQ(next_->back.sas, old_sas - 1);
+    EXPECT_EQ(next_->back.lost, 1u) << "its client was told nothing";
     EXPECT_EQ(found(4), nullptr);
+}
+
+TEST_F(StateAhead, AnOutboundOneThatNoPolicyHasTakenIsThere) {
+    ipsec::sa out = some_sa(9);
+    out.dir = ipsec::direction::out;
+    ASSERT_TRUE(old_->control.add_sa(out.clone(), {}, now));
+    prepare();
+    take_over();
+    EXPECT_EQ(next_->back.sas, old_sas + 1);
+    EXPECT_EQ(next_->back.lost, 0u);
+    EXPECT_EQ(found(9)->replay.sent, 17u);
 }
 
 TEST_F(StateAhead, ALogThatWasWrittenAnewIsNotTakenForTheSame) {

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/live_numbers.h"
+
+#include <utility>
+
+namespace esplane::tools {
+
+using fastpath::lasting_kind;
+using fastpath::lasting_name;
+using fastpath::lasting_numbers;
+
+void found_numbers::add(const lasting_numbers& n) {
+    any = true;
+    std::uint64_t& number = n.kind == lasting_kind::inbound ? received : sent;
+    number = std::max(number, n.number);
+    packets += n.packets;
+    bytes += n.bytes;
+    last_used = std::max(last_used, n.last_used);
+    if (n.use_time != 0) use_time = use_time == 0 ? n.use_time : std::min(use_time, n.use_time);
+}
+
+void continue_from(ipsec::sa& s, const found_numbers& n) {
+    constexpr std::uint32_t word_bits = 32;
+    if (!n.any) return;
+    s.replay.sent = std::max(s.replay.sent, n.sent);
+    s.replay.received = std::max(s.replay.received, n.received);
+    s.replay.bitmap.assign((s.replay_window + word_bits - 1) / word_bits, ~0u);
+    s.current.packets = n.packets;
+    s.current.bytes = n.bytes;
+    s.current.use_time = n.use_time;
+    s.last_used = n.last_used;
+}
+
+bool can_do_without(ipsec::direction d, bool complete) noexcept {
+    return complete && d == ipsec::direction::out;
+}
+
+result<all_numbers> read_numbers(int file, const lasting_name& name) {
+    all_numbers all;
+    const auto read =
+        fastpath::read_lasting(file, name, [&](const lasting_numbers& n) { all.of[n.id].add(n); });
+    if (!read) return tl::unexpected(read.error());
+    all.complete = *read;
+    return all;
+}
+
+result<all_numbers> numbers_then::take(int file, const lasting_name& name) {
+    then_.clear();
+    all_numbers all;
+    const auto read = fastpath::read_lasting(file, name, [&](const lasting_numbers& n) {
+        then_.push_back(n);
+        all.of[n.id].add(n);
+    });
+    if (!read) return tl::unexpected(read.error());
+    all.complete = *read;
+    return all;
+}
+
+// 1. Place by place: which SAs have other objects, or other numbers in them.
+// 2. Of these all objects, those that are as they were, too.
+result<all_numbers> numbers_then::changes(int file, const lasting_name& name,
+                                          const std::vector<ipsec::sa_id>& wanted) const {
+    all_numbers all;
+    for (const ipsec::sa_id& id : wanted)
+        all.of.try_emplace(id);
+    auto before = then_.begin();
+    const auto looked = fastpath::read_lasting(file, name, [&](const lasting_numbers& n) {
+        for (; before != then_.end() && before->place < n.place; ++before)
+            all.of.try_emplace(before->id);
+        const bool was_there = before != then_.end() && before->place == n.place;
+        if (was_there && *before == n) {
+            ++before;
+            return;
+        }
+        all.of.try_emplace(n.id);
+        if (was_there) all.of.try_emplace((before++)->id);
+    });
+    for (; before != then_.end(); ++before)
+        all.of.try_emplace(before->id);
+    if (!looked) return tl::unexpected(looked.error());
+    const auto read = fastpath::read_lasting(file, name, [&](const lasting_numbers& n) {
+        if (const auto at = all.of.find(n.id); at != all.of.end()) at->second.add(n);
+    });
+    if (!read) return tl::unexpected(read.error());
+    all.complete = *read;
+    return all;
+}
+
+} // namespace esplane::tools
