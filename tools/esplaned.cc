@@ -138,6 +138,7 @@ class daemon {
     [[nodiscard]] std::vector<fastpath::worker_options> worker_options() const;
     [[nodiscard]] result<void> make_databases();
     [[nodiscard]] result<void> make_engine();
+    void introduce_policies(ipsec::listener& to);
     [[nodiscard]] std::vector<std::string> ports_of_fixed_mtu() const;
     [[nodiscard]] result<void> adopt_interfaces();
     [[nodiscard]] result<void> follow_network();
@@ -185,6 +186,7 @@ class daemon {
     bool twin_was_kept_ = false;   ///< by an earlier daemon, and not released
     bool devices_changed_ = false; ///< ours, and not taken in yet
     bool guarded_ = false;
+    bool devices_are_free_ = false; ///< for the daemon that takes over, before this one has ended
     bool state_is_written_ = true;
     bool restored_ = false; ///< what an earlier daemon knew, all policies with it
 };
@@ -248,7 +250,7 @@ result<void> daemon::take_over() {
     return {};
 }
 
-/// Many SAs take long to bring back.
+/// Many SAs and policies take long to bring back.
 result<void> daemon::restore_ahead() {
     if (auto found = find_state(); !found || !state_) return found;
     if (auto made = make_databases(); !made) return made;
@@ -282,7 +284,7 @@ result<state_descriptors> daemon::hand_over(const std::string& state, bool for_g
     if (!for_good) return given;
     constexpr std::chrono::seconds patience(1);
     if (engine_->stop_within(patience))
-        devices_->let_go();
+        devices_are_free_ = devices_->let_go();
     else
         log("a worker hangs: it ends with this process");
     return given;
@@ -366,12 +368,20 @@ result<void> daemon::make_engine() {
     engine_->set_filter(options_.filter);
     engine_->tables().set_mss_clamp(options_.mss_clamp);
     engine_->control().subscribe(guarding_.get());
+    introduce_policies(*guarding_);
     const auto tell_encap_ports = [this] {
         guarding_->set_encap_ports(engine_->backend().encap_ports());
     };
     engine_->backend().on_encap_ports(tell_encap_ports);
     tell_encap_ports();
     return {};
+}
+
+/// Those that came back before there was anybody to hear of them.
+void daemon::introduce_policies(ipsec::listener& to) {
+    control::cursor c;
+    while (const ipsec::policy* p = engine_->control().next_policy(c))
+        to.on_event(ipsec::policy_added{*p, {}});
 }
 
 /// After the guards: where it cannot be read nothing is forwarded, and what the machine sends is
@@ -470,6 +480,7 @@ result<void> daemon::lead_traffic() {
     all.interfaces = true;
     routing_->set_network(all, routes_->current());
     engine_->control().subscribe(routing_.get());
+    introduce_policies(*routing_);
     paths_->on_change([this] { routing_->refresh(); });
     return {};
 }
@@ -611,6 +622,7 @@ void daemon::client_spoke() {
 
 void daemon::serve_takeover() {
     if (!takeover_->serve()) return;
+    takeover_->release(devices_are_free_);
     log("handed over to the daemon that asked");
     ::_exit(0);
 }

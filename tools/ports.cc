@@ -2,6 +2,7 @@
 #include "tools/ports.h"
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <net/if.h>
@@ -128,10 +129,16 @@ result<void> port_set::open() {
     return {};
 }
 
-void port_set::let_go() noexcept {
-    beside closing;
-    for (const auto& o : openers_)
-        closing.run([&o] { o->let_go(); });
+bool port_set::let_go() noexcept {
+    std::atomic<bool> free = true;
+    {
+        beside closing;
+        for (const auto& o : openers_)
+            closing.run([&o, &free] {
+                if (!o->let_go()) free = false;
+            });
+    }
+    return free;
 }
 
 std::vector<guarded_device> port_set::devices() const {

@@ -37,8 +37,9 @@ class port_opener {
     [[nodiscard]] virtual bool is_covered() const { return false; }
     /// Attaches that protection.
     [[nodiscard]] virtual result<void> attach() { return {}; }
-    /// Gives the device up for the next daemon, sooner than the end of this process would.
-    virtual void let_go() noexcept {}
+    /// Gives the device up for the next daemon, sooner than the end of this process would.  False:
+    /// that end is needed; else nothing is in the way once this process has closed its files.
+    [[nodiscard]] virtual bool let_go() noexcept { return false; }
     /// Opens the port.  After attach(), unless that may wait.
     [[nodiscard]] virtual result<std::unique_ptr<fastpath::port>> open() = 0;
 };
@@ -74,8 +75,9 @@ class port_set {
     [[nodiscard]] result<void> replace_cover();
     /// Opens the ports.  After cover().
     [[nodiscard]] result<void> open();
-    /// Gives the devices up for the next daemon.  No worker runs, nor will.
-    void let_go() noexcept;
+    /// Gives the devices up for the next daemon.  No worker runs, nor will.  Returns as the
+    /// openers' do, for all of them.
+    [[nodiscard]] bool let_go() noexcept;
 
     [[nodiscard]] std::vector<guarded_device> devices() const;
     /// Whether a port goes on with the kernel twin that an earlier daemon recorded and kept.

@@ -63,6 +63,7 @@ class tun_opener final : public port_opener {
             log_(options_.name + ": " + line);
         return std::move(*port);
     }
+    [[nodiscard]] bool let_go() noexcept override { return true; }
 
   private:
     host_port_options options_;

@@ -56,8 +56,9 @@ class xdp_opener final : public port_opener {
         if (opened) port_ = opened->get();
         return opened;
     }
-    void let_go() noexcept override {
+    [[nodiscard]] bool let_go() noexcept override {
         if (port_ != nullptr) port_->let_go();
+        return true;
     }
 
   private:

@@ -21,6 +21,7 @@ constexpr std::size_t longest_line = 8192; ///< with the name of a file
 constexpr std::string_view request = "takeover 2 ";
 constexpr std::string_view loan = "lend 1 ";
 constexpr std::string_view handed = "handed over ";
+constexpr std::string_view released = "released";
 
 std::string path_in(const std::string& run_dir) {
     return run_dir + "/takeover.sock";
@@ -86,6 +87,17 @@ bool is_readable(int fd) {
     return ::poll(&wait, 1, limit_ms) == 1;
 }
 
+/// A daemon that says nothing more is waited for until it is gone: its sockets may close before
+/// all else does.
+bool is_released(int socket, int process) {
+    std::array<pollfd, 2> wait{{{socket, POLLIN, 0}, {process, POLLIN, 0}}};
+    if (::poll(wait.data(), wait.size(), limit_ms) <= 0) return false;
+    std::array<char, released.size()> word{};
+    const bool said = ::recv(socket, word.data(), word.size(), MSG_DONTWAIT) == std::ssize(word) &&
+                      std::string_view(word.data(), word.size()) == released;
+    return said || is_readable(process);
+}
+
 result<unique_fd> reach(const std::string& run_dir) {
     auto socket = connect_to(path_in(run_dir));
     if (socket) return socket;
@@ -109,7 +121,7 @@ takeover_server::takeover_server(std::string path, unique_fd listener, hand_over
     , give_(std::move(give)) {}
 
 takeover_server::~takeover_server() {
-    if (!given_) ::unlink(path_.c_str());
+    if (!given_to_.valid()) ::unlink(path_.c_str());
 }
 
 result<std::unique_ptr<takeover_server>> takeover_server::open(const std::string& run_dir,
@@ -122,7 +134,7 @@ result<std::unique_ptr<takeover_server>> takeover_server::open(const std::string
 
 /// Who connects has sent its request already, or is not served.
 bool takeover_server::serve() {
-    const unique_fd asking(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    unique_fd asking(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!asking.valid() || !is_ours(asking.get())) return false;
     std::array<char, longest_line> text;
     pollfd wait{asking.get(), POLLIN, 0};
@@ -137,10 +149,17 @@ bool takeover_server::serve() {
         (void)send_line(asking.get(), given.error().text, {});
         return false;
     }
-    given_ = !lends;
     (void)send_line(asking.get(), std::string(handed) + given->token,
                     *given); // who is gone is started again
-    return given_;
+    if (!lends) given_to_ = std::move(asking);
+    return !lends;
+}
+
+void takeover_server::release(bool free) {
+    const auto socket = static_cast<unsigned>(given_to_.get());
+    (void)::close_range(STDERR_FILENO + 1, socket - 1, 0);
+    (void)::close_range(socket + 1, ~0u, 0);
+    if (free) (void)send_line(given_to_.get(), std::string(released), {});
 }
 
 result<handed_state> borrow_state(const std::string& run_dir, const std::string& state) {
@@ -160,7 +179,7 @@ result<handed_state> take_over(const std::string& run_dir, const std::string& st
     auto state_of_it = ask(socket->get(), std::string(request) + state);
     if (!state_of_it) return state_of_it;
     while_it_ends(*state_of_it);
-    if (!is_readable(process.get()))
+    if (!is_released(socket->get(), process.get()))
         return fail(ETIMEDOUT, "--takeover: the old daemon does not end: stop it (kill)");
     return state_of_it;
 }

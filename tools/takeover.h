@@ -7,8 +7,11 @@
 //   old   goes on meanwhile; what becomes of its SAs goes to the end of the log
 //   new   asks it to stop
 //   old   refuses where the new one would keep its state elsewhere; else stops its workers, sends
-//         the two files of its state (SCM_RIGHTS), ends
-//   new   waits until that process is gone, and with it its sockets and locks; then starts
+//         the two files of its state (SCM_RIGHTS)
+//   new   catches up with what has become of them
+//   old   closes its sockets and locks, says so where nothing else is in the way, and ends: with
+//         many SAs the kernel needs longer for its memory than for all that
+//   new   starts when it is told so, or when that process is gone
 //
 // Nothing is forwarded between the two: there are programs on the devices all the time.
 // Threads: control.
@@ -54,8 +57,12 @@ class takeover_server {
     takeover_server& operator=(const takeover_server&) = delete;
 
     [[nodiscard]] int descriptor() const noexcept { return listener_.get(); }
-    /// True: the state is handed over for good.
+    /// True: the state is handed over for good, and the process is to end: release().
     [[nodiscard]] bool serve();
+    /// Closes all that this process has open but its output.
+    ///
+    /// free   nothing is left that the next daemon waits for
+    void release(bool free);
 
   private:
     takeover_server(std::string path, unique_fd listener, hand_over give);
@@ -63,7 +70,7 @@ class takeover_server {
     std::string path_;
     unique_fd listener_;
     hand_over give_;
-    bool given_ = false;
+    unique_fd given_to_;
 };
 
 /// The files of a daemon that goes on.
@@ -72,7 +79,7 @@ class takeover_server {
 [[nodiscard]] result<handed_state> borrow_state(const std::string& run_dir,
                                                 const std::string& state);
 
-/// Asks the daemon of `run_dir` and waits, at most 10 s, until its process is gone.
+/// Asks the daemon of `run_dir` and waits, at most 10 s, until nothing of it is in the way.
 ///
 /// state            state_options::text()
 /// while_it_ends    called when it has stopped work
