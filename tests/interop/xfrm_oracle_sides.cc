@@ -168,6 +168,13 @@ void make_network() {
     if (::pclose(ip) != 0) throw std::runtime_error("ip -batch");
 }
 
+void send_to_kernel(int fd, const std::vector<std::uint8_t>& bytes) {
+    sockaddr_nl kernel{AF_NETLINK, 0, 0, 0};
+    if (::sendto(fd, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&kernel),
+                 sizeof kernel) < 0)
+        throw_errno("sendto");
+}
+
 std::uint64_t time_of(clockid_t clock) {
     timespec t{};
     ::clock_gettime(clock, &t);
@@ -181,11 +188,45 @@ void sleep_ns(std::uint64_t ns) {
     ::nanosleep(&t, nullptr);
 }
 
+template <typename Fixed>
+void append_request(std::vector<std::uint8_t>& to, std::uint16_t type, const Fixed& fixed) {
+    const nlmsghdr head{sizeof head + sizeof fixed, type, NLM_F_REQUEST, 0, 0};
+    const auto append = [&](const auto& part) {
+        const auto* const bytes = reinterpret_cast<const std::uint8_t*>(&part);
+        to.insert(to.end(), bytes, bytes + sizeof part);
+    };
+    append(head);
+    append(fixed);
+}
+
+/// Larval SAs come and go, so that the kernel's tables for SAs are as large as a session needs
+/// them: each time they grow the order of those turns round that are found by the same name.
+void grow_tables() {
+    const owned_fd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_XFRM));
+    if (fd.get() < 0) throw_errno("NETLINK_XFRM");
+    xfrm_userspi_info larval{};
+    larval.info.family = AF_INET;
+    larval.info.id.proto = IPPROTO_ESP;
+    larval.info.id.daddr.a4 = htonl(0x0a000001);
+    larval.min = larval.max = 1; // an SPI for each
+    for (const std::uint32_t tables : {8u, 16u, 32u}) { // the kernel begins with 8
+        std::vector<std::uint8_t> requests;
+        for (; larval.min <= tables; ++larval.min, larval.max = larval.min)
+            append_request(requests, XFRM_MSG_ALLOCSPI, larval);
+        send_to_kernel(fd.get(), requests);
+        sleep_ns(1'000'000);
+    }
+    std::vector<std::uint8_t> flush;
+    append_request(flush, XFRM_MSG_FLUSHSA, xfrm_usersa_flush{});
+    send_to_kernel(fd.get(), flush);
+}
+
 class kernel_side {
   public:
     explicit kernel_side(const session& s) {
         if (::unshare(CLONE_NEWNET) != 0) throw_errno("unshare");
         if (s.timed) make_network();
+        grow_tables();
         socket_ = owned_fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_XFRM));
         const int fd = socket_.get();
         sockaddr_nl self{AF_NETLINK, 0, port_id, 0};
@@ -208,7 +249,7 @@ class kernel_side {
         answer all;
         for (std::uint32_t i = 0; i < q.packets; ++i)
             send_packet();
-        if (!bytes.empty()) send(bytes);
+        if (!bytes.empty()) send_to_kernel(socket_.get(), bytes);
         if (q.packets != 0 || wants_patience(q)) sleep_ns(a_moment_ns);
         hear_all(all, false);
         const std::uint64_t end = time_of(CLOCK_MONOTONIC) + q.wait_ms * ns_per_ms;
@@ -230,12 +271,6 @@ class kernel_side {
     static void begin_on_a_second() {
         constexpr std::uint64_t two_ticks_ns = 20 * ns_per_ms;
         sleep_ns(ns_per_s - time_of(CLOCK_REALTIME) % ns_per_s + two_ticks_ns);
-    }
-    void send(const std::vector<std::uint8_t>& bytes) {
-        sockaddr_nl kernel{AF_NETLINK, 0, 0, 0};
-        if (::sendto(socket_.get(), bytes.data(), bytes.size(), 0,
-                     reinterpret_cast<sockaddr*>(&kernel), sizeof kernel) < 0)
-            throw_errno("sendto");
     }
     /// Whether it goes is the policies' affair.
     static void send_packet() {
