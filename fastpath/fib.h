@@ -130,6 +130,26 @@ class fib {
     void apply(const control::network_change& change, const control::network& now,
                const device_bindings& bindings, retired& graveyard);
 
+    /// Looks up IPv4 destinations of one burst, one by one: what all of them need is read once.
+    class reader_v4 {
+      public:
+        explicit reader_v4(const fib& of) noexcept
+            : all_(of)
+            , main_(of.main_.load(std::memory_order_acquire)->v4) {}
+        /// Of what came in by `interface`.
+        [[nodiscard]] route_target find(std::uint16_t interface,
+                                        const std::uint8_t* destination) const noexcept {
+            if (const std::uint16_t vrf = all_.vrf_at(interface); vrf != 0) [[unlikely]]
+                return all_.find<4>(vrf, destination);
+            return all_.target(main_.find(destination));
+        }
+        [[nodiscard]] const fib& all() const noexcept { return all_; }
+
+      private:
+        const fib& all_;
+        lpm_table<4>::reader main_;
+    };
+
     [[nodiscard]] fib_usage usage() const;
     /// Index of the VRF with that table; 0 where there is none.
     [[nodiscard]] std::uint16_t vrf_of(std::uint32_t table) const;

@@ -151,12 +151,23 @@ class lpm_table {
 
     /// The value of the longest prefix that covers an address (network order).
     [[nodiscard]] std::uint32_t find(const std::uint8_t* address) const noexcept {
-        unsigned at;
-        lpm_slot s = first(base_, root_.load(std::memory_order_acquire), address, at);
-        while (lpm_node::is_child(s))
-            s = step(base_, s, address, at);
-        return s & lpm_node::value_mask;
+        return find_from(base_, root_.load(std::memory_order_acquire), address);
     }
+    /// find() for many addresses, one by one: what each begins with is read once.  Finds what was
+    /// there when it was made, until the worker is quiescent.
+    class reader {
+      public:
+        explicit reader(const lpm_table& of) noexcept
+            : base_(of.base_)
+            , root_(of.root_.load(std::memory_order_acquire)) {}
+        [[nodiscard]] std::uint32_t find(const std::uint8_t* address) const noexcept {
+            return find_from(base_, root_, address);
+        }
+
+      private:
+        const std::uint8_t* base_;
+        std::uint32_t root_;
+    };
     /// Of at most max_burst addresses, fetched ahead level by level.
     void find(std::span<const std::uint8_t* const> addresses, std::uint32_t* values) const noexcept;
 
@@ -190,6 +201,14 @@ class lpm_table {
         lpm_slot leaf;
     };
 
+    [[nodiscard]] static std::uint32_t find_from(const std::uint8_t* base, std::uint32_t root,
+                                                 const std::uint8_t* address) noexcept {
+        unsigned at;
+        lpm_slot s = first(base, root, address, at);
+        while (lpm_node::is_child(s))
+            s = step(base, s, address, at);
+        return s & lpm_node::value_mask;
+    }
     [[nodiscard]] static lpm_slot first(const std::uint8_t* base, std::uint32_t root,
                                         const std::uint8_t* address, unsigned& at) noexcept {
         const auto* slot = reinterpret_cast<const lpm_slot*>(base + std::size_t{root & ~wide_bit} *

@@ -5,6 +5,7 @@
 #include <nmmintrin.h>
 
 #include "fastpath/path_report.h"
+#include "fastpath/plain.h"
 #include "fastpath/reassembly.h"
 #include "lib/wire/checksum.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 using ipsec::family;
 
-constexpr unsigned ipv4_words = sizeof(wire::ipv4_header) / 4; ///< where there are no options
+constexpr unsigned ipv4_words = sizeof(wire::ipv4_header) / 4; ///< at least
 constexpr std::uint32_t fragment_header_length = 8;
 constexpr unsigned max_extension_headers = 8;
 constexpr unsigned max_tags = 4; ///< of a frame, those of priority alone among them
@@ -38,8 +39,7 @@ constexpr std::size_t checksum_at_udp = 6;
 ///
 /// at   where the field is; the packet holds it
 template <std::size_t AddressLength>
-[[gnu::always_inline]] inline void complete_field(packet& p, const std::uint8_t* addresses,
-                                                  std::size_t at) noexcept {
+void complete_field(packet& p, const std::uint8_t* addresses, std::size_t at) noexcept {
     const std::uint64_t pseudo = wire::checksum_pseudo(
         addresses, addresses + AddressLength, AddressLength, p.protocol, p.length - p.l4_offset);
     const auto field = wire::load<std::uint16_t>(p.data + p.l4_offset + at);
@@ -91,8 +91,7 @@ drop_reason parse_gre(packet& p, const std::uint8_t* gre, std::uint32_t length) 
 
 /// Ports, or what ipsec::flow has in their place.
 template <std::size_t AddressLength>
-[[gnu::always_inline]] inline drop_reason parse_l4(packet& p, const std::uint8_t* addresses,
-                                                   bool checksums) noexcept {
+drop_reason parse_l4(packet& p, const std::uint8_t* addresses, bool checksums) noexcept {
     const bool tcp = p.protocol == wire::proto_tcp;
     if (!tcp && p.protocol != wire::proto_udp) {
         p.source_port = p.destination_port = {};
@@ -132,54 +131,25 @@ bool is_confined_v6(const std::uint8_t* address) noexcept {
            address[15] <= 1;
 }
 
-[[gnu::cold, gnu::noinline]] bool must_stay_v4_after_all(const packet& p) noexcept {
+/// Whether no router forwards the packet.
+bool must_stay_v4(const packet& p) noexcept {
     const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
     return passes_through(p) && (is_confined_v4(addresses) || is_confined_v4(addresses + 4));
 }
 
-/// Whether no router forwards the packet.  The first bytes of its addresses clear nearly all.
-[[gnu::always_inline]] inline bool must_stay_v4(const packet& p) noexcept {
-    const auto may_be = [](std::uint8_t first) {
-        return static_cast<std::uint8_t>(first - 1) >= 223 || first == 127;
-    };
-    const std::uint8_t* addresses = p.data + offsetof(wire::ipv4_header, source);
-    if (may_be(addresses[0]) || may_be(addresses[4])) [[unlikely]]
-        return must_stay_v4_after_all(p);
-    return false;
-}
-
 bool must_stay_v6(const packet& p, const std::uint8_t* source,
                   const std::uint8_t* destination) noexcept {
-    // 0x00, 0xfe, 0xff
-    const auto may_be = [](std::uint8_t first) {
-        return static_cast<std::uint8_t>(first + 2) <= 2;
-    };
-    if (!may_be(source[0]) && !may_be(destination[0])) [[likely]]
-        return false;
     return passes_through(p) && (is_confined_v6(source) || is_confined_v6(destination));
-}
-
-/// Nearly all headers have 20 bytes: five words, no loop.
-[[gnu::always_inline]] inline std::uint64_t header_sum(const std::uint8_t* ip,
-                                                       unsigned length) noexcept {
-    const std::uint64_t sum =
-        std::uint64_t{wire::load<std::uint32_t>(ip)} + wire::load<std::uint32_t>(ip + 4) +
-        wire::load<std::uint32_t>(ip + 8) + wire::load<std::uint32_t>(ip + 12) +
-        wire::load<std::uint32_t>(ip + 16);
-    return wire::checksum_add(sum, ip + sizeof(wire::ipv4_header),
-                              length - sizeof(wire::ipv4_header));
 }
 
 /// What must be right before the destination may be looked up.  `header` bytes are there.
 ///
 /// summed   whether the device has found the header's checksum right
-[[gnu::always_inline]] inline drop_reason open_ipv4(packet& p, unsigned header,
-                                                    bool summed) noexcept {
+drop_reason open_ipv4(packet& p, unsigned header, bool summed) noexcept {
     const wire::ipv4_header& ip = p.ipv4();
     const unsigned total = ip.total_length.host();
-    if (total < header || total > p.length) [[unlikely]]
-        return drop_reason::ip_malformed;
-    if (!summed && !wire::sums_to_ones(header_sum(p.data, header))) [[unlikely]]
+    if (total < header || total > p.length) return drop_reason::ip_malformed;
+    if (!summed && !wire::sums_to_ones(wire::checksum_add(0, p.data, header)))
         return drop_reason::ip_checksum;
     p.extend(static_cast<int>(total) - static_cast<int>(p.length)); // Ethernet padding
     p.family = family::ipv4;
@@ -197,12 +167,11 @@ drop_reason take_fragment(packet& p, bool from_wire) noexcept {
 }
 
 /// The rest, once p.next is known.
-[[gnu::always_inline]] inline drop_reason parse_ipv4(packet& p, bool from_wire) noexcept {
-    if (must_stay_v4(p)) [[unlikely]]
-        return drop_reason::ip_scope;
+drop_reason parse_ipv4(packet& p, bool from_wire) noexcept {
+    if (must_stay_v4(p)) return drop_reason::ip_scope;
     const std::uint16_t fragment = p.ipv4().fragment.host();
     if ((fragment & wire::ipv4_df) != 0) p.flags |= packet_flag::dont_fragment;
-    if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0) [[unlikely]]
+    if ((fragment & (wire::ipv4_mf | wire::ipv4_offset_mask)) != 0)
         return take_fragment(p, from_wire);
     return parse_l4<4>(p, p.data + offsetof(wire::ipv4_header, source), from_wire);
 }
@@ -255,33 +224,22 @@ drop_reason parse_ipv6(packet& p, bool from_wire) noexcept {
     return parse_l4<16>(p, ip.source.data(), from_wire);
 }
 
-/// Of IPv6, and of IPv4 with options.
-[[gnu::noinline]] drop_reason open_rare_ip(packet& p, bool summed) noexcept {
+/// Clears the flags that parsing sets.  Returns whether the device has found the IPv4 header's
+/// checksum right: that is not kept, it would be taken for the inner header's.
+bool reset_flags(packet& p) noexcept {
+    const bool summed = (p.flags & packet_flag::ip_sum_good) != 0;
+    p.flags &= packet_flag::created | packet_flag::l4_sum_done | packet_flag::from_stack;
+    return summed;
+}
+
+drop_reason open_ip(packet& p) noexcept {
+    const bool summed = reset_flags(p);
     if (p.length == 0) return drop_reason::ip_malformed;
     const unsigned version = p.data[0] >> 4, words = p.data[0] & 0x0f;
     if (version == 6) return open_ipv6(p);
     if (version != 4 || words < ipv4_words || p.length < words * 4)
         return drop_reason::ip_malformed;
     return open_ipv4(p, words * 4, summed);
-}
-
-/// Whether it is an IPv4 packet without options.
-[[gnu::always_inline]] inline bool is_plain_ipv4(const packet& p) noexcept {
-    return p.length >= sizeof(wire::ipv4_header) && p.data[0] == (4 << 4 | ipv4_words);
-}
-
-/// Clears the flags that parsing sets.  Returns whether the device has found the IPv4 header's
-/// checksum right: that is not kept, it would be taken for the inner header's.
-[[gnu::always_inline]] inline bool reset_flags(packet& p) noexcept {
-    const bool summed = (p.flags & packet_flag::ip_sum_good) != 0;
-    p.flags &= packet_flag::created | packet_flag::l4_sum_done | packet_flag::from_stack;
-    return summed;
-}
-
-[[gnu::always_inline]] inline drop_reason open_ip(packet& p) noexcept {
-    const bool summed = reset_flags(p);
-    return is_plain_ipv4(p) ? open_ipv4(p, sizeof(wire::ipv4_header), summed)
-                            : open_rare_ip(p, summed);
 }
 
 /// Bytes   of an address
@@ -293,8 +251,7 @@ const std::uint8_t* destination_of(const packet& p) noexcept {
 
 /// As parse_routed(), to one of several hops.
 template <std::size_t Bytes>
-[[gnu::noinline]] drop_reason parse_spread(packet& p, const hop_group& to,
-                                           bool from_wire) noexcept {
+drop_reason parse_spread(packet& p, const hop_group& to, bool from_wire) noexcept {
     p.next = &to.choose(0);
     const drop_reason why = Bytes == 4 ? parse_ipv4(p, from_wire) : parse_ipv6(p, from_wire);
     if (why == drop_reason::none) p.next = &to.choose(flow_hash_of(p));
@@ -303,41 +260,18 @@ template <std::size_t Bytes>
 
 /// The rest of a packet that open_ip() took, by what its destination leads to.
 template <std::size_t Bytes>
-[[gnu::always_inline]] inline drop_reason parse_routed(packet& p, route_target to,
-                                                       bool from_wire) noexcept {
-    if (to.is_group()) [[unlikely]]
-        return parse_spread<Bytes>(p, to.group(), from_wire);
+drop_reason parse_routed(packet& p, route_target to, bool from_wire) noexcept {
+    if (to.is_group()) return parse_spread<Bytes>(p, to.group(), from_wire);
     p.next = &to.only();
     if (p.next->kind == adjacency_kind::local) p.flags |= packet_flag::for_machine;
     return Bytes == 4 ? parse_ipv4(p, from_wire) : parse_ipv6(p, from_wire);
 }
 
 template <std::size_t Bytes>
-[[gnu::always_inline]] inline drop_reason parse_opened(packet& p, const fib& routes,
-                                                       bool from_wire) noexcept {
+drop_reason parse_opened(packet& p, const fib& routes, bool from_wire) noexcept {
     const route_target to =
         routes.find<Bytes>(routes.vrf_at(p.interface), destination_of<Bytes>(p));
     return parse_routed<Bytes>(p, to, from_wire);
-}
-
-/// Of IPv6, and of IPv4 with options.
-[[gnu::noinline]] drop_reason parse_rare_ip(packet& p, const fib& routes, bool from_wire,
-                                            bool summed) noexcept {
-    if (const drop_reason why = open_rare_ip(p, summed); why != drop_reason::none) return why;
-    return p.family == family::ipv4 ? parse_opened<4>(p, routes, from_wire)
-                                    : parse_opened<16>(p, routes, from_wire);
-}
-
-/// parse_ip(), with the usual case in place.
-[[gnu::always_inline]] inline drop_reason parse_here(packet& p, const fib& routes,
-                                                     bool from_wire) noexcept {
-    const bool summed = reset_flags(p);
-    if (!is_plain_ipv4(p)) [[unlikely]]
-        return parse_rare_ip(p, routes, from_wire, summed);
-    if (const drop_reason why = open_ipv4(p, sizeof(wire::ipv4_header), summed);
-        why != drop_reason::none)
-        return why;
-    return parse_opened<4>(p, routes, from_wire);
 }
 
 bool is_ip(std::uint16_t type) noexcept {
@@ -352,8 +286,7 @@ void strip(packet& p, std::uint32_t l2) noexcept {
 
 /// The IP packet behind tags, and the interface they name.  A tag of VID 0 carries a priority
 /// alone.
-[[gnu::noinline]] drop_reason strip_tags(packet& p, const fib& routes,
-                                         std::uint16_t type) noexcept {
+drop_reason strip_tags(packet& p, const fib& routes, std::uint16_t type) noexcept {
     vlan_tags tags;
     std::uint32_t at = sizeof(wire::ethernet_header);
     for (unsigned n = 0; type == wire::ethertype_8021q || type == wire::ethertype_8021ad; ++n) {
@@ -375,14 +308,37 @@ void strip(packet& p, std::uint32_t l2) noexcept {
 }
 
 /// The IP packet behind an Ethernet header.
-[[gnu::always_inline]] inline drop_reason strip_ethernet(packet& p, const fib& routes) noexcept {
-    if (p.length < sizeof(wire::ethernet_header) + 1) [[unlikely]]
-        return drop_reason::frame_malformed;
+drop_reason strip_ethernet(packet& p, const fib& routes) noexcept {
+    if (p.length < sizeof(wire::ethernet_header) + 1) return drop_reason::frame_malformed;
     const auto type = wire::load<wire::be16>(p.data + offsetof(wire::ethernet_header, type)).host();
-    if (!is_ip(type)) [[unlikely]]
-        return strip_tags(p, routes, type);
+    if (!is_ip(type)) return strip_tags(p, routes, type);
     strip(p, sizeof(wire::ethernet_header));
     return drop_reason::none;
+}
+
+/// As open_plain(), of a frame.  Those with tags are not plain.
+[[gnu::always_inline]] inline bool open_plain_frame(packet& p, bool ethernet) noexcept {
+    if (!ethernet) return open_plain(p, 0, true);
+    constexpr std::uint32_t l2 = sizeof(wire::ethernet_header);
+    if (p.length < l2 + plain::least ||
+        wire::load<wire::be16>(p.data + offsetof(wire::ethernet_header, type)) !=
+            wire::be16(wire::ethertype_ipv4) ||
+        !open_plain(p, l2, true)) [[unlikely]]
+        return false;
+    p.l2_length = l2;
+    return true;
+}
+
+/// What open_plain_frame() leaves alone, to where its destination may be looked up.
+[[gnu::noinline]] drop_reason open_frame(packet& p, const fib& routes, bool ethernet) noexcept {
+    const drop_reason why = ethernet ? strip_ethernet(p, routes) : drop_reason::none;
+    return why == drop_reason::none ? open_ip(p) : why;
+}
+
+/// The same, and the rest.
+[[gnu::noinline]] drop_reason parse_frame(packet& p, const fib& routes, bool ethernet) noexcept {
+    const drop_reason why = ethernet ? strip_ethernet(p, routes) : drop_reason::none;
+    return why == drop_reason::none ? parse_ip(p, routes, true) : why;
 }
 
 /// A packet for the machine.
@@ -407,13 +363,18 @@ struct sorted {
     packet_list& esp;
     packet_list& clear;
 
-    [[gnu::always_inline]] void take(stage& s, packet& p, drop_reason why) const noexcept {
-        if (why != drop_reason::none) [[unlikely]]
-            refuse(s, p, why);
-        else if ((p.flags & packet_flag::for_machine) != 0)
+    [[gnu::always_inline]] void take(stage& s, packet& p) const noexcept {
+        if ((p.flags & packet_flag::for_machine) != 0)
             take_for_machine(s, p);
         else
             clear.push(p);
+    }
+    /// What is not plain, or to be dropped.
+    [[gnu::noinline]] void take(stage& s, packet& p, drop_reason why) const noexcept {
+        if (why == drop_reason::none)
+            take(s, p);
+        else
+            refuse(s, p, why);
     }
 
   private:
@@ -428,14 +389,14 @@ struct sorted {
     }
 
     /// A fragment of ESP may be the one that makes its packet whole.
-    [[gnu::cold, gnu::noinline]] void refuse(stage& s, packet& p, drop_reason why) const noexcept {
+    void refuse(stage& s, packet& p, drop_reason why) const noexcept {
         if (why != drop_reason::fragment || s.fragments == nullptr || !may_be_esp(p, s.shared)) {
             s.drop(p, why);
             return;
         }
         packet* const whole = s.fragments->take(s, p);
         if (whole == nullptr) return;
-        why = parse_here(*whole, s.routes, true);
+        why = parse_ip(*whole, s.routes, true);
         if (why == drop_reason::none && is_esp(*whole, s.shared))
             esp.push(*whole);
         else
@@ -445,10 +406,15 @@ struct sorted {
 
 /// While the tables lie in the near caches: one packet after the other.
 void parse_each(stage& s, std::span<packet> frames, bool ethernet, const sorted& to) noexcept {
+    const fib::reader_v4 routes(s.routes);
     for (packet& p : frames) {
-        drop_reason why = ethernet ? strip_ethernet(p, s.routes) : drop_reason::none;
-        if (why == drop_reason::none) why = parse_here(p, s.routes, true);
-        to.take(s, p, why);
+        p.interface = p.port;
+        if (!open_plain_frame(p, ethernet)) [[unlikely]] {
+            to.take(s, p, parse_frame(p, s.routes, ethernet));
+            continue;
+        }
+        route_plain(p, routes.find(p.interface, destination_of<4>(p)));
+        to.take(s, p);
     }
 }
 
@@ -460,13 +426,15 @@ struct lookups {
         friend bool operator==(const table&, const table&) = default;
     };
     std::array<packet*, max_burst> packets;
+    std::array<bool, max_burst> plain; ///< all but the route is known
     std::array<const std::uint8_t*, max_burst> destinations;
     std::array<table, max_burst> tables;
     std::array<route_target, max_burst> targets;
     unsigned count = 0;
 
-    void add(packet& p, std::uint16_t vrf) noexcept {
+    void add(packet& p, bool is_plain, std::uint16_t vrf) noexcept {
         packets[count] = &p;
+        plain[count] = is_plain;
         destinations[count] =
             p.family == family::ipv4 ? destination_of<4>(p) : destination_of<16>(p);
         tables[count++] = {p.family, vrf};
@@ -494,26 +462,34 @@ struct lookups {
 void parse_together(stage& s, std::span<packet> frames, bool ethernet, const sorted& to) noexcept {
     lookups whole;
     for (packet& p : frames) {
-        drop_reason why = ethernet ? strip_ethernet(p, s.routes) : drop_reason::none;
-        if (why == drop_reason::none) why = open_ip(p);
+        p.interface = p.port;
+        const bool plain = open_plain_frame(p, ethernet);
+        const drop_reason why = plain ? drop_reason::none : open_frame(p, s.routes, ethernet);
         if (why == drop_reason::none)
-            whole.add(p, s.routes.vrf_at(p.interface));
+            whole.add(p, plain, s.routes.vrf_at(p.interface));
         else
             s.drop(p, why);
     }
     whole.resolve(s.routes);
     for (unsigned i = 0; i < whole.count; ++i) {
         packet& p = *whole.packets[i];
-        to.take(s, p,
-                p.family == family::ipv4 ? parse_routed<4>(p, whole.targets[i], true)
-                                         : parse_routed<16>(p, whole.targets[i], true));
+        if (whole.plain[i]) [[likely]] {
+            route_plain(p, whole.targets[i]);
+            to.take(s, p);
+        } else {
+            to.take(s, p,
+                    p.family == family::ipv4 ? parse_routed<4>(p, whole.targets[i], true)
+                                             : parse_routed<16>(p, whole.targets[i], true));
+        }
     }
 }
 
 } // namespace
 
 drop_reason parse_ip(packet& p, const fib& routes, bool from_wire) noexcept {
-    return parse_here(p, routes, from_wire);
+    if (const drop_reason why = open_ip(p); why != drop_reason::none) return why;
+    return p.family == family::ipv4 ? parse_opened<4>(p, routes, from_wire)
+                                    : parse_opened<16>(p, routes, from_wire);
 }
 
 std::uint32_t flow_hash_of(const packet& p) noexcept {
@@ -590,10 +566,8 @@ void parse_from_stack(stage& s, std::span<packet> packets, packet_list& clear) n
 
 void parse(stage& s, std::span<packet> frames, bool ethernet, packet_list& esp,
            packet_list& clear) noexcept {
-    for (packet& p : frames) {
+    for (const packet& p : frames)
         __builtin_prefetch(p.data);
-        p.interface = p.port;
-    }
     if (s.routes.is_near())
         parse_each(s, frames, ethernet, {esp, clear});
     else
