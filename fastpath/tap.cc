@@ -9,19 +9,13 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "fastpath/tun_request.h"
+
 namespace esplane::fastpath {
 
 namespace {
 
-constexpr const char* tun_device = "/dev/net/tun";
-
-ifreq request_for(const std::string& name) {
-    ifreq r{};
-    std::memcpy(r.ifr_name, name.data(), name.size());
-    return r;
-}
-
-tl::unexpected<error> cannot_attach(const std::string& name) {
+tl::unexpected<error> cannot_attach_tap(const std::string& name) {
     switch (errno) {
     case EPERM:
         return fail(EPERM, "TAP " + name + ": not permitted: it takes CAP_NET_ADMIN");
@@ -91,7 +85,7 @@ result<void> tap::attach() {
     if (!taken && !multi_queue_ && !queues_.empty())
         return fail(EINVAL, "TAP " + name_ + " has one queue, the port has more: make it with " +
                                 "'ip tuntap add mode tap multi_queue', or let esplaned make it");
-    if (!taken) return cannot_attach(name_);
+    if (!taken) return cannot_attach_tap(name_);
     queues_.push_back(std::move(fd));
     return {};
 }

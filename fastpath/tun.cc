@@ -13,25 +13,18 @@
 #include <sys/socket.h>
 
 #include "fastpath/offload.h"
+#include "fastpath/tun_request.h"
 
 namespace esplane::fastpath {
 
 namespace {
 
-constexpr const char* tun_device = "/dev/net/tun";
 /// Packets or super-packets that wait in a queue of a device, at most.  The kernel's 500 are 5 ms
 /// at 100,000 packets/s, less than a worker may wait for its CPU.
 constexpr int queue_length = 2000;
 /// For headers older than Linux 6.2: TUN_F_USO4 and TUN_F_USO6.
 constexpr unsigned offload_udp = 0x20 | 0x40;
 constexpr unsigned offload_tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
-
-/// `name` fits.
-ifreq request_for(const std::string& name) {
-    ifreq r{};
-    std::memcpy(r.ifr_name, name.data(), name.size());
-    return r;
-}
 
 /// The kernel's dev_valid_name(), and no pattern: it would choose the name.
 bool is_name(const std::string& name) {

@@ -9,7 +9,7 @@ namespace {
 
 using fastpath::packet_port;
 
-result<fastpath::packet_port_options> options_of(const port_spec& spec) {
+result<fastpath::packet_port_options> packet_options_of(const port_spec& spec) {
     fastpath::packet_port_options o{spec.name, spec.device, spec.role};
     for (const auto& [key, value] : spec.options) {
         if (value != "keep" && value != "bypass")
@@ -55,7 +55,7 @@ std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 packet_openers(const port_surroundings& around) {
     return [around, hold = std::shared_ptr<const fastpath::esp_hold>()](
                const port_spec& spec) mutable -> result<std::unique_ptr<port_opener>> {
-        auto options = options_of(spec);
+        auto options = packet_options_of(spec);
         if (!options) return tl::unexpected(options.error());
         if (auto there = check_device(spec.device); !there) return tl::unexpected(there.error());
         if (!hold) {

@@ -18,7 +18,7 @@ using fastpath::socket_port_options;
 
 constexpr std::uint32_t default_mark = 0xe5;
 
-result<socket_port_options> options_of(const port_spec& spec) {
+result<socket_port_options> socket_options_of(const port_spec& spec) {
     socket_port_options o{spec.name, spec.role, {}};
     o.sockets.mark = default_mark;
     if (!read_number(spec.device, o.sockets.port) || o.sockets.port == 0)
@@ -73,7 +73,7 @@ std::uint32_t exempt_mark(const std::vector<port_spec>& specs, const routing_opt
         return std::ranges::find(specs, kind, &port_spec::kind);
     };
     if (const auto socket = first_of("socket"); socket != specs.end()) {
-        const auto options = options_of(*socket);
+        const auto options = socket_options_of(*socket);
         return options ? options->sockets.mark : 0;
     }
     return first_of("tun") != specs.end() && routing.unless_marked ? routing.mark.value : 0;
@@ -82,7 +82,7 @@ std::uint32_t exempt_mark(const std::vector<port_spec>& specs, const routing_opt
 std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 socket_openers(const port_surroundings& around) {
     return [around](const port_spec& spec) -> result<std::unique_ptr<port_opener>> {
-        auto options = options_of(spec);
+        auto options = socket_options_of(spec);
         if (!options) return tl::unexpected(options.error());
         return std::make_unique<socket_opener>(std::move(*options), around);
     };

@@ -15,7 +15,7 @@ using fastpath::host_port_options;
 
 constexpr std::uint32_t smallest_mtu = 1280; ///< of a link that carries IPv6: RFC 8200 section 5
 
-result<host_port_options> options_of(const port_spec& spec) {
+result<host_port_options> tun_options_of(const port_spec& spec) {
     if (spec.role != fastpath::port_role::host)
         return fail(EINVAL, "a tun port is the machine itself: give role=host");
     host_port_options o{.name = spec.name, .device = spec.device};
@@ -79,7 +79,7 @@ class tun_opener final : public port_opener {
 std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 tun_openers(const port_surroundings& around) {
     return [around](const port_spec& spec) -> result<std::unique_ptr<port_opener>> {
-        auto options = options_of(spec);
+        auto options = tun_options_of(spec);
         if (!options) return tl::unexpected(options.error());
         return std::make_unique<tun_opener>(std::move(*options), around);
     };

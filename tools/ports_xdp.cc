@@ -21,7 +21,7 @@ result<void> read_busy_poll(const std::string& text, unsigned& us) {
     return fail(EINVAL, "busy-poll=" + text + ": give microseconds, 0 to " + std::to_string(most));
 }
 
-result<xdp_port_options> options_of(const port_spec& spec, unsigned workers) {
+result<xdp_port_options> xdp_options_of(const port_spec& spec, unsigned workers) {
     xdp_port_options o{spec.name, spec.device, spec.role, workers};
     for (const auto& [key, value] : spec.options) {
         result<void> read;
@@ -81,7 +81,7 @@ class xdp_opener final : public port_opener {
 std::function<result<std::unique_ptr<port_opener>>(const port_spec&)>
 xdp_openers(const port_surroundings& around) {
     return [around](const port_spec& spec) -> result<std::unique_ptr<port_opener>> {
-        auto options = options_of(spec, around.lanes);
+        auto options = xdp_options_of(spec, around.lanes);
         if (!options) return tl::unexpected(options.error());
         if (auto there = check_device(spec.device); !there) return tl::unexpected(there.error());
         auto means = means_of_this_process();

@@ -26,7 +26,7 @@ std::uint64_t status_field(pid_t thread, const std::string& name, int base) {
     return 0;
 }
 
-unique_fd open_process(pid_t thread) {
+unique_fd open_thread(pid_t thread) {
     constexpr unsigned thread_flag = O_EXCL; // PIDFD_THREAD of Linux 6.9
     unique_fd fd(static_cast<int>(::syscall(SYS_pidfd_open, thread, thread_flag)));
     if (fd.valid()) return fd;
@@ -89,7 +89,7 @@ bool client_memory::scatter(const std::vector<iovec>& pieces,
 }
 
 unique_fd client_memory::borrow(int fd) const {
-    const unique_fd process = open_process(thread_);
+    const unique_fd process = open_thread(thread_);
     return unique_fd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
 }
 

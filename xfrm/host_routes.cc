@@ -167,7 +167,7 @@ host_route::way way_of(std::uint8_t type) {
                                  : host_route::way::past;
 }
 
-ipsec::address gateway_in(const attributes<RTA_MAX>& attr, ipsec::family family) {
+ipsec::address gateway_in(const attribute_table<RTA_MAX>& attr, ipsec::family family) {
     const nlattr* via = attr[RTA_VIA];
     if (via == nullptr) return address_from(family, attr[RTA_GATEWAY]);
     if (nla_len(via) < static_cast<int>(sizeof(rtvia))) return {};
@@ -193,7 +193,7 @@ std::optional<read_route> parse_any_route(const nlmsghdr& message, std::uint32_t
         r.route.ifindex = m.attr.get<std::int32_t>(RTA_OIF).value_or(0);
     r.route.gateway = gateway_in(m.attr, family);
     r.route.source = address_from(family, m.attr[RTA_PREFSRC]);
-    attributes<RTAX_MAX> metrics;
+    attribute_table<RTAX_MAX> metrics;
     if (metrics.parse_nested(m.attr[RTA_METRICS])) {
         r.route.mtu = metrics.get<std::uint32_t>(RTAX_MTU).value_or(0);
         r.route.mss = metrics.get<std::uint32_t>(RTAX_ADVMSS).value_or(0);

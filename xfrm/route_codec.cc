@@ -62,7 +62,8 @@ std::uint8_t weight_from(unsigned less_one) {
     return static_cast<std::uint8_t>(std::min(less_one + 1, 255u));
 }
 
-next_hop hop_from(ipsec::family fam, int ifindex, unsigned flags, const attributes<RTA_MAX>& attr) {
+next_hop hop_from(ipsec::family fam, int ifindex, unsigned flags,
+                  const attribute_table<RTA_MAX>& attr) {
     next_hop h;
     const bool wrapped = attr.get<std::uint16_t>(RTA_ENCAP_TYPE).value_or(0) != 0;
     h.ifindex = wrapped ? 0 : ifindex;
@@ -76,7 +77,7 @@ bool read_multipath(std::vector<next_hop>& hops, ipsec::family fam, const nlattr
     auto at = static_cast<const std::uint8_t*>(nla_data(list));
     for (int left = nla_len(list); left >= static_cast<int>(sizeof(rtnexthop));) {
         const auto one = wire::load<rtnexthop>(at);
-        attributes<RTA_MAX> attr;
+        attribute_table<RTA_MAX> attr;
         if (one.rtnh_len < sizeof one || one.rtnh_len > left ||
             !attr.parse(reinterpret_cast<const nlattr*>(at + sizeof one),
                         one.rtnh_len - static_cast<int>(sizeof one)))
@@ -90,12 +91,12 @@ bool read_multipath(std::vector<next_hop>& hops, ipsec::family fam, const nlattr
 }
 
 std::uint32_t mtu_from(const nlattr* metrics) {
-    attributes<RTAX_MAX> attr;
+    attribute_table<RTAX_MAX> attr;
     if (!attr.parse_nested(metrics)) return 0;
     return attr.get<std::uint32_t>(RTAX_MTU).value_or(0);
 }
 
-routing_rule::reach reach_of(const fib_rule_hdr& header, const attributes<FRA_MAX>& attr) {
+routing_rule::reach reach_of(const fib_rule_hdr& header, const attribute_table<FRA_MAX>& attr) {
     if (attr.get<std::uint8_t>(FRA_PROTOCOL) == host_routes::protocol)
         return routing_rule::reach::own;
     constexpr std::array conditions{FRA_DST,      FRA_SRC,         FRA_IIFNAME,    FRA_OIFNAME,
@@ -117,8 +118,8 @@ std::string text_from(const nlattr* attr) {
     return {text, ::strnlen(text, static_cast<std::size_t>(nla_len(attr)))};
 }
 
-void read_vlan(control::link& l, const nlattr* data, const attributes<IFLA_MAX>& link) {
-    attributes<IFLA_VLAN_MAX> attr;
+void read_vlan(control::link& l, const nlattr* data, const attribute_table<IFLA_MAX>& link) {
+    attribute_table<IFLA_VLAN_MAX> attr;
     if (!attr.parse_nested(data)) return;
     const auto protocol = attr.get<wire::be16>(IFLA_VLAN_PROTOCOL);
     l.kind = control::link_kind::vlan;
@@ -129,14 +130,14 @@ void read_vlan(control::link& l, const nlattr* data, const attributes<IFLA_MAX>&
 }
 
 void read_vrf(control::link& l, const nlattr* data) {
-    attributes<IFLA_VRF_MAX> attr;
+    attribute_table<IFLA_VRF_MAX> attr;
     if (!attr.parse_nested(data)) return;
     l.kind = control::link_kind::vrf;
     l.vrf = attr.get<std::uint32_t>(IFLA_VRF_TABLE).value_or(0);
 }
 
-void read_kind(control::link& l, const attributes<IFLA_MAX>& link) {
-    attributes<IFLA_INFO_MAX> info;
+void read_kind(control::link& l, const attribute_table<IFLA_MAX>& link) {
+    attribute_table<IFLA_INFO_MAX> info;
     if (!info.parse_nested(link[IFLA_LINKINFO])) return;
     const std::string kind = text_from(info[IFLA_INFO_KIND]);
     if (kind == "vlan") read_vlan(l, info[IFLA_INFO_DATA], link);

@@ -31,7 +31,7 @@ std::optional<T> value_of(const nlattr* attr) {
 
 /// The attributes of a message behind its header struct.
 template <int Max>
-class attributes {
+class attribute_table {
   public:
     bool parse(const nlmsghdr& m, int header_size) {
         return nlmsg_parse(const_cast<nlmsghdr*>(&m), header_size, table_.data(), Max, nullptr) ==
@@ -60,7 +60,7 @@ class attributes {
 template <typename Header, int Max>
 struct reader {
     Header header{};
-    attributes<Max> attr;
+    attribute_table<Max> attr;
 
     /// Of either type.
     bool read(const nlmsghdr& m, int type, int other_type) {

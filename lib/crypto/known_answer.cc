@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/crypto/known_answer.h"
 
+#include "lib/crypto/key_lengths.h"
+
 namespace esplane::crypto {
 namespace {
 
 constexpr std::size_t auth_key_length = 32;
-constexpr std::size_t salt_length = 4;
 
 secret counting_key(std::size_t length) {
     std::array<std::uint8_t, 64> bytes;
