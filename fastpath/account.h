@@ -34,9 +34,20 @@ bool take_given(sa_in& sa) noexcept;
 /// At the end of a burst: tells control of the SAs that reached the numbers it waits for.
 void tell_watched(stage& s) noexcept;
 
-/// Counts a packet that passed.  `bytes` of the inner IP packet.
-inline void charge(const stage& s, sa_account& account, std::uint64_t bytes) noexcept {
-    account.packets.add(1);
+/// Whether that many packets may come, whatever their length, before the worker has to look.
+[[nodiscard]] inline bool is_far_from_limits(const sa_account& account,
+                                             std::uint32_t packets) noexcept {
+    constexpr std::uint64_t longest = 0xffff;
+    return account.packets.get() + packets <=
+               account.look_at_packets.load(std::memory_order_relaxed) &&
+           account.bytes.get() + packets * longest <
+               account.look_at_bytes.load(std::memory_order_relaxed);
+}
+
+/// Counts packets that passed.  `bytes` of the inner IP packets.
+inline void charge(const stage& s, sa_account& account, std::uint64_t bytes,
+                   std::uint32_t packets = 1) noexcept {
+    account.packets.add(packets);
     account.bytes.add(bytes);
     account.last_used.set(s.now.realtime_s);
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "fastpath/backend_records.h"
+#include "fastpath/inbound.h"
 #include "fastpath/succession.h"
 #include "lib/wire/checksum.h"
 
@@ -150,11 +151,10 @@ std::unique_ptr<sa_in> user_backend::make_in(const sa_record& r, const ipsec::sa
     in->hash = hash_of_spi(s.id.spi, s.id.destination.bytes.data(), s.id.destination.fam);
     in->destination = s.id.destination;
     in->flags = s.flags;
-    in->layout = layout_of(s.algs.run);
+    in->form = form_of(s);
     in->inner_family = s.sel.fam;
     in->has_selector = narrows(s.sel);
     if (in->has_selector) in->selector.set(s.sel);
-    in->encapsulated = s.encap.has_value();
     if (s.encap) in->mapping_told = std::make_unique<mapping_report>();
     in->run_mode = s.run_mode;
     in->key = r.key;

@@ -10,6 +10,7 @@
 //   after                              [ IP ][ upper layer ]
 #pragma once
 
+#include "fastpath/sa.h"
 #include "fastpath/stage.h"
 
 namespace esplane::fastpath {
@@ -26,6 +27,9 @@ void inbound(stage& s, const packet_list& esp, packet_list& clear) noexcept;
                ? p.l4_offset + static_cast<std::uint32_t>(sizeof(wire::udp_header))
                : p.l4_offset;
 }
+
+/// What the ESP packets of an SA are checked and stripped by.
+[[nodiscard]] esp_form form_of(const ipsec::sa& s) noexcept;
 
 /// The work for the engine; of `sequence` only the upper half is asked for.
 [[nodiscard]] crypto::job decryption_of(const inbound_item& c) noexcept;

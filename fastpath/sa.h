@@ -99,17 +99,26 @@ class rare_selector {
     std::unique_ptr<const ipsec::selector> given_;
 };
 
+/// What ESP packets of an SA are checked and stripped by; see form_of().
+struct esp_form {
+    std::uint8_t front = 0;        ///< bytes from the ESP header to the text
+    std::uint8_t icv = 0;          ///< bytes behind the text
+    std::uint8_t within_block = 0; ///< bits of a text's length that are 0
+    std::uint8_t carrier = 0;      ///< the protocol it comes in: ESP, or UDP where encapsulated
+    bool esn = false;
+    bool is_plain = false; ///< tunnel mode, may carry IPv4, no DSCP is copied
+};
+
 struct alignas(64) sa_in {
     // Line 0: lookup.
     wire::be32 spi;
     std::uint32_t hash = 0;
     ipsec::address destination;
-    std::uint8_t flags = 0; ///< ipsec::sa_flag
-    ipsec::suite_layout layout{};
+    std::uint8_t flags = 0;                                  ///< ipsec::sa_flag
     ipsec::family inner_family = ipsec::family::unspecified; ///< unspecified: both
-    bool encapsulated = false;
     bool has_selector = false;
     ipsec::mode run_mode = ipsec::mode::tunnel;
+    esp_form form;
     sa_owner owner;
     /// Of the interface whose traffic comes out of it; 0 = of none.  Control may change it.
     std::atomic<std::uint32_t> if_id{0};

@@ -168,12 +168,8 @@ void ticket_run::add(packet& p, packet_list& leaving) noexcept {
     if (static_cast<handover_phase>(note_.phase) == handover_phase::numbered_outbound)
         s_.scratch.spread[count_++] = {&p, nullptr};
     else
-        s_.scratch.spread_in[count_++] = {.p = &p,
-                                          .sa = nullptr,
-                                          .sequence = std::uint64_t{word} << 32,
-                                          .spi = {},
-                                          .hash = 0,
-                                          .offset = esp_offset(p)};
+        s_.scratch.spread_in[count_++] = {
+            .p = &p, .sa = nullptr, .sequence = std::uint64_t{word} << 32, .offset = esp_offset(p)};
 }
 
 void ticket_run::refuse(const packet& p) noexcept {

@@ -89,8 +89,6 @@ struct inbound_item {
     packet* p;
     sa_in* sa;
     std::uint64_t sequence;
-    wire::be32 spi;
-    std::uint32_t hash;   ///< hash_of_spi
     std::uint32_t offset; ///< of the ESP header from the packet's data
 };
 

@@ -53,6 +53,8 @@ class replay_window {
 
     /// Takes an authenticated number.  Anything but fresh: nothing has changed, drop the packet.
     [[nodiscard]] replay_verdict commit(std::uint64_t seq) noexcept;
+    /// Takes `count` authenticated numbers that follow one another, 1 to 64, all above highest().
+    void commit_run(std::uint64_t first, unsigned count) noexcept;
 
     [[nodiscard]] std::uint64_t highest() const noexcept { return load(highest_); }
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
@@ -90,9 +92,9 @@ class replay_window {
     [[nodiscard]] bool seen(std::uint64_t seq) const noexcept {
         return ((load(word_of(seq)) >> (seq % 64)) & 1) != 0;
     }
-    void mark(std::uint64_t seq) noexcept {
-        std::uint64_t& word = word_of(seq);
-        store(word, load(word) | (std::uint64_t{1} << (seq % 64)));
+    void mark(std::uint64_t seq) noexcept { add(word_of(seq), std::uint64_t{1} << (seq % 64)); }
+    static void add(std::uint64_t& word, std::uint64_t bits) noexcept {
+        store(word, load(word) | bits);
     }
     void advance(std::uint64_t seq) noexcept;
 
@@ -106,10 +108,9 @@ class replay_window {
 };
 
 inline replay_verdict replay_window::check(std::uint64_t seq) const noexcept {
-    if (size_ == 0) return replay_verdict::fresh;
-    if (seq == 0) return replay_verdict::zero;
     const std::uint64_t top = highest();
-    if (seq > top) return replay_verdict::fresh;
+    if (seq > top || size_ == 0) return replay_verdict::fresh;
+    if (seq == 0) return replay_verdict::zero;
     if (top - seq >= size_) return replay_verdict::too_old;
     return seen(seq) ? replay_verdict::duplicate : replay_verdict::fresh;
 }
@@ -120,6 +121,15 @@ inline replay_verdict replay_window::commit(std::uint64_t seq) noexcept {
     if (seq > highest()) advance(seq);
     mark(seq);
     return verdict;
+}
+
+inline void replay_window::commit_run(std::uint64_t first, unsigned count) noexcept {
+    if (size_ == 0) return;
+    advance(first + count - 1);
+    const std::uint64_t bits = (std::uint64_t{2} << (count - 1)) - 1;
+    const unsigned at = first % 64;
+    add(word_of(first), bits << at);
+    if (at + count > 64) add(word_of(first + count - 1), bits >> (64 - at));
 }
 
 /// Clears the words that the window enters; those it only leaves keep stale bits that no number in

@@ -89,6 +89,26 @@ TEST_P(ReplayWindowOfSize, AgreesWithASetOnRandomTraffic) {
     expect_same_bits(window, plain);
 }
 
+TEST_P(ReplayWindowOfSize, TakesARunAsItTakesItsNumbersOneByOne) {
+    replay_window window(GetParam());
+    plain_window plain(window.size());
+    std::mt19937_64 random(GetParam());
+    traffic numbers(GetParam(), window.size());
+    for (int i = 0; i < 20'000; ++i) {
+        const std::uint64_t late = numbers.next(plain.highest());
+        const replay_verdict expected = plain.check(late);
+        ASSERT_EQ(window.commit(late), expected) << "packet " << i << ", number " << late;
+        if (expected == fresh) plain.commit(late);
+        const std::uint64_t first = plain.highest() + 1 + (random() % 4 == 0 ? random() % 200 : 0);
+        const auto count = static_cast<unsigned>(1 + random() % 64);
+        window.commit_run(first, count);
+        for (unsigned n = 0; n < count; ++n)
+            plain.commit(first + n);
+        ASSERT_EQ(window.highest(), plain.highest());
+        if (i % 100 == 0) expect_same_bits(window, plain);
+    }
+}
+
 TEST_P(ReplayWindowOfSize, RestoredFromItsSnapshotAnswersAsBefore) {
     replay_window window(GetParam());
     traffic numbers(99, window.size());
