@@ -143,4 +143,14 @@ class lab {
     void poll_events();
 };
 
+/// A lab's ports by what a test calls them.
+namespace gateway_ports {
+inline constexpr std::uint16_t plain = lab::plain;
+inline constexpr std::uint16_t secure = lab::secure;
+} // namespace gateway_ports
+namespace host_ports {
+inline constexpr std::uint16_t machine = lab::plain;
+inline constexpr std::uint16_t network = lab::secure;
+} // namespace host_ports
+
 } // namespace esplane::tests

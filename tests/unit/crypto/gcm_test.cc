@@ -12,7 +12,7 @@
 #include "lib/crypto/schedule_ipsec_mb.h"
 #include "tests/unit/crypto/openssl_esp.h"
 
-namespace esplane::test {
+namespace esplane::test::gcm_test {
 namespace {
 
 using crypto::engine;
@@ -366,4 +366,4 @@ TEST_F(GcmKernel, IsNotTrustedWithOneWrongAnswer) {
 }
 
 } // namespace
-} // namespace esplane::test
+} // namespace esplane::test::gcm_test

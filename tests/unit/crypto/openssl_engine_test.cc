@@ -16,7 +16,7 @@
 #include "lib/crypto/openssl/schedule.h"
 #include "tests/unit/crypto/openssl_esp.h"
 
-namespace esplane::test {
+namespace esplane::test::openssl_engine_test {
 namespace {
 
 using crypto::job;
@@ -144,4 +144,4 @@ INSTANTIATE_TEST_SUITE_P(EverySuite, OpensslEngine, testing::Range(0U, ipsec::su
                          [](const auto& suite) { return "suite" + std::to_string(suite.param); });
 
 } // namespace
-} // namespace esplane::test
+} // namespace esplane::test::openssl_engine_test

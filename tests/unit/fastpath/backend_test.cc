@@ -18,8 +18,8 @@ namespace {
 using fastpath::drop_reason;
 using ipsec::family;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 struct Backend : testing::Test {
     lab one{1};

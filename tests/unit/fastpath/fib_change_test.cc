@@ -12,7 +12,7 @@
 #include "fastpath/fib.h"
 #include "fastpath/quiescence.h"
 
-namespace esplane::fastpath {
+namespace esplane::fastpath::fib_change_test {
 namespace {
 
 using control::network_change;
@@ -436,4 +436,4 @@ TEST(FibChange, AReaderNeverFindsAHalf) {
 }
 
 } // namespace
-} // namespace esplane::fastpath
+} // namespace esplane::fastpath::fib_change_test

@@ -7,7 +7,7 @@
 
 #include <random>
 
-namespace esplane::fastpath {
+namespace esplane::fastpath::fib_test {
 namespace {
 
 using control::route_kind;
@@ -190,4 +190,4 @@ TEST(Fib, EverywhereLeavesByOnePortButForTheMachinesOwn) {
 }
 
 } // namespace
-} // namespace esplane::fastpath
+} // namespace esplane::fastpath::fib_test

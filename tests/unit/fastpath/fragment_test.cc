@@ -19,8 +19,8 @@ namespace {
 using fastpath::drop_reason;
 using ipsec::family;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 bool is_balanced(const lab& l) {
     return l.worker->counters().balanced();

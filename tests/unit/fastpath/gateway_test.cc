@@ -16,8 +16,8 @@ using fastpath::drop_reason;
 using ipsec::family;
 using ipsec::suite;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 struct pair_of_sites : testing::Test {
     lab one{1};

@@ -19,8 +19,8 @@ using fastpath::handover_ring;
 using fastpath::packet;
 using fastpath::sa_owner;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 TEST(HandoverRing, GivesWhatWasPublishedInItsOrder) {
     handover_ring ring;

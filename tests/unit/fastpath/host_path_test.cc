@@ -13,8 +13,8 @@ namespace {
 using fastpath::drop_reason;
 using ipsec::family;
 
-constexpr std::uint16_t machine = lab::plain;
-constexpr std::uint16_t network = lab::secure;
+using host_ports::machine;
+using host_ports::network;
 constexpr std::uint16_t itself = 1; ///< the host number that is the machine
 
 struct two_hosts : testing::TestWithParam<family> {

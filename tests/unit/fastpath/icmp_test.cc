@@ -15,8 +15,8 @@ namespace {
 using fastpath::drop_reason;
 using ipsec::family;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 /// The Internet checksum, byte by byte; 0xffff where it is right.
 std::uint32_t plain_sum(const frame& bytes) {

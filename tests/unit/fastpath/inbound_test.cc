@@ -16,8 +16,8 @@ namespace {
 using fastpath::drop_reason;
 using ipsec::family;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 struct Inbound : testing::Test {
     lab two{2};

@@ -11,8 +11,8 @@
 namespace esplane::tests {
 namespace {
 
-constexpr std::uint16_t plain = lab::plain;
-constexpr std::uint16_t secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 constexpr std::uint64_t second = 1'000'000'000;
 
 struct heard final : ipsec::listener {

@@ -10,8 +10,8 @@ namespace {
 
 using fastpath::drop_reason;
 
-constexpr std::uint16_t machine = lab::plain;
-constexpr std::uint16_t network = lab::secure;
+using host_ports::machine;
+using host_ports::network;
 
 struct Mark : testing::Test {
     Mark()

@@ -13,8 +13,8 @@
 namespace esplane::tests {
 namespace {
 
-constexpr std::uint16_t plain = lab::plain;
-constexpr std::uint16_t secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 using fastpath::drop_reason;
 
 using places = std::map<ipsec::address, ipsec::address>;

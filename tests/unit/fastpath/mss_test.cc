@@ -12,8 +12,8 @@ namespace {
 
 using ipsec::family;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 constexpr std::uint8_t syn = 0x02, ack = 0x10;
 
 bool sum_is_right(const frame& f) {

@@ -17,8 +17,8 @@ using fastpath::drop_reason;
 using ipsec::family;
 using ipsec::suite;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 /// The SA of a tunnel's sender, as a client restores it.
 ipsec::sa restored(const lab& l, const tunnel_options& o, std::uint64_t sent) {

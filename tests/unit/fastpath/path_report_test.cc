@@ -13,7 +13,7 @@ namespace {
 
 using ipsec::family;
 
-constexpr auto secure = lab::secure;
+using gateway_ports::secure;
 constexpr std::uint32_t mtu = 1300;
 
 /// ICMP "fragmentation needed" or "packet too big" from a router to the source of `about`.

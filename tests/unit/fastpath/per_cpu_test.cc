@@ -13,8 +13,8 @@ namespace {
 
 using fastpath::drop_reason;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 constexpr std::uint64_t second_ns = 1'000'000'000;
 constexpr std::uint32_t fallback = 0x1000; ///< the lab's
 

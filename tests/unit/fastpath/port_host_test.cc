@@ -13,7 +13,7 @@
 #include "tests/support/coalesced.h"
 #include "tests/support/lab.h"
 
-namespace esplane::tests {
+namespace esplane::tests::port_host_test {
 namespace {
 
 using fastpath::host_port;
@@ -309,4 +309,4 @@ TEST(HostPortInThePath, WhatTheKernelRefusesIsADropThatIsCounted) {
 }
 
 } // namespace
-} // namespace esplane::tests
+} // namespace esplane::tests::port_host_test

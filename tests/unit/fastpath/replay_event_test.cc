@@ -17,8 +17,8 @@ namespace {
 
 using fastpath::drop_reason;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 constexpr std::uint64_t tenth = 100'000'000; // ns
 constexpr std::uint32_t frames = 2048;
 

@@ -17,8 +17,8 @@ namespace {
 using fastpath::drop_reason;
 using enum ipsec::policy_direction;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 ipsec::policy bypass(ipsec::policy_direction dir, std::uint32_t if_id) {
     ipsec::policy p;

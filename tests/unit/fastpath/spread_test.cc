@@ -21,8 +21,8 @@ namespace {
 
 using fastpath::drop_reason;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 constexpr std::uint32_t frames = 8192;
 
 std::vector<frame> numbered(std::uint32_t first, std::uint32_t count, std::uint16_t flow = 1000) {

@@ -12,7 +12,7 @@
 #include "lib/wire/checksum.h"
 #include "tests/support/esp_peer.h"
 
-namespace esplane::tests {
+namespace esplane::tests::transport_test {
 namespace {
 
 using fastpath::drop_reason;
@@ -20,8 +20,8 @@ using ipsec::family;
 using ipsec::policy_direction;
 using ipsec::suite;
 
-constexpr std::uint16_t machine = lab::plain;
-constexpr std::uint16_t network = lab::secure;
+using host_ports::machine;
+using host_ports::network;
 
 ipsec::address host_of(family f, unsigned site) {
     const std::string n = std::to_string(site);
@@ -422,4 +422,4 @@ INSTANTIATE_TEST_SUITE_P(EachWay, Transport,
                          });
 
 } // namespace
-} // namespace esplane::tests
+} // namespace esplane::tests::transport_test

@@ -10,14 +10,14 @@
 #include "fastpath/trap.h"
 #include "tests/support/lab.h"
 
-namespace esplane::tests {
+namespace esplane::tests::trap_test {
 namespace {
 
 using fastpath::drop_reason;
 using fastpath::trap;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 constexpr std::uint64_t second_ns = 1'000'000'000;
 
 /// Counts ACQUIREs.
@@ -323,4 +323,4 @@ TEST_F(TrapOnWorkers, EachHoldsItsOwnAndOneAcquireServesBoth) {
 }
 
 } // namespace
-} // namespace esplane::tests
+} // namespace esplane::tests::trap_test

@@ -20,8 +20,8 @@ using fastpath::drop_reason;
 using ipsec::address;
 using ipsec::family;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 constexpr int v5 = 105, v7 = 107, q = 106;
 constexpr wire::mac_address v5_mac{2, 0, 0, 0, 5, 1};
 constexpr wire::mac_address host_mac{2, 0, 0, 0, 9, 9};

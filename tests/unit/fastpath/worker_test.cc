@@ -25,8 +25,8 @@ using fastpath::grace_period;
 using fastpath::pacing;
 using fastpath::worker_watch;
 
-constexpr auto plain = lab::plain;
-constexpr auto secure = lab::secure;
+using gateway_ports::plain;
+using gateway_ports::secure;
 
 template <typename Condition>
 bool within(std::chrono::milliseconds longest, Condition holds) {

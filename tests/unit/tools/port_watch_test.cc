@@ -8,7 +8,7 @@
 
 #include "tests/unit/tools/temporary_directory.h"
 
-namespace esplane::tools {
+namespace esplane::tools::port_watch_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -154,4 +154,4 @@ TEST_F(PortWatch, RecordsADeviceUnderItsNewNumber) {
 }
 
 } // namespace
-} // namespace esplane::tools
+} // namespace esplane::tools::port_watch_test

@@ -15,6 +15,7 @@
 
 #include "lib/control/layer.h"
 #include "tests/unit/lib/fake_backend.h"
+#include "tests/unit/xfrm/requests.h"
 #include "xfrm/attributes.h"
 #include "xfrm/dispatch.h"
 #include "xfrm/events.h"
@@ -45,13 +46,6 @@ std::vector<recording> load_recordings() {
         r.bytes.assign(std::istreambuf_iterator<char>(data), {});
         all.push_back(std::move(r));
     }
-    return all;
-}
-
-std::vector<message> messages_of(bytes d) {
-    std::vector<message> all;
-    while (const auto m = next_message(d))
-        all.push_back(*m);
     return all;
 }
 

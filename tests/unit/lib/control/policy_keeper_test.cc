@@ -8,7 +8,7 @@
 #include "tests/unit/lib/event_log.h"
 #include "tests/unit/lib/fake_backend.h"
 
-namespace esplane::control {
+namespace esplane::control::policy_keeper_test {
 namespace {
 
 using lines = std::vector<std::string>;
@@ -221,4 +221,4 @@ TEST_F(PolicyRules, AnUpdateStartsItsLifeAnew) {
 }
 
 } // namespace
-} // namespace esplane::control
+} // namespace esplane::control::policy_keeper_test

@@ -10,7 +10,7 @@
 #include "tests/unit/lib/event_log.h"
 #include "tests/unit/lib/fake_backend.h"
 
-namespace esplane::control {
+namespace esplane::control::sa_keeper_test {
 namespace {
 
 using lines = std::vector<std::string>;
@@ -464,4 +464,4 @@ TEST_F(SaRules, AListenerThatLeftHearsNothing) {
 }
 
 } // namespace
-} // namespace esplane::control
+} // namespace esplane::control::sa_keeper_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace esplane::ipsec {
+namespace esplane::ipsec::packed_sa_test {
 namespace {
 
 sa plain() {
@@ -138,4 +138,4 @@ TEST(PackedSa, AnOrdinarySaTakesLittle) {
 }
 
 } // namespace
-} // namespace esplane::ipsec
+} // namespace esplane::ipsec::packed_sa_test
