@@ -21,10 +21,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
-#include <new>
-#include <sys/mman.h>
 #include <type_traits>
+
+#include "lib/base/huge_memory.h"
 
 namespace esplane {
 
@@ -118,39 +117,37 @@ class growing_table {
 
     struct slots {
         std::uint32_t mask;
-        std::atomic<slots*> previous;
-        std::atomic<std::uint64_t> cell[1]; ///< mask + 1 of them
+        std::atomic<slots*> previous{nullptr};
+        std::atomic<std::uint64_t>* cell; ///< mask + 1 of them
 
-        [[nodiscard]] static std::size_t size_for(std::uint32_t capacity) noexcept {
-            return offsetof(slots, cell) + capacity * sizeof(std::uint64_t);
-        }
-        /// A large one is fresh from the system: cleared when it is touched, and not before.  Huge
-        /// pages are for readers: finding and clearing one takes the writer milliseconds.
-        [[nodiscard]] static bool is_large(std::uint32_t capacity) noexcept {
-            return capacity >= 1u << 15;
-        }
         static slots* make(std::uint32_t capacity) {
-            const std::size_t size = size_for(capacity);
-            void* memory = nullptr;
-            if (is_large(capacity)) {
-                memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                                -1, 0);
-                if (memory == MAP_FAILED) std::abort(); // as operator new, without exceptions
-                if constexpr (!std::is_same_v<Retire, retire_at_once>) // others read it
-                    (void)::madvise(memory, size, MADV_HUGEPAGE);
-            } else {
-                memory = ::operator new(size);
-                std::memset(memory, 0, size);
-            }
-            auto* s = static_cast<slots*>(memory); // zeros: no previous one, empty cells
+            auto* s = new slots;
             s->mask = capacity - 1;
+            s->cell = static_cast<std::atomic<std::uint64_t>*>(zeros(size_for(capacity)));
             return s;
         }
         static void free(slots* s) noexcept {
-            if (is_large(s->mask + 1))
-                ::munmap(s, size_for(s->mask + 1));
+            const std::size_t size = size_for(s->mask + 1);
+            if (size >= huge_memory::page)
+                huge_memory::give_back(s->cell, size);
             else
-                ::operator delete(s);
+                std::free(s->cell);
+            delete s;
+        }
+        [[nodiscard]] static std::size_t size_for(std::uint32_t capacity) noexcept {
+            return capacity * sizeof(std::uint64_t);
+        }
+        /// Of a large one nothing is touched yet.  Huge pages are for readers: clearing one may
+        /// take the writer a millisecond.
+        [[nodiscard]] static void* zeros(std::size_t size) {
+            constexpr bool is_read_by_others = !std::is_same_v<Retire, retire_at_once>;
+            void* const memory =
+                size >= huge_memory::page
+                    ? huge_memory::take(size, is_read_by_others ? huge_memory::pages::huge
+                                                                : huge_memory::pages::small)
+                    : std::calloc(1, size);
+            if (memory == nullptr) std::abort(); // as operator new, without exceptions
+            return memory;
         }
     };
 
