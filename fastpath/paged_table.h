@@ -22,6 +22,7 @@
 #include <new>
 
 #include "fastpath/retired.h"
+#include "lib/base/slab.h"
 
 namespace esplane::fastpath {
 
@@ -32,7 +33,7 @@ class paged_table {
     using slot = std::atomic<Entry*>;
     using tag = std::uint16_t;
 
-    struct page {
+    struct page : on_slab<page> {
         /// Bit i: slot i may hold an entry of that hash.
         ///
         /// Tags are written one by one while this reads them together: each is whole, and the

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "fastpath/sa.h"
+#include "lib/base/slab.h"
 
 namespace esplane::fastpath {
 
@@ -53,10 +54,13 @@ class sa_directory {
 
   private:
     static constexpr std::uint32_t chunk_size = 4096;
-    using chunk = std::array<std::atomic<sa_out*>, chunk_size>;
+    struct alignas(64) chunk : on_slab<chunk> {
+        std::array<std::atomic<sa_out*>, chunk_size> cells{};
+    };
 
     [[nodiscard]] std::atomic<sa_out*>* cell(std::uint32_t slot) const noexcept {
-        return &(*chunks_[slot / chunk_size].load(std::memory_order_acquire))[slot % chunk_size];
+        chunk* const c = chunks_[slot / chunk_size].load(std::memory_order_acquire);
+        return &c->cells[slot % chunk_size];
     }
 
     std::array<std::atomic<chunk*>, capacity / chunk_size> chunks_{};
@@ -73,7 +77,7 @@ inline bool sa_directory::add(sa_out& sa) {
     } else if (used_ == capacity)
         return false;
     else if (used_++ % chunk_size == 0)
-        chunks_[slot / chunk_size].store(new chunk{}, std::memory_order_release);
+        chunks_[slot / chunk_size].store(new chunk, std::memory_order_release);
     sa.name = {slot, ++serial_};
     replace(sa);
     return true;

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "lib/base/secret.h"
+#include "lib/base/slab.h"
 #include "lib/crypto/key_lengths.h"
 #include "lib/crypto/library.h"
 #include "lib/crypto/schedule_ipsec_mb.h"
@@ -13,9 +14,13 @@ namespace {
 
 using bytes = std::span<const std::uint8_t>;
 
-constexpr std::size_t size_of(ipsec::suite s) noexcept {
-    if (is_gcm(s)) return sizeof(gcm_schedule);
-    return is_aead(s) ? sizeof(chacha_schedule) : sizeof(hmac_schedule);
+/// Schedules of one size lie together, so that many keys are on few pages.
+slab& schedules_of(ipsec::suite s) {
+    static slab& gcm = *new slab(sizeof(gcm_schedule)); // keys may outlive all else
+    static slab& chacha = *new slab(sizeof(chacha_schedule));
+    static slab& hmac = *new slab(sizeof(hmac_schedule));
+    if (is_gcm(s)) return gcm;
+    return is_aead(s) ? chacha : hmac;
 }
 
 /// Expands keys for all threads: what it calls takes the manager for a table of functions.
@@ -131,12 +136,16 @@ key::schedule* expand(IMB_MGR* library, const ipsec::algorithms& a, void* memory
 
 } // namespace
 
+std::size_t largest_schedule() noexcept {
+    return sizeof(gcm_schedule);
+}
+
 result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
     if (auto right = check_lengths(a); !right) return tl::unexpected(right.error());
     const result<manager>& library = expander();
     if (!library) return tl::unexpected(library.error());
 
-    void* memory = allocate_lines(size_of(a.run));
+    void* memory = schedules_of(a.run).take();
     if (memory == nullptr) return fail(ENOMEM);
     schedule* keys = expand(library->get(), a, memory);
     keys->run = a.run;
@@ -147,7 +156,7 @@ result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
 }
 
 key::~key() {
-    free_lines(schedule_, size_of(schedule_->run));
+    slab::give_back(schedule_);
 }
 
 ipsec::suite key::run() const noexcept {

@@ -4,6 +4,10 @@
 
 namespace esplane::crypto {
 
+std::size_t largest_schedule() noexcept {
+    return 0;
+}
+
 result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
     const auto expanded = openssl::expand(a);
     if (!expanded) return tl::unexpected(expanded.error());

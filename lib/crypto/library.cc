@@ -29,17 +29,7 @@ result<void> trust(const IMB_MGR& made) {
     return {};
 }
 
-result<manager> made_with(void (*initialise)(IMB_MGR*)) {
-    void* memory = allocate_lines(imb_get_mb_mgr_size());
-    if (memory == nullptr) return fail(ENOMEM);
-    manager made(imb_set_pointers_mb_mgr(memory, 0, 1));
-    initialise(made.get());
-    if (auto trusted = trust(*made); !trusted) return tl::unexpected(trusted.error());
-    return made;
-}
-
-} // namespace
-
+/// Zeroed; nullptr where there is no memory.
 void* allocate_lines(std::size_t size) noexcept {
     void* memory = std::aligned_alloc(line, whole_lines(size));
     if (memory != nullptr) std::memset(memory, 0, whole_lines(size));
@@ -51,6 +41,17 @@ void free_lines(void* memory, std::size_t size) noexcept {
     wipe(memory, whole_lines(size));
     std::free(memory);
 }
+
+result<manager> made_with(void (*initialise)(IMB_MGR*)) {
+    void* memory = allocate_lines(imb_get_mb_mgr_size());
+    if (memory == nullptr) return fail(ENOMEM);
+    manager made(imb_set_pointers_mb_mgr(memory, 0, 1));
+    initialise(made.get());
+    if (auto trusted = trust(*made); !trusted) return tl::unexpected(trusted.error());
+    return made;
+}
+
+} // namespace
 
 void manager_deleter::operator()(IMB_MGR* made) const noexcept {
     free_lines(made, imb_get_mb_mgr_size());

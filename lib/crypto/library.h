@@ -15,11 +15,6 @@
 
 namespace esplane::crypto {
 
-/// `size` zeroed bytes that start on a cache line; nullptr where there is no memory.
-[[nodiscard]] void* allocate_lines(std::size_t size) noexcept;
-/// Wipes and frees what allocate_lines() gave.  nullptr is fine.
-void free_lines(void* memory, std::size_t size) noexcept;
-
 struct manager_deleter {
     void operator()(IMB_MGR* manager) const noexcept;
 };

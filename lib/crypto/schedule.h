@@ -5,6 +5,7 @@
 // Each library's schedules derive from it: schedule_ipsec_mb.h, openssl/schedule.h.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "lib/crypto/engine.h"
@@ -18,6 +19,9 @@ struct key::schedule {
     std::uint8_t cipher_key_length; ///< bytes; 0 without a cipher
     std::uint32_t salt;             ///< as it stands in the nonce
 };
+
+/// Bytes of the largest schedule that lies in a slab; 0 where the library has them on the heap.
+[[nodiscard]] std::size_t largest_schedule() noexcept;
 
 /// Bytes of the cipher's key, without salt; 0 where the suite has no cipher.
 [[nodiscard]] constexpr std::uint8_t cipher_key_length(ipsec::suite s) noexcept {
