@@ -19,7 +19,8 @@ figure_rows measure_scale();
 /// `accepted`: packets accepted of those sent when the SA's NEWSA was acknowledged.
 figure_rows measure_churn();
 figure_rows measure_accepted();
-/// control_takeover.cc.  `takeover`: the time without traffic of an upgrade in place; needs root.
+/// control_takeover.cc.  `takeover`, `takeover_many`: the time without traffic of an upgrade in
+/// place, with few SAs and with 100,000; needs root.
 figure_rows measure_takeover();
 
 /// `control round-trip COUNT`: a client that asks GETSPDINFO, under the shim or not; prints the

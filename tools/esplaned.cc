@@ -186,7 +186,7 @@ class daemon {
     bool twin_was_kept_ = false;   ///< by an earlier daemon, and not released
     bool devices_changed_ = false; ///< ours, and not taken in yet
     bool guarded_ = false;
-    bool devices_are_free_ = false; ///< for the daemon that takes over, before this one has ended
+    bool workers_stopped_ = false; ///< for the daemon that takes over
     bool state_is_written_ = true;
     bool restored_ = false; ///< what an earlier daemon knew, all policies with it
 };
@@ -281,12 +281,11 @@ result<state_descriptors> daemon::hand_over(const std::string& state, bool for_g
                             "over: make room, or stop it and start the new one");
     const state_descriptors given{state_->log_descriptor(), state_->live_descriptor(),
                                   state_->place_token()};
+    if (!for_good) state_->lend(fastpath::now());
     if (!for_good) return given;
     constexpr std::chrono::seconds patience(1);
-    if (engine_->stop_within(patience))
-        devices_are_free_ = devices_->let_go();
-    else
-        log("a worker hangs: it ends with this process");
+    workers_stopped_ = engine_->stop_within(patience);
+    if (!workers_stopped_) log("a worker hangs: it ends with this process");
     return given;
 }
 
@@ -622,7 +621,7 @@ void daemon::client_spoke() {
 
 void daemon::serve_takeover() {
     if (!takeover_->serve()) return;
-    takeover_->release(devices_are_free_);
+    takeover_->release(workers_stopped_ && devices_->let_go());
     log("handed over to the daemon that asked");
     ::_exit(0);
 }

@@ -56,32 +56,32 @@ result<all_numbers> numbers_then::take(int file, const lasting_name& name) {
     return all;
 }
 
-// 1. Place by place: which SAs have other objects, or other numbers in them.
-// 2. Of these all objects, those that are as they were, too.
+// 1. Place by place: what is there now and was not then, or has other numbers.
+// 2. Of the SAs found so the objects that are as they were.
 result<all_numbers> numbers_then::changes(int file, const lasting_name& name,
                                           const std::vector<ipsec::sa_id>& wanted) const {
     all_numbers all;
     for (const ipsec::sa_id& id : wanted)
         all.of.try_emplace(id);
+    std::vector<const lasting_numbers*> same;
+    same.reserve(then_.size());
     auto before = then_.begin();
-    const auto looked = fastpath::read_lasting(file, name, [&](const lasting_numbers& n) {
+    const auto read = fastpath::read_lasting(file, name, [&](const lasting_numbers& n) {
         for (; before != then_.end() && before->place < n.place; ++before)
             all.of.try_emplace(before->id);
         const bool was_there = before != then_.end() && before->place == n.place;
         if (was_there && *before == n) {
-            ++before;
+            same.push_back(&*before++);
             return;
         }
-        all.of.try_emplace(n.id);
         if (was_there) all.of.try_emplace((before++)->id);
-    });
-    for (; before != then_.end(); ++before)
-        all.of.try_emplace(before->id);
-    if (!looked) return tl::unexpected(looked.error());
-    const auto read = fastpath::read_lasting(file, name, [&](const lasting_numbers& n) {
-        if (const auto at = all.of.find(n.id); at != all.of.end()) at->second.add(n);
+        all.of[n.id].add(n);
     });
     if (!read) return tl::unexpected(read.error());
+    for (; before != then_.end(); ++before)
+        all.of.try_emplace(before->id);
+    for (const lasting_numbers* n : same)
+        if (const auto at = all.of.find(n->id); at != all.of.end()) at->second.add(*n);
     all.complete = *read;
     return all;
 }

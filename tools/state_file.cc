@@ -5,6 +5,8 @@
 #include <array>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <system_error>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -436,6 +438,12 @@ void state_file::put_current(const ipsec::sa_id& id) {
     if (const ipsec::sa* const s = layer_->get_sa(id)) put_sa(*s);
 }
 
+void state_file::lend(moment now) {
+    constexpr std::uint64_t minute_ns = 60'000'000'000;
+    rewriting_.reset();
+    try_again_ns_ = now.monotonic_ns + minute_ns;
+}
+
 void state_file::leave() {
     layer_ = nullptr;
     if (live_) live_->detach();
@@ -487,9 +495,7 @@ void state_file::on_event(const ipsec::event& e) {
 
 bool state_file::tend(moment now) {
     if (layer_ == nullptr) return false;
-    earlier_.reset(); // with many SAs that takes a while: not before packets flow
-    earlier_live_ = unique_fd();
-    ahead_.reset();
+    if (earlier_) forget_earlier();
     if (const auto& set = layer_->hash_thresholds(); !(set == thresholds_)) {
         thresholds_ = set;
         write([&](control::journal_writer& w) { w.put(layer_->defaults(), thresholds_); });
@@ -501,6 +507,17 @@ bool state_file::tend(moment now) {
         begin_rewriting();
     }
     return rewriting_ && rewrite_some();
+}
+
+/// Not before packets flow, and not by this thread: with many SAs it takes a while.
+void state_file::forget_earlier() {
+    auto all = [log = std::move(earlier_), sas = std::move(ahead_),
+                live = std::move(earlier_live_)] {};
+    try {
+        std::thread(std::move(all)).detach();
+    } catch (const std::system_error&) {
+        return; // then by this one
+    }
 }
 
 void state_file::begin_rewriting() {

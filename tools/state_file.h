@@ -76,6 +76,8 @@ class state_file final : public ipsec::listener {
     /// True: it wants to be called again soon.
     bool tend(moment now);
 
+    /// Another daemon reads the log: for a minute it is not written anew.
+    void lend(moment now);
     /// From here on nothing that happens to the databases changes the state: it is the next
     /// daemon's.
     void leave();
@@ -133,6 +135,7 @@ class state_file final : public ipsec::listener {
     void give_up_rewriting(const error& e);
     void put_sa(const ipsec::sa& s);
     void put_current(const ipsec::sa_id& id);
+    void forget_earlier();
     void begin_rewriting();
     [[nodiscard]] bool rewrite_some();
     [[nodiscard]] result<bool> is_synced();

@@ -51,6 +51,14 @@ class StateAhead : public testing::Test {
         u.last_used = 9;
         old_->backend.begin_from(some_sa(spi).id, u);
     }
+    /// The old one's log is mostly past then.
+    void change_much() {
+        for (int i = 0; i < 5000; ++i) {
+            ASSERT_TRUE(old_->control.add_policy(some_policy(1), {}, now));
+            ASSERT_TRUE(old_->control.delete_policy({.sel = some_policy(1).sel}, {}));
+            (void)old_->state->tend(now);
+        }
+    }
     /// Indices, the newest first.
     static std::vector<std::uint32_t> policies_of(daemon_site& site) {
         std::vector<std::uint32_t> indices;
@@ -196,12 +204,15 @@ TEST_F(StateAhead, AnOutboundOneThatNoPolicyHasTakenIsThere) {
 
 TEST_F(StateAhead, ALogThatWasWrittenAnewIsNotTakenForTheSame) {
     prepare();
-    for (int i = 0; i < 5000; ++i) {
-        ASSERT_TRUE(old_->control.add_policy(some_policy(1), {}, now));
-        ASSERT_TRUE(old_->control.delete_policy({.sel = some_policy(1).sel}, {}));
-        (void)old_->state->tend(now);
-    }
+    change_much();
     EXPECT_FALSE(catch_up());
+}
+
+TEST_F(StateAhead, ALogThatIsLentIsNotWrittenAnew) {
+    old_->state->lend(now);
+    prepare();
+    change_much();
+    EXPECT_TRUE(catch_up());
 }
 
 TEST_F(StateAhead, ADaemonThatCameBetweenEndsThePreparation) {
