@@ -92,7 +92,7 @@ void print_number(printed& into, const field& f, std::uint64_t n) {
 /// The records that a field is in, the innermost last.
 using enclosing = std::vector<const record*>;
 
-std::uint64_t family_of(const field& f, const enclosing& records) {
+std::uint64_t address_family_of(const field& f, const enclosing& records) {
     if (!f.family.empty()) return number_in(find_value(*records.back(), f.family));
     for (auto r = records.rbegin(); r != records.rend(); ++r)
         if (const auto family = number_in(find_value(**r, (*r)->form->family)); family != 0)
@@ -110,8 +110,8 @@ printed print_value(const field& f, const value& v, enclosing& around) {
         p.is = print_record(*inner, around);
     } else {
         const bytes raw = std::get<datagram>(v.is);
-        p.is =
-            f.kind == field_kind::address ? print_address(raw, family_of(f, around)) : clean(raw);
+        p.is = f.kind == field_kind::address ? print_address(raw, address_family_of(f, around))
+                                             : clean(raw);
     }
     return p;
 }

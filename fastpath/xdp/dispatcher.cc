@@ -22,7 +22,7 @@ struct closer {
     void operator()(xdp_program* p) const noexcept { xdp_program__close(p); }
 };
 using multiprog = std::unique_ptr<xdp_multiprog, closer>;
-using program = std::unique_ptr<xdp_program, closer>;
+using owned_program = std::unique_ptr<xdp_program, closer>;
 
 /// The dispatcher on a device; nullptr where there is none that libxdp knows.
 multiprog dispatcher_on(int ifindex) {
@@ -87,7 +87,7 @@ result<xdp_mode> attach_beside(const std::string& device, int ifindex, bpf_objec
     xdp_program* const opened = xdp_program__from_bpf_obj(object, ingress_section);
     if (const long e = libxdp_get_error(opened); e != 0)
         return fail_beside(device, others, text_of(static_cast<int>(e)));
-    const program ours(opened);
+    const owned_program ours(opened);
     int e = xdp_program__set_run_prio(ours.get(), first_of_all);
     if (e == 0) e = xdp_program__attach(ours.get(), ifindex, mode, 0);
     if (e != 0) return fail_beside(device, others, text_of(e));
