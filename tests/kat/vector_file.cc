@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <fstream>
 #include <stdexcept>
 
@@ -31,9 +32,13 @@ void take_assignment(const std::string& line, std::map<std::string, std::string>
 
 std::vector<std::uint8_t> from_hex(const std::string& hex) {
     if (hex.size() % 2 != 0) throw std::invalid_argument("odd number of hex digits: " + hex);
-    std::vector<std::uint8_t> out;
-    for (std::size_t i = 0; i < hex.size(); i += 2)
-        out.push_back(static_cast<std::uint8_t>(std::stoul(hex.substr(i, 2), nullptr, 16)));
+    std::vector<std::uint8_t> out(hex.size() / 2);
+    const char* digits = hex.data();
+    for (std::uint8_t& byte : out) {
+        if (std::from_chars(digits, digits + 2, byte, 16).ptr != digits + 2)
+            throw std::invalid_argument("not hex digits: " + hex);
+        digits += 2;
+    }
     return out;
 }
 

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <random>
 #include <thread>
@@ -25,16 +26,17 @@ using ipsec::family;
 template <unsigned Bytes>
 constexpr family family_of = Bytes == 4 ? family::ipv4 : family::ipv6;
 
-/// Prefixes by length and address, and what a search of them all finds.
+/// Prefixes by length, the longest first, and what a search of them all finds.
 template <unsigned Bytes>
 struct model {
-    std::map<std::pair<unsigned, address>, std::uint32_t> prefixes;
+    std::map<unsigned, std::map<address, std::uint32_t>, std::greater<>> prefixes;
 
     [[nodiscard]] std::pair<unsigned, std::uint32_t> cover(const address& to,
                                                            unsigned below) const {
-        for (unsigned length = below; length-- > 0;) {
-            const auto found = prefixes.find({length, ipsec::masked(to, length)});
-            if (found != prefixes.end()) return {length, found->second};
+        for (auto at = prefixes.upper_bound(below); at != prefixes.end(); ++at) {
+            const auto& [length, values] = *at;
+            const auto found = values.find(ipsec::masked(to, length));
+            if (found != values.end()) return {length, found->second};
         }
         return {0, 0};
     }
@@ -55,10 +57,10 @@ struct pair_of_tables {
     void set(const address& prefix, unsigned length, std::uint32_t value) {
         ASSERT_TRUE(table.assign(prefix.bytes.data(), length, length, value));
         prefixes.set(prefix.bytes.data(), length, value);
-        want.prefixes[{length, ipsec::masked(prefix, length)}] = value;
+        want.prefixes[length][ipsec::masked(prefix, length)] = value;
     }
     void erase(const address& prefix, unsigned length) {
-        const bool there = want.prefixes.erase({length, ipsec::masked(prefix, length)}) != 0;
+        const bool there = want.prefixes[length].erase(ipsec::masked(prefix, length)) != 0;
         ASSERT_EQ(prefixes.erase(prefix.bytes.data(), length).has_value(), there);
         if (!there) return;
         const auto below = prefixes.cover(prefix.bytes.data(), length)
@@ -68,8 +70,10 @@ struct pair_of_tables {
     }
     void check(const std::vector<address>& all) {
         std::vector<const std::uint8_t*> burst;
+        std::vector<std::uint32_t> wanted;
         for (const address& to : all) {
-            ASSERT_EQ(table.find(to.bytes.data()), want.find(to)) << to.to_string();
+            wanted.push_back(want.find(to));
+            ASSERT_EQ(table.find(to.bytes.data()), wanted.back()) << to.to_string();
             burst.push_back(to.bytes.data());
         }
         std::array<std::uint32_t, lpm_table<Bytes>::max_burst> found;
@@ -78,7 +82,7 @@ struct pair_of_tables {
                 std::span(burst).subspan(at, std::min(found.size(), burst.size() - at));
             table.find(some, found.data());
             for (std::size_t i = 0; i < some.size(); ++i)
-                ASSERT_EQ(found[i], want.find(all[at + i])) << all[at + i].to_string();
+                ASSERT_EQ(found[i], wanted[at + i]) << all[at + i].to_string();
         }
     }
     void recycle() {
@@ -187,12 +191,12 @@ TEST(Lpm, RefusesWhatItHasNoRoomForAndStaysWhole) {
     for (int i = 0; i < 100'000 && !refused; ++i) {
         const address to = address::v4(wire::be32(static_cast<std::uint32_t>(random())));
         refused = !table.assign(to.bytes.data(), 32, 32, 9);
-        if (!refused) want.prefixes[{32, to}] = 9;
+        if (!refused) want.prefixes[32][to] = 9;
     }
     EXPECT_TRUE(refused);
     EXPECT_LE(memory.used_bytes(), std::size_t{4} << 20);
-    for (const auto& [prefix, value] : want.prefixes)
-        ASSERT_EQ(table.find(prefix.second.bytes.data()), 9u);
+    for (const auto& [to, value] : want.prefixes[32])
+        ASSERT_EQ(table.find(to.bytes.data()), 9u);
 }
 
 /// The reader sees one of the two values that an address ever has, never anything else, while its

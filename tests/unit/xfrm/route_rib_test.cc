@@ -321,9 +321,9 @@ class naive_kernel {
         for (const std::uint32_t table : tables) {
             const route_message* found = nullptr;
             for (const route_message& r : all_)
-                if (r.table == table && r.destination.fam == a.fam &&
-                    ipsec::prefix_equal(r.destination.bytes.data(), a.bytes.data(), r.prefix) &&
-                    !r.path.hops[0].dead && (found == nullptr || better(r, *found)))
+                if (r.table == table && r.destination.fam == a.fam && !r.path.hops[0].dead &&
+                    (found == nullptr || better(r, *found)) &&
+                    ipsec::prefix_equal(r.destination.bytes.data(), a.bytes.data(), r.prefix))
                     found = &r;
             if (found != nullptr) return found;
         }
