@@ -55,6 +55,7 @@ class user_backend final : public control::backend {
     void set_esp_mark(std::uint32_t mark) noexcept { esp_mark_ = mark; }
     /// Where SAs are made from now on; it outlives this.
     void use_memory(lasting_memory& m) noexcept { memory_ = &m; }
+    [[nodiscard]] lasting_memory& memory() noexcept { return *memory_; }
     /// Where the nonces of counter modes begin.  Before the first SA.
     void start_nonces_at(std::uint64_t base) noexcept { nonces_.start_at(base); }
     /// For the traffic of which CPU each worker stands; without it the first for CPU 0, and so on.

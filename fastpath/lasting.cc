@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/lasting.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -9,26 +10,16 @@
 #include <sys/stat.h>
 
 #include "fastpath/sa.h"
+#include "lib/base/sanitizer.h"
 #include "lib/wire/endian.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define ESPLANE_LSAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ESPLANE_LSAN 1
-#endif
-#endif
-#ifdef ESPLANE_LSAN
-#include <sanitizer/lsan_interface.h>
-#endif
 
 namespace esplane::fastpath {
 
 namespace {
 
 constexpr std::array<char, 8> magic{'E', 'S', 'P', 'L', 'L', 'A', 'S', 'T'};
-constexpr std::uint32_t version = 1;
-constexpr std::size_t header_size = 4096;
+constexpr std::uint32_t version = 2;
+constexpr std::size_t header_size = 4096; ///< the rest before the first chunk is a hole
 constexpr std::size_t line = 64;
 
 struct file_header {
@@ -49,6 +40,11 @@ struct chunk_label {
 };
 
 constexpr std::size_t first_object = line;
+
+/// In the file: so that huge pages can hold it.
+constexpr std::size_t place_of_chunk(std::size_t n) noexcept {
+    return (n + 1) * lasting_memory::chunk_size;
+}
 
 std::uint32_t distance(const void* object, const void* member) noexcept {
     return static_cast<std::uint32_t>(static_cast<const std::uint8_t*>(member) -
@@ -85,20 +81,7 @@ lasting_layout layout_of_outbound() {
             at(&sa.limits.use_time)};
 }
 
-/// What SAs in a chunk point to is not leaked: the sanitizer does not look into shared mappings.
-void show_to_sanitizer([[maybe_unused]] const void* chunk) {
-#ifdef ESPLANE_LSAN
-    __lsan_register_root_region(chunk, lasting_memory::chunk_size);
-#endif
-}
-
-void hide_from_sanitizer([[maybe_unused]] const void* chunk) {
-#ifdef ESPLANE_LSAN
-    __lsan_unregister_root_region(chunk, lasting_memory::chunk_size);
-#endif
-}
-
-/// A chunk's place: aligned, so that an object finds its chunk.
+/// A chunk's place in memory: aligned, so that an object finds its chunk.
 std::uint8_t* map_chunk(int file, off_t at) {
     constexpr std::size_t size = lasting_memory::chunk_size;
     void* const reserved =
@@ -108,14 +91,19 @@ std::uint8_t* map_chunk(int file, off_t at) {
     const std::size_t skip = (size - reinterpret_cast<std::uintptr_t>(start) % size) % size;
     if (skip != 0) ::munmap(start, skip);
     ::munmap(start + skip + size, size - skip);
-    const int flags = MAP_FIXED | (file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
-    void* const mapped = ::mmap(start + skip, size, PROT_READ | PROT_WRITE, flags, file, at);
+    void* const mapped =
+        ::mmap(start + skip, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, at);
     if (mapped != MAP_FAILED) {
-        show_to_sanitizer(mapped);
+        show_to_leak_check(mapped, size);
         return static_cast<std::uint8_t*>(mapped);
     }
     ::munmap(start + skip, size);
     return nullptr;
+}
+
+void unmap_chunk(void* start) {
+    hide_from_leak_check(start, lasting_memory::chunk_size);
+    ::munmap(start, lasting_memory::chunk_size);
 }
 
 } // namespace
@@ -139,10 +127,11 @@ result<std::unique_ptr<lasting_memory>> lasting_memory::make(unique_fd file,
 }
 
 lasting_memory::~lasting_memory() {
-    for (chunk* c : chunks_) {
-        hide_from_sanitizer(c);
-        ::munmap(c, chunk_size);
-    }
+    for (chunk* c : chunks_)
+        if (c->place != 0)
+            unmap_chunk(c);
+        else
+            huge_memory::give_back(c, chunk_size);
 }
 
 /// Where a chunk cannot be mapped anew it is left where it is, and its SAs do not last.
@@ -161,7 +150,7 @@ lasting_memory& lasting_memory::of_this_process() {
 
 /// Room is taken before it is touched: a full tmpfs would be a SIGBUS.
 bool lasting_memory::grow_file() {
-    const auto at = static_cast<off_t>(header_size + chunks_in_file_ * chunk_size);
+    const auto at = static_cast<off_t>(place_of_chunk(chunks_in_file_));
     return file_.valid() && ::fallocate(file_.get(), 0, at, chunk_size) == 0;
 }
 
@@ -171,29 +160,41 @@ void lasting_memory::note_shortage() {
     (void)!::pwrite(file_.get(), &yes, sizeof yes, offsetof(file_header, incomplete));
 }
 
-void lasting_memory::fill(lasting_kind kind, std::size_t size) {
+void lasting_memory::fill(lasting_kind kind, std::size_t size, bool touched) {
     const bool lasts = grow_file();
     if (file_.valid() && !lasts) note_shortage();
-    const auto at = static_cast<off_t>(header_size + chunks_in_file_ * chunk_size);
-    std::uint8_t* const start = map_chunk(lasts ? file_.get() : -1, lasts ? at : 0);
+    const auto at = static_cast<off_t>(place_of_chunk(chunks_in_file_));
+    void* const start = lasts ? map_chunk(file_.get(), at)
+                              : huge_memory::take(chunk_size, huge_memory::pages::small);
     if (start == nullptr) std::abort(); // as operator new does where nothing may throw
+    if (touched) huge_memory::make_huge(start);
     if (lasts) ++chunks_in_file_;
     auto* const c =
         new (start) chunk{{kind, static_cast<std::uint32_t>(size)}, this, lasts ? at : 0};
     chunks_.push_back(c);
     auto& free = free_[static_cast<std::size_t>(kind)];
+    auto* const objects = static_cast<std::uint8_t*>(start) + first_object;
     const std::size_t count = (chunk_size - first_object) / size;
     for (std::size_t i = count; i != 0; --i) // so that they are given from the front
-        free.push_back(start + first_object + (i - 1) * size);
+        free.push_back(objects + (i - 1) * size);
 }
 
 void* lasting_memory::take(lasting_kind kind, std::size_t size) {
     const std::lock_guard lock(mutex_);
     auto& free = free_[static_cast<std::size_t>(kind)];
-    if (free.empty()) fill(kind, size);
+    if (free.empty())
+        fill(kind, size, std::ranges::any_of(chunks_, [kind](const chunk* c) {
+                 return c->label.kind == kind;
+             }));
     void* const object = free.back();
     free.pop_back();
     return object;
+}
+
+void lasting_memory::reserve(lasting_kind kind, std::size_t size, std::size_t count) {
+    const std::lock_guard lock(mutex_);
+    while (free_[static_cast<std::size_t>(kind)].size() < count)
+        fill(kind, size, true);
 }
 
 void lasting_memory::give_back(void* object) noexcept {
@@ -232,7 +233,7 @@ class lasting_file {
         return wire::load<T>(start_ + offset);
     }
     [[nodiscard]] std::size_t chunks() const noexcept {
-        return (size_ - header_size) / lasting_memory::chunk_size;
+        return size_ / lasting_memory::chunk_size - (size_ < lasting_memory::chunk_size ? 0 : 1);
     }
 
   private:
@@ -294,7 +295,7 @@ result<bool> read_lasting(int file, const lasting_name& name,
         return fail(EINVAL, "live numbers: not a file of esplane's, or of another version");
     if (h.name != name) return fail(EINVAL, "live numbers: of another state");
     for (std::size_t i = 0; i < opened->chunks(); ++i)
-        read_chunk(*opened, header_size + i * lasting_memory::chunk_size, h, f);
+        read_chunk(*opened, place_of_chunk(i), h, f);
     return h.incomplete == 0;
 }
 

@@ -2,8 +2,10 @@
 //
 // Memory that outlives the process: what workers count of SAs is there after kill -9, too.
 //
-//   file   [ header ][ chunk ][ chunk ] ...        1 MiB each, one kind of object in each
+//   file   [ header ][ chunk ][ chunk ] ...        2 MiB each, one kind of object in each
 //   chunk  [ what it holds ][ object ][ object ] ...
+//
+// A chunk lies on a huge page, but for the first of each kind.
 //
 // The file lies in memory (tmpfs or memfd), never on a disk: writing to a page that the kernel is
 // about to write back would stop a worker.  So nothing is done on the packet path for it: sequence
@@ -23,6 +25,7 @@
 #include <mutex>
 #include <vector>
 
+#include "lib/base/huge_memory.h"
 #include "lib/base/result.h"
 #include "lib/base/unique_fd.h"
 #include "lib/ipsec/sa.h"
@@ -53,7 +56,7 @@ using lasting_name = std::array<std::uint8_t, 16>;
 
 class lasting_memory {
   public:
-    static constexpr std::size_t chunk_size = std::size_t{1} << 20;
+    static constexpr std::size_t chunk_size = huge_memory::page;
 
     /// Of this process: nothing of it lasts.
     lasting_memory() = default;
@@ -72,6 +75,8 @@ class lasting_memory {
     /// Zeroed room for an object of that kind, on a line of its own.  Where the file cannot grow,
     /// of memory that does not last.
     [[nodiscard]] void* take(lasting_kind kind, std::size_t size);
+    /// Has room for so many objects of that kind, touched already.
+    void reserve(lasting_kind kind, std::size_t size, std::size_t count);
     /// Of whichever memory it is.
     static void give_back(void* object) noexcept;
 
@@ -87,7 +92,8 @@ class lasting_memory {
   private:
     struct chunk;
 
-    void fill(lasting_kind kind, std::size_t size);
+    /// touched   and on a huge page: it will not stay nearly empty
+    void fill(lasting_kind kind, std::size_t size, bool touched);
     [[nodiscard]] bool grow_file();
     void note_shortage();
 

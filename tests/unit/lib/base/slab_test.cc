@@ -11,7 +11,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
-namespace esplane {
+namespace esplane::slab_test {
 namespace {
 
 constexpr std::size_t object_size = 1600; ///< no power of two
@@ -150,4 +150,4 @@ TEST(HugeMemory, IsGivenAlsoWhereTheReserveHasNoRoom) {
 }
 
 } // namespace
-} // namespace esplane
+} // namespace esplane::slab_test
