@@ -13,9 +13,9 @@
 namespace esplane::tests {
 namespace {
 
+using fastpath::drop_reason;
 using gateway_ports::plain;
 using gateway_ports::secure;
-using fastpath::drop_reason;
 
 using places = std::map<ipsec::address, ipsec::address>;
 

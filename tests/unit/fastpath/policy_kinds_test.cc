@@ -9,9 +9,9 @@
 namespace esplane::tests {
 namespace {
 
+using fastpath::drop_reason;
 using gateway_ports::plain;
 using gateway_ports::secure;
-using fastpath::drop_reason;
 using ipsec::policy_action;
 using ipsec::policy_type;
 using enum ipsec::policy_direction;
