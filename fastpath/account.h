@@ -37,7 +37,7 @@ void tell_watched(stage& s) noexcept;
 /// Whether that many packets may come, whatever their length, before the worker has to look.
 [[nodiscard]] inline bool is_far_from_limits(const sa_account& account,
                                              std::uint32_t packets) noexcept {
-    constexpr std::uint64_t longest = 0xffff;
+    constexpr std::uint64_t longest = 0x10000;
     return account.packets.get() + packets <=
                account.look_at_packets.load(std::memory_order_relaxed) &&
            account.bytes.get() + packets * longest <

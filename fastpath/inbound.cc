@@ -4,7 +4,7 @@
 #include "fastpath/account.h"
 #include "fastpath/ip_front.h"
 #include "fastpath/parse.h"
-#include "fastpath/parse_plain.h"
+#include "fastpath/plain.h"
 #include "fastpath/spread.h"
 #include "lib/wire/checksum.h"
 
@@ -352,19 +352,24 @@ drop_reason take_out_esp(stage& s, const sa_in& sa, inbound_item& c,
     return why;
 }
 
-/// Tunnel mode, a usual inner packet that nothing of the outer header is copied to, of an SA whose
-/// form is plain.  False: it is another one, or there is something wrong; nothing has changed.
-[[gnu::always_inline]] inline bool strip_plain(const stage& s, const esp_form& form,
+/// Tunnel mode, a plain inner packet that nothing of the outer header is copied to, of an SA whose
+/// form is plain, too.  False: it is another one, or there is something wrong; nothing has changed.
+[[gnu::always_inline]] inline bool strip_plain(const fib::reader_v4& routes, const esp_form& form,
                                                inbound_item& c) noexcept {
     packet& p = *c.p;
-    const std::uint32_t at = text_at(form, c);
     const std::uint32_t whole = text_length(form, c);
-    const std::uint8_t* const trailer = p.data + at + whole - trailer_length;
-    const std::uint32_t behind = trailer[0] + trailer_length;
-    if (trailer[1] != wire::proto_ipip || behind > whole || (p.tos & ecn_mask) == ecn_ce)
+    const std::uint8_t* const trailer = p.data + text_at(form, c) + whole - trailer_length;
+    const std::uint32_t padded = trailer[0] + trailer_length;
+    if (trailer[1] != wire::proto_ipip || padded > whole || (p.tos & ecn_mask) == ecn_ce)
         return false;
-    if (!parse_plain(p, at, whole - behind, s.routes)) return false;
+    const int behind = static_cast<int>(padded + form.icv);
+    p.extend(-behind);
+    if (!open_plain(p, text_at(form, c), false)) [[unlikely]] {
+        p.extend(behind);
+        return false;
+    }
     p.l2_length = 0;
+    route_plain(p, routes.find(p.interface, p.data + offsetof(wire::ipv4_header, destination)));
     return true;
 }
 
@@ -394,27 +399,44 @@ void check_mapping(stage& s, sa_in& sa, const inbound_item& c) noexcept {
         report_mapping(s, sa, source_of(p), port);
 }
 
+/// Whether strip_plain() may take packets of an SA.
+bool may_be_plain(const sa_in& sa) noexcept {
+    return sa.form.is_plain && sa.if_id.load(std::memory_order_relaxed) == 0;
+}
+
+/// What opening takes beside a packet and its SA.
+struct opening {
+    opening(stage& of, packet_list& into) noexcept
+        : s(of)
+        , clear(into)
+        , routes(of.routes) {}
+
+    stage& s;
+    packet_list& clear;
+    const fib::reader_v4 routes;
+};
+
 /// What an authentic packet gives up once its number is taken.
 ///
-/// plain   whether strip_plain() may take it
+/// plain   may_be_plain()
 /// bytes   grows by those that its SA counts
-[[gnu::always_inline]] inline void open(stage& s, sa_in& sa, inbound_item& c, bool plain,
-                                        std::uint64_t& bytes, packet_list& clear) noexcept {
+[[gnu::always_inline]] inline void open(const opening& o, sa_in& sa, inbound_item& c, bool plain,
+                                        std::uint64_t& bytes) noexcept {
     packet& p = *c.p;
     drop_reason why = drop_reason::none;
-    if (sa.form.carrier == wire::proto_udp) check_mapping(s, sa, c);
-    if (plain && strip_plain(s, sa.form, c)) [[likely]]
+    if (sa.form.carrier == wire::proto_udp) check_mapping(o.s, sa, c);
+    if (plain && strip_plain(o.routes, sa.form, c)) [[likely]]
         bytes += p.length;
     else
-        why = strip(s, sa, c, bytes);
+        why = strip(o.s, sa, c, bytes);
     if (why == drop_reason::none && sa.has_selector && !sa.selector.matches(flow_of(p)))
         why = drop_reason::sa_selector;
     if (why != drop_reason::none) [[unlikely]] {
-        s.drop(p, why);
+        o.s.drop(p, why);
         return;
     }
     p.inbound_sa = &sa;
-    clear.push(p);
+    o.clear.push(p);
 }
 
 /// Of an SA, once numbers of it were taken: control may have copied the window just before they
@@ -424,32 +446,36 @@ bool has_moved(const sa_in& sa) noexcept {
     return sa.owner.who() == sa_owner::moved;
 }
 
+/// Or no forgery: with a client's state its number means another one (ESN), and the next packet's
+/// is taken for that.
+[[gnu::cold, gnu::noinline]] drop_reason refuse_forgery(sa_in& sa) noexcept {
+    sa.integrity_failed.add(1);
+    (void)take_given(sa);
+    return drop_reason::icv_mismatch;
+}
+
 /// Takes the number of one packet.  Limits are looked at here, so that a forgery is no first use
 /// and a burst does not pass more than a limit allows.
-drop_reason take_number(stage& s, sa_in& sa, const inbound_item& c, bool authentic) noexcept {
-    if (!authentic) {
-        sa.integrity_failed.add(1);
-        // Or no forgery: with a client's state its number means another one (ESN), and the next
-        // packet's is taken for that.
-        (void)take_given(sa);
-        return drop_reason::icv_mismatch;
-    }
+[[gnu::always_inline]] inline drop_reason take_number(stage& s, sa_in& sa, std::uint64_t sequence,
+                                                      bool authentic) noexcept {
+    if (!authentic) return refuse_forgery(sa);
     if (!admit(s, sa)) return drop_reason::sa_expired;
-    if (const auto verdict = sa.window.commit(c.sequence); verdict != ipsec::replay_verdict::fresh)
+    if (const auto verdict = sa.window.commit(sequence); verdict != ipsec::replay_verdict::fresh)
         return refuse(sa, verdict);
     return has_moved(sa) ? drop_reason::sa_moved : drop_reason::none;
 }
 
 /// One packet by itself, whatever was before it.
-[[gnu::noinline]] void open_alone(stage& s, sa_in& sa, inbound_item& c, bool authentic,
-                                  packet_list& clear) noexcept {
-    if (const drop_reason why = take_number(s, sa, c, authentic); why != drop_reason::none) {
-        s.drop(*c.p, why);
+[[gnu::always_inline]] inline void open_alone(const opening& o, sa_in& sa, inbound_item& c,
+                                              bool authentic) noexcept {
+    if (const drop_reason why = take_number(o.s, sa, c.sequence, authentic);
+        why != drop_reason::none) {
+        o.s.drop(*c.p, why);
         return;
     }
     std::uint64_t bytes = 0;
-    open(s, sa, c, false, bytes, clear);
-    charge(s, sa.account, bytes);
+    open(o, sa, c, may_be_plain(sa), bytes);
+    charge(o.s, sa.account, bytes);
 }
 
 /// Takes the numbers of a run at once, if nothing can come between its packets: all are authentic,
@@ -457,8 +483,7 @@ drop_reason take_number(stage& s, sa_in& sa, const inbound_item& c, bool authent
 /// changed.
 ///
 /// jobs   as the engine left them
-[[gnu::always_inline]] inline bool take_numbers(sa_in& sa, const esp_run& run,
-                                                const crypto::job* jobs) noexcept {
+bool take_numbers(sa_in& sa, const esp_run& run, const crypto::job* jobs) noexcept {
     const std::uint64_t first = run.items->sequence;
     if (!is_far_from_limits(sa.account, run.count) || first <= sa.window.highest()) return false;
     for (std::uint32_t i = 0; i < run.count; ++i)
@@ -467,24 +492,19 @@ drop_reason take_number(stage& s, sa_in& sa, const inbound_item& c, bool authent
     return true;
 }
 
-[[gnu::always_inline]] inline void open_run(stage& s, const esp_run& run, const crypto::job* jobs,
-                                            packet_list& clear) noexcept {
+/// A run whose numbers were taken.
+[[gnu::noinline]] void open_together(const opening& o, const esp_run& run) noexcept {
     sa_in& sa = *run.sa;
-    if (!take_numbers(sa, run, jobs)) {
-        for (std::uint32_t i = 0; i < run.count; ++i)
-            open_alone(s, sa, run.items[i], jobs[i].ok, clear);
-        return;
-    }
     if (has_moved(sa)) [[unlikely]] {
         for (const inbound_item& c : run.all())
-            s.drop(*c.p, drop_reason::sa_moved);
+            o.s.drop(*c.p, drop_reason::sa_moved);
         return;
     }
-    const bool plain = sa.form.is_plain && sa.if_id.load(std::memory_order_relaxed) == 0;
+    const bool plain = may_be_plain(sa);
     std::uint64_t bytes = 0;
     for (inbound_item& c : run.all())
-        open(s, sa, c, plain, bytes, clear);
-    charge(s, sa.account, bytes, run.count);
+        open(o, sa, c, plain, bytes);
+    charge(o.s, sa.account, bytes, run.count);
 }
 
 /// Takes numbers, strips the packets, hands on what was inside.
@@ -492,8 +512,13 @@ drop_reason take_number(stage& s, sa_in& sa, const inbound_item& c, bool authent
 /// jobs   of all runs, in order, as the engine left them
 [[gnu::noinline]] void open_runs(stage& s, std::span<const esp_run> runs, const crypto::job* jobs,
                                  packet_list& clear) noexcept {
+    const opening o(s, clear);
     for (const esp_run& run : runs) {
-        open_run(s, run, jobs, clear);
+        if (run.count > 1 && take_numbers(*run.sa, run, jobs))
+            open_together(o, run);
+        else
+            for (std::uint32_t i = 0; i < run.count; ++i)
+                open_alone(o, *run.sa, run.items[i], jobs[i].ok);
         jobs += run.count;
     }
 }
@@ -553,6 +578,7 @@ void release_inbound(stage& s, const spread_in& all, std::span<packet* const> re
                      packet_list& clear) noexcept {
     sa_in* const sa = all.sa.load(std::memory_order_acquire);
     const unsigned before = clear.size();
+    const opening o(s, clear);
     for (packet* p : ready) {
         const bool authentic = p->drop == static_cast<std::uint8_t>(drop_reason::none);
         p->drop = 0;
@@ -568,7 +594,7 @@ void release_inbound(stage& s, const spread_in& all, std::span<packet* const> re
             verdict != ipsec::replay_verdict::fresh)
             s.drop(*p, refuse(*sa, verdict));
         else
-            open_alone(s, *sa, c, authentic, clear);
+            open_alone(o, *sa, c, authentic);
     }
     s.counters.decrypted.add(clear.size() - before);
 }

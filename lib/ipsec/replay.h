@@ -125,11 +125,11 @@ inline replay_verdict replay_window::commit(std::uint64_t seq) noexcept {
 
 inline void replay_window::commit_run(std::uint64_t first, unsigned count) noexcept {
     if (size_ == 0) return;
-    advance(first + count - 1);
+    const std::uint64_t last = first + count - 1;
+    advance(last);
     const std::uint64_t bits = (std::uint64_t{2} << (count - 1)) - 1;
-    const unsigned at = first % 64;
-    add(word_of(first), bits << at);
-    if (at + count > 64) add(word_of(first + count - 1), bits >> (64 - at));
+    add(word_of(first), bits << (first % 64));
+    if (first / 64 != last / 64) add(word_of(last), bits >> (64 - first % 64));
 }
 
 /// Clears the words that the window enters; those it only leaves keep stale bits that no number in
@@ -137,8 +137,9 @@ inline void replay_window::commit_run(std::uint64_t first, unsigned count) noexc
 /// window that has not moved on yet, in which it would stand for numbers not seen.
 inline void replay_window::advance(std::uint64_t seq) noexcept {
     const std::uint64_t entered = seq / 64 - highest() / 64;
-    const std::uint64_t ring = std::uint64_t{mask_} + 1;
     store(highest_, seq);
+    if (entered == 0) return;
+    const std::uint64_t ring = std::uint64_t{mask_} + 1;
     for (std::uint64_t i = 0; i < entered && i < ring; ++i)
         std::atomic_ref(word_of(seq - i * 64)).store(0, std::memory_order_release);
 }

@@ -29,19 +29,28 @@ struct InboundRun : testing::Test {
         EXPECT_TRUE(two.worker->counters().balanced());
         EXPECT_EQ(two.pool->free_frames(), two.pool->count());
     }
+    /// A tunnel that has been used: its first packet, which the worker looks at by itself, is
+    /// number 1 on the wire.
     void begin(const tunnel_options& o) {
         if (peers.empty())
             two.add_tunnel(o);
         else
             two.add_sas(o); // the policies ask for the same reqid
-        peers.emplace(o.spi, esp_peer(o));
+        know(o);
+        two.push(secure, {sealed(o, 0)});
+        (void)two.sent(plain);
     }
-    /// ESP with that number, and inside a packet with the same.
+    void know(const tunnel_options& o) { peers.emplace(name_of(o), esp_peer(o)); }
+    /// Authentic ESP, its number on the wire one more.
+    frame sealed(const tunnel_options& o, const frame& inner, std::uint8_t next,
+                 std::uint32_t number) {
+        esp_peer& peer = peers.at(name_of(o));
+        return peer.seal(peer.text_of(inner, next), number + 1);
+    }
+    /// The packet inside says its number, too.
     frame sealed(const tunnel_options& o, std::uint32_t number, std::uint32_t length = 64) {
-        esp_peer& peer = peers.at(o.spi);
-        return peer.seal(
-            peer.text_of(make_packet({.length = length, .number = number}), wire::proto_ipip),
-            number);
+        return sealed(o, make_packet({.length = length, .number = number}), wire::proto_ipip,
+                      number);
     }
     std::vector<frame> sealed(const tunnel_options& o, const numbers& all) {
         std::vector<frame> burst;
@@ -57,6 +66,9 @@ struct InboundRun : testing::Test {
             all.push_back(number_of(f));
         return all;
     }
+    /// Since begin().
+    std::uint64_t taken(const tunnel_options& o) { return at(o).current.packets - 1; }
+    std::uint64_t newest(const tunnel_options& o) { return at(o).replay.received - 1; }
     [[nodiscard]] ipsec::sa at(const tunnel_options& o) {
         return two.control.get_sa(two.sa_of(o, false))->clone();
     }
@@ -68,7 +80,9 @@ struct InboundRun : testing::Test {
     }
 
     lab two{2};
-    std::map<std::uint32_t, esp_peer> peers; ///< by SPI
+    using name = std::pair<std::uint32_t, family>;
+    static name name_of(const tunnel_options& o) { return {o.spi, o.outer}; }
+    std::map<name, esp_peer> peers;
 };
 
 TEST_F(InboundRun, TakesANumberThatComesTwiceInABurstOnce) {
@@ -78,7 +92,7 @@ TEST_F(InboundRun, TakesANumberThatComesTwiceInABurstOnce) {
     EXPECT_EQ(two.drops(drop_reason::replay_duplicate), 2u);
     EXPECT_EQ(receive(sealed(o, {6, 6})), numbers{6});
     EXPECT_EQ(at(o).statistics.replay, 3u);
-    EXPECT_EQ(at(o).current.packets, 6u);
+    EXPECT_EQ(taken(o), 6u);
 }
 
 TEST_F(InboundRun, TakesNumbersInAnyOrderAndNoneAgain) {
@@ -98,6 +112,11 @@ TEST_F(InboundRun, ANumberThatWasSkippedIsStillNew) {
     EXPECT_EQ(receive(sealed(o, {10, 11, 20, 21})), (numbers{10, 11, 20, 21}));
     EXPECT_EQ(receive(sealed(o, {25, 26, 27})), (numbers{25, 26, 27}));
     EXPECT_EQ(receive(sealed(o, {12, 19, 22, 24, 11, 20, 25, 27})), (numbers{12, 19, 22, 24}));
+    EXPECT_EQ(receive(sealed(o, {40, 42, 43, 50})), (numbers{40, 42, 43, 50}));
+    EXPECT_EQ(receive(sealed(o, {41, 42, 43, 44, 45})), (numbers{41, 44, 45}));
+    EXPECT_EQ(receive(sealed(o, {46, 47, 48})), (numbers{46, 47, 48})) << "a run behind the newest";
+    EXPECT_EQ(newest(o), 50u);
+    EXPECT_EQ(receive(sealed(o, {47, 50})), numbers{});
 }
 
 TEST_F(InboundRun, ABurstIsTakenWholeAndOnceWhereverItEnds) {
@@ -110,7 +129,7 @@ TEST_F(InboundRun, ABurstIsTakenWholeAndOnceWhereverItEnds) {
             std::iota(burst.begin(), burst.end(), first);
             EXPECT_EQ(receive(sealed(o, burst)), burst) << window << " from " << first;
             EXPECT_EQ(receive(sealed(o, burst)), numbers{}) << window << " from " << first;
-            EXPECT_EQ(at(o).replay.received, first + 63);
+            EXPECT_EQ(newest(o), first + 63);
         }
 }
 
@@ -137,7 +156,7 @@ TEST_F(InboundRun, AForgeryStopsNoOtherWhereverItIs) {
 TEST_F(InboundRun, AHardLimitIsReachedInTheMiddleOfABurst) {
     for (const bool in_bytes : {false, true}) {
         tunnel_options o{.spi = in_bytes ? 0x1000u : 0x2000u};
-        (in_bytes ? o.limits.hard_bytes : o.limits.hard_packets) = in_bytes ? 64 * 12 : 12;
+        (in_bytes ? o.limits.hard_bytes : o.limits.hard_packets) = in_bytes ? 64 * 13 : 13;
         begin(o);
         EXPECT_EQ(receive(sealed(o, up_to(2))), up_to(2)); // the first use is behind it
         numbers more(20);
@@ -152,13 +171,13 @@ TEST_F(InboundRun, CountsWhatWasInside) {
     const tunnel_options o;
     begin(o);
     std::vector<frame> burst;
-    std::uint64_t bytes = 0;
+    std::uint64_t bytes = 64; // the first packet's
     for (std::uint32_t n = 1; n <= 40; ++n) {
         burst.push_back(sealed(o, n, 60 + n));
         bytes += 60 + n;
     }
     EXPECT_EQ(receive(burst), up_to(40));
-    EXPECT_EQ(run_of(o).account.packets.get(), 40u);
+    EXPECT_EQ(run_of(o).account.packets.get(), 41u);
     EXPECT_EQ(run_of(o).account.bytes.get(), bytes);
     EXPECT_EQ(run_of(o).account.last_used.get(), two.clock.realtime_s);
 }
@@ -172,10 +191,10 @@ TEST_F(InboundRun, SasThatTakeTurnsKeepTheirOwnCounts) {
              {&a, 1}, {&b, 101}, {&a, 2}, {&b, 102}, {&b, 103}, {&a, 3}, {&a, 4}, {&b, 104}})
         burst.push_back(sealed(*o, n));
     EXPECT_EQ(receive(burst), (numbers{1, 101, 2, 102, 103, 3, 4, 104}));
-    EXPECT_EQ(at(a).current.packets, 4u);
-    EXPECT_EQ(at(b).current.packets, 4u);
-    EXPECT_EQ(at(a).replay.received, 4u);
-    EXPECT_EQ(at(b).replay.received, 104u);
+    EXPECT_EQ(taken(a), 4u);
+    EXPECT_EQ(taken(b), 4u);
+    EXPECT_EQ(newest(a), 4u);
+    EXPECT_EQ(newest(b), 104u);
     EXPECT_EQ(receive(burst), numbers{});
 }
 
@@ -183,18 +202,15 @@ TEST_F(InboundRun, TheSameSpiAtAnotherAddressIsAnotherSa) {
     const tunnel_options v4{.key_seed = 3};
     const tunnel_options v6{.outer = family::ipv6, .key_seed = 5};
     begin(v4);
-    two.add_sas(v6);
-    esp_peer over_v6(v6);
-    std::vector<frame> burst = sealed(v4, up_to(4));
-    for (std::uint32_t n = 1; n <= 3; ++n)
-        burst.insert(
-            burst.begin() + n,
-            over_v6.seal(over_v6.text_of(make_packet({.number = 200 + n}), wire::proto_ipip), n));
+    begin(v6);
+    const std::uint64_t before = two.drops(drop_reason::policy_template);
+    std::vector<frame> burst = sealed(v4, up_to(4)), others = sealed(v6, up_to(3));
+    burst.insert(burst.begin() + 1, others.begin(), others.end());
     EXPECT_EQ(receive(burst), up_to(4));
-    EXPECT_EQ(two.drops(drop_reason::policy_template), 3u)
-        << "policies ask for the other's address";
-    EXPECT_EQ(at(v4).current.packets, 4u);
-    EXPECT_EQ(at(v6).current.packets, 3u);
+    EXPECT_EQ(two.drops(drop_reason::policy_template), before + 3)
+        << "the policies ask for the other's address";
+    EXPECT_EQ(taken(v4), 4u);
+    EXPECT_EQ(taken(v6), 3u);
 }
 
 TEST_F(InboundRun, AnSaThatNobodyKnowsOrThatWasTakenAwayHarmsNoOther) {
@@ -202,7 +218,7 @@ TEST_F(InboundRun, AnSaThatNobodyKnowsOrThatWasTakenAwayHarmsNoOther) {
     begin(a);
     begin(b);
     const tunnel_options unknown{.spi = 0x3000};
-    peers.emplace(unknown.spi, esp_peer(unknown));
+    know(unknown);
     const auto burst = [&](std::uint32_t n) {
         return std::vector<frame>{sealed(a, n),       sealed(unknown, n), sealed(unknown, n + 1),
                                   sealed(b, 100 + n), sealed(b, 101 + n), sealed(unknown, n + 2),
@@ -225,17 +241,15 @@ TEST_F(InboundRun, EachPacketOfABurstIsHeldAgainstTheSelectorOfItsSa) {
     o.sel.destination_port.set(2000);
     o.sel.destination_port_mask.set(0xffff);
     begin(o);
-    esp_peer& peer = peers.at(o.spi);
     std::vector<frame> burst;
-    for (std::uint32_t n = 1; n <= 6; ++n)
-        burst.push_back(peer.seal(
-            peer.text_of(make_packet({.destination_port = static_cast<std::uint16_t>(2000 + n % 2),
-                                      .number = n}),
-                         wire::proto_ipip),
-            n));
+    for (std::uint32_t n = 1; n <= 6; ++n) {
+        const auto port = static_cast<std::uint16_t>(2000 + n % 2);
+        burst.push_back(
+            sealed(o, make_packet({.destination_port = port, .number = n}), wire::proto_ipip, n));
+    }
     EXPECT_EQ(receive(burst), (numbers{2, 4, 6}));
     EXPECT_EQ(two.drops(drop_reason::sa_selector), 3u);
-    EXPECT_EQ(at(o).current.packets, 6u) << "they were authentic";
+    EXPECT_EQ(taken(o), 6u) << "they were authentic";
 }
 
 /// A packet with a header of six words.
@@ -257,37 +271,37 @@ frame changed(frame f, std::size_t at, std::uint8_t to) {
 TEST_F(InboundRun, EachPacketOfABurstIsWhatItIsWhateverIsAroundIt) {
     const tunnel_options o;
     begin(o);
-    esp_peer& peer = peers.at(o.spi);
     const auto inner = [](std::uint32_t n) { return make_packet({.number = n}); };
-    constexpr std::uint8_t next = wire::proto_ipip;
+    constexpr std::uint8_t v4 = wire::proto_ipip;
     frame bad_sum = inner(2);
     bad_sum[10] ^= 1;
     frame padded = inner(9);
     padded.resize(100); // RFC 4303 section 2.7
     const struct {
-        frame text;
+        frame inner;
+        std::uint8_t next;
         drop_reason why; ///< none: it goes on
     } cases[] = {
-        {peer.text_of(inner(1), next), drop_reason::none},
-        {peer.text_of(bad_sum, next), drop_reason::ip_checksum},
-        {peer.text_of(changed(inner(3), 3, 200), next), drop_reason::ip_malformed},
-        {peer.text_of(changed(inner(4), 3, 27), next), drop_reason::ip_malformed},
-        {peer.text_of(changed(inner(5), 12, 127), next), drop_reason::ip_scope},
-        {peer.text_of(changed(inner(6), 16, 224), next), drop_reason::ip_scope},
-        {peer.text_of(changed(inner(7), 12, 0), next), drop_reason::ip_scope},
-        {peer.text_of(with_options(inner(8)), next), drop_reason::none},
-        {peer.text_of(padded, next), drop_reason::none},
-        {peer.text_of(make_packet({.family = family::ipv6, .number = 10}), wire::proto_ipv6),
-         drop_reason::none},
-        {peer.text_of(frame(50), wire::proto_none), drop_reason::dummy},
-        {peer.text_of(inner(12), wire::proto_tcp), drop_reason::inner_malformed},
-        {peer.text_of(changed(inner(13), 16, 20), next), drop_reason::policy_missing},
-        {peer.text_of(inner(14), next), drop_reason::none},
+        {inner(1), v4, drop_reason::none},
+        {bad_sum, v4, drop_reason::ip_checksum},
+        {changed(inner(3), 3, 200), v4, drop_reason::ip_malformed},
+        {changed(inner(4), 3, 27), v4, drop_reason::ip_malformed},
+        {changed(inner(5), 12, 127), v4, drop_reason::ip_scope},
+        {changed(inner(6), 16, 224), v4, drop_reason::ip_scope},
+        {changed(inner(7), 12, 0), v4, drop_reason::ip_scope},
+        {with_options(inner(8)), v4, drop_reason::none},
+        {padded, v4, drop_reason::none},
+        {make_packet({.family = family::ipv6, .number = 10}), wire::proto_ipv6, drop_reason::none},
+        {frame(50), wire::proto_none, drop_reason::dummy},
+        {inner(12), wire::proto_tcp, drop_reason::inner_malformed},
+        {changed(inner(13), 16, 20), v4, drop_reason::policy_missing},
+        {inner(14), v4, drop_reason::none},
     };
     std::vector<frame> burst;
     std::map<drop_reason, std::uint64_t> want;
     for (const auto& one : cases) {
-        burst.push_back(peer.seal(one.text, burst.size() + 1));
+        burst.push_back(
+            sealed(o, one.inner, one.next, static_cast<std::uint32_t>(burst.size() + 1)));
         ++want[one.why];
     }
     two.push(secure, burst);
@@ -300,7 +314,7 @@ TEST_F(InboundRun, EachPacketOfABurstIsWhatItIsWhateverIsAroundIt) {
     EXPECT_EQ(out[0], make_packet({.number = 1, .ttl = 63}));
     EXPECT_EQ(out[2], make_packet({.number = 9, .ttl = 63}));
     EXPECT_EQ(out.back(), make_packet({.number = 14, .ttl = 63}));
-    EXPECT_EQ(at(o).replay.received, std::size(cases));
+    EXPECT_EQ(newest(o), std::size(cases));
 }
 
 } // namespace
