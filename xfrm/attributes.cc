@@ -133,9 +133,10 @@ std::optional<std::uint32_t> attribute_offset(const message& m, std::size_t fixe
                                               const std::string& name) {
     std::optional<std::uint32_t> offset;
     for_each_attribute(m.after(fixed), [&](std::uint16_t type, bytes value) {
-        if (attribute_name(type) == name || "XFRMA_SPD_" + std::to_string(type) == name)
-            offset = static_cast<std::uint32_t>(value.data() - m.whole.data() - sizeof(nlattr));
-        return true;
+        const bool named = attribute_name(type) == name;
+        if (!named && "XFRMA_SPD_" + std::to_string(type) != name) return true;
+        offset = static_cast<std::uint32_t>(value.data() - m.whole.data() - sizeof(nlattr));
+        return !named || type >= std::size(rules) || check_value(type, value).has_value();
     });
     return offset;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/control/migrate.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace esplane::control {
@@ -29,12 +30,18 @@ result<void> check(const std::vector<ipsec::sa_move>& moves) {
     return {};
 }
 
+/// xfrm_addr_equal(): a template of another family is not told apart.
+bool begins_as(const ipsec::address& a, const ipsec::address& asked) noexcept {
+    const std::ptrdiff_t length = asked.fam == ipsec::family::ipv6 ? 16 : 4;
+    return std::equal(asked.bytes.begin(), asked.bytes.begin() + length, a.bytes.begin());
+}
+
 /// migrate_tmpl_match().  A template in transport mode names no addresses.
 bool is_about(const ipsec::sa_move& m, const ipsec::template_& t) noexcept {
     return t.run_mode == m.run_mode && t.id.protocol == m.protocol &&
            (m.reqid == 0 || t.reqid == m.reqid) &&
            (t.run_mode == ipsec::mode::transport ||
-            (t.id.destination == m.old_destination && t.source == m.old_source));
+            (begins_as(t.id.destination, m.old_destination) && begins_as(t.source, m.old_source)));
 }
 
 /// xfrm_policy_migrate(): the templates with their new ends; none where no move is about them.
@@ -91,6 +98,7 @@ class relocations {
         to.source = m.new_source;
         to.dying = false;
         if (request.encap) to.encap = request.encap;
+        if (to.id != before.id && was_place(to.id)) return fail(ENODATA);
         if (auto r = sas_.relocate(before.id, to, now_); !r)
             return r.error().code == ENOBUFS ? r : fail(ENODATA);
         done_.push_back({before, to.id});
@@ -108,6 +116,10 @@ class relocations {
         sa_place before;
         ipsec::sa_id now;
     };
+    /// In the kernel what is moved stays until all is done.
+    [[nodiscard]] bool was_place(const ipsec::sa_id& id) const {
+        return std::ranges::any_of(done_, [&](const done& d) { return d.before.id == id; });
+    }
 
     sa_keeper& sas_;
     moment now_;

@@ -67,6 +67,8 @@ constexpr refusal refusals[] = {
     {larval_or_moved, EINVAL, "Unsupported mode"},
     {allocates, ENOENT, "No SPI available in the requested range"},
     {migrates, EINVAL, "Unsupported encapsulation type for ESP"},
+    {migrates, EAFNOSUPPORT, "XFRMA_MIGRATE to neither IPv4 nor IPv6"},
+    {puts_sa, EINVAL, "Invalid prefix length in selector (must be <= 128)"},
 };
 
 bool is_among(types all, std::uint16_t one) {
@@ -160,16 +162,29 @@ bool is_about_attribute(const message& m, const verdict& v, bool kernel_like) {
     });
 }
 
-/// Linux 6.13 and later refuse it.
-bool is_of_newer_kernels(const verdict& v) {
-    return v.code == -EINVAL && v.text == "Invalid attribute SA_PCPU";
+/// Whether a template has the mode that Linux 6.14 brought.
+bool has_iptfs(const message& m) {
+    constexpr std::uint8_t iptfs = 5;
+    bool found = false;
+    for (const placed_attribute& a : attributes_of(m.header.nlmsg_type, m.payload()))
+        for (std::size_t at = 0; a.type == XFRMA_TMPL && at + sizeof(xfrm_user_tmpl) <= a.length;
+             at += sizeof(xfrm_user_tmpl))
+            found |= m.payload()[a.at + at + offsetof(xfrm_user_tmpl, mode)] == iptfs;
+    return found;
+}
+
+/// Linux 6.13 and later refuse it; Linux 6.14 and later look at more of it.
+bool is_of_newer_kernels(const message& m, const verdict& v) {
+    if (v.code != -EINVAL) return false;
+    return v.text == "Invalid attribute SA_PCPU" ||
+           (is_among(has_template, m.header.nlmsg_type) && has_iptfs(m));
 }
 
 bool is_allowed(const message& m, const verdict& v, bool kernel_like) {
     const bool listed = std::ranges::any_of(refusals, [&](const refusal& r) {
         return is_among(r.asked, m.header.nlmsg_type) && v.code == -r.code && v.text == r.text;
     });
-    return listed || is_about_icv(v) || is_of_newer_kernels(v) ||
+    return listed || is_about_icv(v) || is_of_newer_kernels(m, v) ||
            is_about_attribute(m, v, kernel_like);
 }
 
@@ -203,41 +218,89 @@ bool is_zero(const payload& p, std::size_t at, std::size_t length) {
 /// Each levels one kind where it is met, and says so.
 using leveling = bool (*)(item& ours, item& theirs);
 
-/// What stands behind the four bytes of an IPv4 address means nothing: esplane shows zeros.
-bool behind_ipv4(item& ours, item& theirs) {
-    if (!is_about_sa(ours.header.nlmsg_type)) return false;
-    struct place {
-        std::size_t address, family;
-    };
-    constexpr place places[] = {
-        {offsetof(xfrm_selector, daddr), offsetof(xfrm_selector, family)},
-        {offsetof(xfrm_selector, saddr), offsetof(xfrm_selector, family)},
-        {offsetof(xfrm_usersa_info, id.daddr), offsetof(xfrm_usersa_info, family)},
-        {offsetof(xfrm_usersa_info, saddr), offsetof(xfrm_usersa_info, family)},
-    };
+/// Goes through the attributes that both have at the same place.
+template <typename Level>
+bool for_each_pair(item& ours, item& theirs, std::uint16_t attribute, Level&& level) {
+    const auto type = ours.header.nlmsg_type;
+    if (own_attributes(type)) return false;
+    const auto mine = attributes_of(type, ours.payload);
+    const auto others = attributes_of(type, theirs.payload);
     bool met = false;
-    for (const place& p : places) {
-        constexpr std::size_t used = sizeof(in_addr), rest = sizeof(xfrm_address_t) - used;
-        if (value_at<std::uint16_t>(theirs.payload, p.family) != AF_INET ||
-            !is_zero(ours.payload, p.address + used, rest) ||
-            is_zero(theirs.payload, p.address + used, rest))
+    for (std::size_t i = 0; i < std::min(mine.size(), others.size()); ++i)
+        if (mine[i].type == attribute && others[i].type == attribute &&
+            mine[i].at == others[i].at && mine[i].length == others[i].length)
+            met |= level(mine[i]);
+    return met;
+}
+
+/// An address and its family, in a structure.
+struct address_place {
+    std::size_t address, family;
+};
+constexpr address_place of_sa[] = {
+    {offsetof(xfrm_selector, daddr), offsetof(xfrm_selector, family)},
+    {offsetof(xfrm_selector, saddr), offsetof(xfrm_selector, family)},
+    {offsetof(xfrm_usersa_info, id.daddr), offsetof(xfrm_usersa_info, family)},
+    {offsetof(xfrm_usersa_info, saddr), offsetof(xfrm_usersa_info, family)},
+};
+constexpr address_place of_move[] = {
+    {offsetof(xfrm_user_migrate, old_daddr), offsetof(xfrm_user_migrate, old_family)},
+    {offsetof(xfrm_user_migrate, old_saddr), offsetof(xfrm_user_migrate, old_family)},
+    {offsetof(xfrm_user_migrate, new_daddr), offsetof(xfrm_user_migrate, new_family)},
+    {offsetof(xfrm_user_migrate, new_saddr), offsetof(xfrm_user_migrate, new_family)},
+};
+constexpr address_place of_kmaddress[] = {
+    {offsetof(xfrm_user_kmaddress, local), offsetof(xfrm_user_kmaddress, family)},
+    {offsetof(xfrm_user_kmaddress, remote), offsetof(xfrm_user_kmaddress, family)},
+};
+
+/// base   where the structure lies
+bool level_behind_ipv4(item& ours, item& theirs, std::size_t base,
+                       std::span<const address_place> places) {
+    constexpr std::size_t used = sizeof(in_addr), rest = sizeof(xfrm_address_t) - used;
+    bool met = false;
+    for (const address_place& p : places) {
+        const std::size_t at = base + p.address + used;
+        if (value_at<std::uint16_t>(theirs.payload, base + p.family) != AF_INET ||
+            !is_zero(ours.payload, at, rest) || is_zero(theirs.payload, at, rest))
             continue;
-        zero(theirs.payload, p.address + used, rest);
+        zero(theirs.payload, at, rest);
         met = true;
     }
     return met;
 }
 
+/// What stands behind the four bytes of an IPv4 address means nothing: esplane shows zeros.
+bool behind_ipv4(item& ours, item& theirs) {
+    const auto in_each = [&](std::uint16_t type, std::span<const address_place> places) {
+        return for_each_pair(ours, theirs, type, [&](const placed_attribute& a) {
+            return level_behind_ipv4(ours, theirs, a.at, places);
+        });
+    };
+    const auto type = ours.header.nlmsg_type;
+    if (is_about_sa(type)) return level_behind_ipv4(ours, theirs, 0, of_sa);
+    if (type == XFRM_MSG_DELSA) return in_each(XFRMA_SA, of_sa);
+    if (type != XFRM_MSG_MIGRATE) return false;
+    const bool in_moves = in_each(XFRMA_MIGRATE, of_move);
+    return in_each(XFRMA_KMADDRESS, of_kmaddress) || in_moves;
+}
+
 /// XFRMA_LTIME_VAL with an add_time of 0 means now: else the SA would be 50 years old.
 bool zero_add_time(item& ours, item& theirs) {
-    if (!is_about_sa(ours.header.nlmsg_type)) return false;
-    constexpr std::size_t at =
-        offsetof(xfrm_usersa_info, curlft) + offsetof(xfrm_lifetime_cur, add_time);
-    if (value_at<std::uint64_t>(theirs.payload, at) != 0 ||
-        value_at<std::uint64_t>(ours.payload, at) == 0)
-        return false;
-    zero(ours.payload, at, sizeof(std::uint64_t));
-    return true;
+    const auto level = [&](std::size_t sa) {
+        const std::size_t at =
+            sa + offsetof(xfrm_usersa_info, curlft) + offsetof(xfrm_lifetime_cur, add_time);
+        if (value_at<std::uint64_t>(theirs.payload, at) != 0 ||
+            value_at<std::uint64_t>(ours.payload, at) == 0)
+            return false;
+        zero(ours.payload, at, sizeof(std::uint64_t));
+        return true;
+    };
+    const auto type = ours.header.nlmsg_type;
+    if (is_about_sa(type)) return level(0);
+    return type == XFRM_MSG_DELSA &&
+           for_each_pair(ours, theirs, XFRMA_SA,
+                         [&](const placed_attribute& a) { return level(a.at); });
 }
 
 /// Takes out the attribute whose value lies there.
@@ -259,21 +322,6 @@ bool security_context(item& ours, item& theirs) {
         return false;
     erase_attribute(ours.payload, *found);
     return true;
-}
-
-/// Goes through the attributes that both have at the same place.
-template <typename Level>
-bool for_each_pair(item& ours, item& theirs, std::uint16_t attribute, Level&& level) {
-    const auto type = ours.header.nlmsg_type;
-    if (own_attributes(type)) return false;
-    const auto mine = attributes_of(type, ours.payload);
-    const auto others = attributes_of(type, theirs.payload);
-    bool met = false;
-    for (std::size_t i = 0; i < std::min(mine.size(), others.size()); ++i)
-        if (mine[i].type == attribute && others[i].type == attribute &&
-            mine[i].at == others[i].at && mine[i].length == others[i].length)
-            met |= level(mine[i]);
-    return met;
 }
 
 /// The kernel shows a timer as what it was given times 10 by HZ, which is 100 there.
@@ -304,15 +352,16 @@ void clear_impossible(payload& p, const placed_attribute& a) {
     std::ranges::copy(ring, p.begin() + static_cast<std::ptrdiff_t>(a.at + sizeof state));
 }
 
-/// Of the SA that a message shows; 0 where it does not.
+/// Of the SA that a message shows; the most that one without ESN has where it does not.
 std::uint32_t window_of(const item& i) {
     constexpr std::size_t window = offsetof(xfrm_usersa_info, replay_window);
+    constexpr std::uint32_t most = 32;
     const auto type = i.header.nlmsg_type;
     if (is_about_sa(type)) return value_at<std::uint8_t>(i.payload, window);
     if (type == XFRM_MSG_DELSA)
         for (const placed_attribute& a : attributes_of(type, i.payload))
             if (a.type == XFRMA_SA) return value_at<std::uint8_t>(i.payload, a.at + window);
-    return 0;
+    return type == XFRM_MSG_NEWAE ? most : 0;
 }
 
 /// A bitmap of esplane's has no bits of numbers that are not in the window, or never were.
@@ -423,8 +472,10 @@ bool completed_echo(item& ours, item& theirs) {
     };
     const bytes asked = bytes(ours.payload).first(end);
     const std::size_t body = sizeof(nlmsgerr);
+    const std::size_t policy =
+        echo->msg.nlmsg_type == XFRM_MSG_ACQUIRE ? offsetof(xfrm_user_acquire, policy) : 0;
     const auto family = read_fixed<std::array<std::uint8_t, 2>>(
-        asked.subspan(std::min(asked.size(), body + offsetof(xfrm_selector, family))));
+        asked.subspan(std::min(asked.size(), body + policy + offsetof(xfrm_selector, family))));
     for (const placed_attribute& a : attributes_at(asked, body + aligned(form->fixed))) {
         if (a.type == XFRMA_TMPL && family)
             for (std::size_t at = a.at; at + sizeof(xfrm_user_tmpl) <= a.at + a.length;
@@ -490,6 +541,20 @@ bool packet_beyond_limit(item& ours, item& theirs) {
     return true;
 }
 
+/// Where an UPDSA moves a limit below what was counted the kernel tells so before it has taken the
+/// interface id of that request.
+bool earlier_if_id(item& ours, item& theirs) {
+    const auto type = ours.header.nlmsg_type;
+    const auto is_it = [](const placed_attribute& a) { return a.type == XFRMA_IF_ID; };
+    if (type != XFRM_MSG_EXPIRE || ours.header.nlmsg_seq != 0) return false;
+    const auto all = attributes_of(type, ours.payload);
+    const auto mine = std::ranges::find_if(all, is_it);
+    if (mine == all.end() || std::ranges::any_of(attributes_of(type, theirs.payload), is_it))
+        return false;
+    erase_attribute(ours.payload, *mine);
+    return true;
+}
+
 struct allowance {
     const char* name;
     leveling level;
@@ -507,6 +572,7 @@ constexpr allowance allowances[] = {
     {"the device of an ACQUIRE", acquire_device},
     {"a use of a policy without SA", use_without_sa},
     {"the packet that passes a limit", packet_beyond_limit},
+    {"the interface id of an EXPIRE", earlier_if_id},
     {"the echo of what was completed", completed_echo},
     {"NLMSGERR_ATTR_POLICY", attribute_policy},
     {"XFRM_MODE_MAX", mode_limit},

@@ -868,6 +868,24 @@ class author {
         }
     }
 
+    /// Which SPI is chosen from a range that is not first_random_spi's nobody can compare.
+    static void keep_range(draft& d) {
+        auto i = read_fixed<xfrm_userspi_info>(d.fixed);
+        if (d.type != XFRM_MSG_ALLOCSPI || !i || i->min >= i->max) return;
+        i->min = first_random_spi;
+        i->max = last_random_spi;
+        std::memcpy(d.fixed.data(), &*i, sizeof *i);
+    }
+
+    /// What comes behind a dump and changes what it shows is shown or not as the dump's datagrams
+    /// are long.
+    static bool only_asks(std::uint16_t type) {
+        constexpr std::uint16_t all[] = {XFRM_MSG_GETSA,      XFRM_MSG_GETPOLICY,
+                                         XFRM_MSG_GETAE,      XFRM_MSG_GETSADINFO,
+                                         XFRM_MSG_GETSPDINFO, XFRM_MSG_GETDEFAULT};
+        return std::ranges::find(all, type) != std::end(all);
+    }
+
     /// Linux up to 6.18 sizes the event of a MIGRATE for one attribute header and writes one for
     /// each move.  Of two moves with XFRMA_KMADDRESS and XFRMA_ENCAP that is beyond its buffer's
     /// end, and a BUG.
@@ -916,8 +934,10 @@ class author {
     question write_datagram(std::uint32_t number) {
         question q;
         const std::uint32_t messages = chance(90) ? 1 : 2 + below(3);
+        bool dumping = false;
         for (std::uint32_t i = 0; i < messages; ++i) {
             draft d = any_draft();
+            if (dumping && !only_asks(d.type)) continue;
             if (chance(40)) d.flags |= NLM_F_ACK;
             if (chance(10))
                 d.flags |= one_of<std::uint16_t>(
@@ -925,7 +945,9 @@ class author {
             const bool broken = chance(25);
             if (broken) break_something(d);
             mask_marks(d);
+            keep_range(d);
             spare_kernel(d);
+            dumping |= (d.flags & NLM_F_DUMP) != 0;
             const std::size_t fixed = append_message(q.bytes, d);
             if (broken && chance(8)) {
                 lie_about_message(q.bytes, fixed - sizeof(nlmsghdr));

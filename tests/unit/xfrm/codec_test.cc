@@ -205,13 +205,22 @@ TEST(SaCodec, AuthTruncCountsWhereBothAreGiven) {
 }
 
 TEST(SaCodec, AnAlgorithmWithoutANameIsNotAnAbsentOne) {
-    const std::vector<std::uint8_t> nameless(sizeof(xfrm_algo));
-    ipsec::sa s = example_sa();
-    s.algs.aead = {};
-    const auto back = decode(with_attribute(new_sa(s), XFRMA_ALG_CRYPT, nameless));
-    ASSERT_FALSE(back);
-    EXPECT_EQ(back.error().code, ENOSYS);
-    EXPECT_EQ(back.error().text, "Requested CRYPT algorithm not found");
+    const std::pair<std::uint16_t, const char*> kinds[] = {
+        {XFRMA_ALG_AEAD, "Requested AEAD algorithm not found"},
+        {XFRMA_ALG_AUTH, "Requested AUTH algorithm not found"},
+        {XFRMA_ALG_AUTH_TRUNC, "Requested AUTH_TRUNC algorithm not found"},
+    };
+    for (const auto& [type, text] : kinds) {
+        const std::vector<std::uint8_t> nameless(sizeof(xfrm_algo_auth));
+        ipsec::sa s = example_sa();
+        s.algs.aead = {};
+        auto back = decode(with_attribute(new_sa(s), type, nameless));
+        ASSERT_TRUE(back) << text << ": later than what else is wrong with a request";
+        const auto known = ipsec::resolve(back->algs);
+        ASSERT_FALSE(known) << text;
+        EXPECT_EQ(known.error().code, ENOSYS);
+        EXPECT_EQ(known.error().text, text);
+    }
 }
 
 TEST(SaCodec, AKeyThatReachesBeyondItsAttributeIsRefused) {
