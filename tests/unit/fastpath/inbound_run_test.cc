@@ -198,6 +198,18 @@ TEST_F(InboundRun, SasThatTakeTurnsKeepTheirOwnCounts) {
     EXPECT_EQ(receive(burst), numbers{});
 }
 
+TEST_F(InboundRun, AForgeryOfOneSaIsHeldAgainstNoOther) {
+    const tunnel_options a{.spi = 0x1000}, b{.spi = 0x2000, .key_seed = 7};
+    begin(a);
+    begin(b);
+    std::vector<frame> burst{sealed(a, 1),   sealed(a, 2), sealed(b, 101),
+                             sealed(b, 102), sealed(a, 3), sealed(b, 103)};
+    burst[3].back() ^= 1;
+    EXPECT_EQ(receive(burst), (numbers{1, 2, 101, 3, 103}));
+    EXPECT_EQ(at(a).statistics.integrity_failed, 0u);
+    EXPECT_EQ(at(b).statistics.integrity_failed, 1u);
+}
+
 TEST_F(InboundRun, TheSameSpiAtAnotherAddressIsAnotherSa) {
     const tunnel_options v4{.key_seed = 3};
     const tunnel_options v6{.outer = family::ipv6, .key_seed = 5};
@@ -252,6 +264,18 @@ TEST_F(InboundRun, EachPacketOfABurstIsHeldAgainstTheSelectorOfItsSa) {
     EXPECT_EQ(taken(o), 6u) << "they were authentic";
 }
 
+TEST_F(InboundRun, AnSaOfIpv6GivesUpNoIpv4) {
+    tunnel_options o;
+    o.sel.fam = family::ipv6;
+    begin(o);
+    const std::uint64_t before = two.drops(drop_reason::inner_family);
+    std::vector<frame> burst = sealed(o, up_to(3));
+    burst.push_back(
+        sealed(o, make_packet({.family = family::ipv6, .number = 4}), wire::proto_ipv6, 4));
+    EXPECT_EQ(receive(burst), numbers{4});
+    EXPECT_EQ(two.drops(drop_reason::inner_family), before + 3);
+}
+
 /// A packet with a header of six words.
 frame with_options(const frame& plain_one) {
     frame f = plain_one;
@@ -295,7 +319,9 @@ TEST_F(InboundRun, EachPacketOfABurstIsWhatItIsWhateverIsAroundIt) {
         {frame(50), wire::proto_none, drop_reason::dummy},
         {inner(12), wire::proto_tcp, drop_reason::inner_malformed},
         {changed(inner(13), 16, 20), v4, drop_reason::policy_missing},
-        {inner(14), v4, drop_reason::none},
+        {changed(inner(14), 3, 66), v4, drop_reason::ip_malformed}, // into the trailer
+        {changed(inner(15), 3, 75), v4, drop_reason::ip_malformed}, // into the ICV
+        {inner(16), v4, drop_reason::none},
     };
     std::vector<frame> burst;
     std::map<drop_reason, std::uint64_t> want;
@@ -313,7 +339,7 @@ TEST_F(InboundRun, EachPacketOfABurstIsWhatItIsWhateverIsAroundIt) {
     ASSERT_EQ(out.size(), want[drop_reason::none]);
     EXPECT_EQ(out[0], make_packet({.number = 1, .ttl = 63}));
     EXPECT_EQ(out[2], make_packet({.number = 9, .ttl = 63}));
-    EXPECT_EQ(out.back(), make_packet({.number = 14, .ttl = 63}));
+    EXPECT_EQ(out.back(), make_packet({.number = 16, .ttl = 63}));
     EXPECT_EQ(newest(o), std::size(cases));
 }
 
