@@ -59,7 +59,7 @@ struct job {
 };
 
 struct engine_options {
-    bool gcm_kernel = true; ///< run AES-GCM of small packets by our own kernel: doc/gcm-kernel.md
+    bool gcm_kernel = true; ///< run AES-GCM by our own kernel where the CPU can: doc/gcm-kernel.md
 };
 
 /// A job that it cannot run (CBC over part of a block, HMAC over more than an IP packet holds) is

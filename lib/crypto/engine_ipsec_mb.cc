@@ -53,9 +53,9 @@ constexpr calls jobs_of(IMB_CIPHER_MODE cipher, IMB_HASH_ALG hash) {
 ///   AES-256-CBC, SHA-256  jobs 137, 606       OpenSSL, a packet at a time: 339, 2371
 ///   NULL, SHA-256         jobs 117, 473
 ///
-/// One GCM packet keeps the processor busy by itself; a job only adds its queue.  (Small ones have
-/// a kernel of their own: gcm.h.)  CBC and the hashes are chains: jobs run up to 16 packets
-/// side by side, across SAs.
+/// One GCM packet keeps the processor busy by itself; a job only adds its queue.  (Where the
+/// processor can they have a kernel of their own: gcm.h.)  CBC and the hashes are chains: jobs run
+/// up to 16 packets side by side, across SAs.
 constexpr std::array<calls, ipsec::suite_count> table{{
     gcm_with(&IMB_MGR::gcm128_enc, &IMB_MGR::gcm128_dec),
     gcm_with(&IMB_MGR::gcm192_enc, &IMB_MGR::gcm192_dec),
@@ -105,9 +105,9 @@ const calls& calls_for(ipsec::suite s) noexcept {
     return table[static_cast<unsigned>(s)];
 }
 
-/// Which kernel runs small packets, and what there is to say of it.
+/// Which kernel runs AES-GCM, and what there is to say of it.
 struct gcm_choice {
-    const gcm::kernel* kernel; ///< nullptr: none, the library runs them all
+    const gcm::kernel* kernel; ///< nullptr: none, the library runs it
     const char* text;
 };
 
@@ -289,23 +289,27 @@ void prefetch(const job& j) noexcept {
         __builtin_prefetch(j.esp + at, 1);
 }
 
-/// What the kernel of small packets reads of a job's keys: with many SAs they are in no cache.  A
-/// fixed count of lines for the smallest: a loop that depends on the length costs half as much
-/// again.
-void prefetch_small_keys(const job& j) noexcept {
+/// What the GCM kernel reads of a job's keys: with many SAs they are in no cache.  A fixed count of
+/// lines for each of three lengths: a loop that depends on the length costs half as much again.
+void prefetch_kernel_keys(const job& j) noexcept {
     constexpr std::size_t line = 64;
     constexpr std::size_t first_lines = 6; ///< eight powers of H, whatever the AES key
     constexpr std::uint32_t text_in_first = 96;
+    constexpr std::size_t second_lines = 9; ///< twenty
+    constexpr std::uint32_t text_in_second = 288;
     const auto* const start = reinterpret_cast<const std::uint8_t*>(j.keys);
     for (std::size_t i = 1; i < first_lines; ++i)
         __builtin_prefetch(start + i * line);
     if (j.text_length <= text_in_first) return;
-    for (std::size_t i = first_lines; i < sizeof(gcm_schedule::compact) / line + 1; ++i)
+    for (std::size_t i = first_lines; i < second_lines; ++i)
+        __builtin_prefetch(start + i * line);
+    if (j.text_length <= text_in_second) return;
+    for (std::size_t i = second_lines; i < sizeof(gcm_schedule::compact) / line + 1; ++i)
         __builtin_prefetch(start + i * line);
 }
 
 /// The same for the library, which reads nearly all of its own.
-void prefetch_large_keys(const job& j) noexcept {
+void prefetch_library_keys(const job& j) noexcept {
     constexpr std::size_t line = 64;
     const auto* const start =
         reinterpret_cast<const std::uint8_t*>(&static_cast<const gcm_schedule*>(j.keys)->keys);
@@ -333,9 +337,9 @@ struct engine::state {
     [[nodiscard]] bool make_ivs() noexcept;
     template <direction Direction>
     void run(std::span<job> jobs) noexcept;
-    [[nodiscard]] std::size_t small_run(std::span<const job> jobs) const noexcept;
+    [[nodiscard]] std::size_t kernel_run(std::span<const job> jobs) const noexcept;
     template <direction Direction>
-    void run_small(std::span<job> jobs) noexcept;
+    void run_kernel(std::span<job> jobs) noexcept;
     template <direction Direction>
     void run_direct(const calls& suite, job& j) noexcept;
     [[nodiscard]] std::size_t fill_lanes(std::span<job* const> jobs) const noexcept;
@@ -346,7 +350,7 @@ struct engine::state {
 
     manager library;
     manager sha_ni; ///< may be empty
-    gcm_choice small{};
+    gcm_choice own{};
     alignas(64) gcm_context_data gcm;
     std::array<slot, slice_length> slots;
     alignas(16) std::uint8_t iv_keys[11 * 16];
@@ -359,28 +363,27 @@ struct engine::state {
     std::size_t ivs_left = 0;
 };
 
-/// How many jobs, from the first on, the kernel of small packets takes at once.
-std::size_t engine::state::small_run(std::span<const job> jobs) const noexcept {
+/// How many jobs, from the first on, the GCM kernel takes at once.
+std::size_t engine::state::kernel_run(std::span<const job> jobs) const noexcept {
     const ipsec::suite suite = jobs.front().keys->run;
-    if (small.kernel == nullptr || !is_gcm(suite)) return 0;
+    if (own.kernel == nullptr || !is_gcm(suite)) return 0;
     std::size_t count = 0;
     const key::schedule* before = nullptr; // one SA's burst fetches its keys once
-    while (count < jobs.size() && jobs[count].keys->run == suite &&
-           jobs[count].text_length <= gcm::longest_text) {
+    while (count < jobs.size() && jobs[count].keys->run == suite) {
         const job& j = jobs[count++];
         prefetch(j);
-        if (j.keys != before) prefetch_small_keys(j);
+        if (j.keys != before) prefetch_kernel_keys(j);
         before = j.keys;
     }
     return count;
 }
 
 template <direction Direction>
-void engine::state::run_small(std::span<job> jobs) noexcept {
+void engine::state::run_kernel(std::span<job> jobs) noexcept {
     if constexpr (Direction == direction::encrypt)
-        small.kernel->encrypt(jobs);
+        own.kernel->encrypt(jobs);
     else
-        small.kernel->decrypt(jobs);
+        own.kernel->decrypt(jobs);
 }
 
 template <direction Direction>
@@ -454,8 +457,8 @@ void engine::state::run(std::span<job> jobs) noexcept {
     std::array<job*, slice_length> slice;
     std::size_t gathered = 0;
     while (!jobs.empty()) {
-        if (const std::size_t count = small_run(jobs); count > 0) {
-            run_small<Direction>(jobs.first(count));
+        if (const std::size_t count = kernel_run(jobs); count > 0) {
+            run_kernel<Direction>(jobs.first(count));
             jobs = jobs.subspan(count);
             continue;
         }
@@ -466,7 +469,7 @@ void engine::state::run(std::span<job> jobs) noexcept {
             const job& following = jobs.front();
             prefetch(following);
             if (following.keys != j.keys && is_gcm(following.keys->run))
-                prefetch_large_keys(following);
+                prefetch_library_keys(following);
         }
         if (suite.how == manner::direct) {
             run_direct<Direction>(suite, j);
@@ -529,7 +532,7 @@ result<std::unique_ptr<engine>> engine::make(engine_options options) {
     std::unique_ptr<engine> made(new engine(std::move(inside)));
     if (auto right = power_up_test(*made, "intel-ipsec-mb", "libipsec-mb1"); !right)
         return tl::unexpected(right.error());
-    made->state_->small = choose_gcm_kernel(options); // last: the library was asked alone
+    made->state_->own = choose_gcm_kernel(options); // last: the library was asked alone
     return made;
 }
 
@@ -568,7 +571,7 @@ const char* engine::architecture() const noexcept {
 }
 
 const char* engine::gcm_kernel() const noexcept {
-    return state_->small.text;
+    return state_->own.text;
 }
 
 } // namespace esplane::crypto

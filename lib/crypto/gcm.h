@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// AES-GCM of small packets by a kernel of our own: doc/gcm-kernel.md says why and how.
+// AES-GCM by a kernel of our own: doc/gcm-kernel.md says why and how.
 //
-// Does not: take packets longer than `longest_text`, or run on a processor without AVX-512, VAES
-// and VPCLMULQDQ; the engine gives both to intel-ipsec-mb.
+// Does not: run on a processor without AVX-512, VAES and VPCLMULQDQ; there the engine gives all
+// packets to intel-ipsec-mb.
 // Threads: any; it has no state.
 #pragma once
 
@@ -15,17 +15,14 @@
 
 namespace esplane::crypto::gcm {
 
-/// Bytes of text.  Beyond it the library is as fast: the measurements are in doc/gcm-kernel.md.
-inline constexpr std::uint32_t longest_text = 288;
+inline constexpr std::size_t powers_needed = 40;
 
-/// GHASH takes the AAD's block, the text's and that of the lengths.
-inline constexpr std::size_t powers_needed = 1 + longest_text / 16 + 1;
-
-/// The compact schedule of one SA: all that a small packet touches of its keys.
+/// The compact schedule of one SA: all that a packet touches of its keys.
 ///
-///   [ round keys: 11, 13 or 15 ][ H ][ H^2 ] ... [ H^20 ]      blocks of 16 bytes
+///   [ round keys: 11, 13 or 15 ][ H ][ H^2 ] ... [ H^40 ]      blocks of 16 bytes
 ///
-/// The powers follow the last round key at once; a packet of b blocks reads the first b.
+/// The powers follow the last round key at once.  A packet of b blocks (its AAD, its text and the
+/// lengths) reads the first b, one of more than 40 blocks nearly all.
 struct blocks {
     static constexpr std::size_t most = 15 + powers_needed;
     alignas(16) std::uint8_t bytes[most * 16];
@@ -36,7 +33,7 @@ struct blocks {
 /// aes_key_length   16, 24 or 32 bytes
 void expand_powers(blocks& schedule, std::size_t aes_key_length) noexcept;
 
-/// How a kernel is called: jobs of one AES-GCM suite, none longer than longest_text.
+/// How a kernel is called: jobs of one AES-GCM suite.
 ///
 /// In place, as engine::encrypt() and engine::decrypt().  Constant time in keys, text and ICV.
 /// Clears the vector registers before it returns and leaves nothing of the keys on the stack.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// AES-GCM (NIST SP 800-38D) of an ESP packet of at most a few hundred bytes: VAES and VPCLMULQDQ
-// on 512-bit registers.  Compiled for them alone; nothing here runs before gcm::supported().
+// AES-GCM (NIST SP 800-38D) of an ESP packet: VAES and VPCLMULQDQ on 512-bit registers.  Compiled
+// for them alone; nothing here runs before gcm::supported().
 //
 // The packet, seen as blocks of 16 bytes from its ESP header on, is already what GCM wants:
 //
@@ -12,8 +12,9 @@
 //
 // A group is four blocks: one register.  Counter i + 1 belongs to block i, so that J0's keystream,
 // which covers the tag, comes with the first group; the AAD, the ciphertext and the block of the
-// lengths are b = t + 2 blocks in a row, and GHASH is their sum, block i times H^(b - i): all
-// products at once, one reduction.
+// lengths are b = t + 2 blocks in a row, and GHASH is their sum, block i times H^(b - i).
+//
+// A short packet, of up to ten groups, is done at once:
 //
 //   1. Make the counter blocks from salt and IV.
 //   2. Encrypt them: the keystream.
@@ -21,6 +22,13 @@
 //   4. Put the AAD before the ciphertext and the lengths after it.
 //   5. Multiply each block by its power of H, add, reduce.
 //   6. The tag is that xor J0's keystream: write it, or compare it.
+//
+// A long one in three parts, and what is hashed of it lags behind what is encrypted:
+//
+//   head    the first group and a chunk of eight
+//   chunks  eight groups each: between the rounds of their AES, GHASH of another chunk (when
+//           encrypting of the one before, when decrypting of the same)
+//   tail    the rest, up to nine groups, as a short packet
 //
 // What branches and what is an address depends on lengths and pointers only, never on a key, a
 // text or a tag.
@@ -35,8 +43,15 @@ namespace {
 
 constexpr unsigned block_size = 16;
 constexpr unsigned group_size = 64;
-constexpr unsigned header_size = 16; ///< SPI, sequence number, IV: block 0
-constexpr unsigned most_groups = (powers_needed + 3) / 4;
+constexpr unsigned header_size = 16;  ///< SPI, sequence number, IV: block 0
+constexpr unsigned short_groups = 10; ///< of a packet that is done at once
+constexpr unsigned chunk_groups = 8;
+constexpr unsigned chunk_size = chunk_groups * group_size;
+constexpr unsigned chunk_blocks = chunk_groups * 4;
+constexpr unsigned tail_groups = chunk_groups + 1;
+static_assert(powers_needed >= short_groups * 4 && powers_needed >= tail_groups * 4 + 4);
+
+constexpr __mmask64 header_bytes = 0xffff;
 
 enum class way : bool { encrypt, decrypt };
 
@@ -46,7 +61,6 @@ constexpr unsigned groups_of(std::uint32_t text_length) noexcept {
     return (blocks + 3) / 4;
 }
 static_assert(groups_of(0) == 1 && groups_of(32) == 1 && groups_of(33) == 2);
-static_assert(groups_of(longest_text) == most_groups);
 
 constexpr unsigned round_keys(unsigned rounds) noexcept {
     return rounds + 1;
@@ -91,17 +105,24 @@ __m512i round_key(const std::uint8_t* schedule, unsigned round) noexcept {
 }
 
 /// AES of every block of every group, a round over all before the next: none waits for another.
-template <unsigned Rounds, unsigned Groups>
-void encrypt_blocks(__m512i (&blocks)[Groups], const std::uint8_t* schedule) noexcept {
+/// Between the rounds `stitch` is called with 0, 1 ... as constants, Rounds - 1 times.
+template <unsigned Rounds, unsigned Groups, typename Stitch>
+void encrypt_blocks(__m512i (&blocks)[Groups], const std::uint8_t* schedule,
+                    Stitch stitch) noexcept {
     const __m512i first = round_key(schedule, 0);
     for_each_group<Groups>([&](auto g) { blocks[g] = _mm512_xor_si512(blocks[g], first); });
-#pragma GCC unroll 16
-    for (unsigned r = 1; r < Rounds; ++r) {
-        const __m512i key = round_key(schedule, r);
+    for_each_group<Rounds - 1>([&](auto before) {
+        const __m512i key = round_key(schedule, before + 1);
         for_each_group<Groups>([&](auto g) { blocks[g] = _mm512_aesenc_epi128(blocks[g], key); });
-    }
+        stitch(before);
+    });
     const __m512i last = round_key(schedule, Rounds);
     for_each_group<Groups>([&](auto g) { blocks[g] = _mm512_aesenclast_epi128(blocks[g], last); });
+}
+
+template <unsigned Rounds, unsigned Groups>
+void encrypt_blocks(__m512i (&blocks)[Groups], const std::uint8_t* schedule) noexcept {
+    encrypt_blocks<Rounds>(blocks, schedule, [](auto) {});
 }
 
 // --- GHASH --------------------------------------------------------------------------------------
@@ -111,22 +132,34 @@ void encrypt_blocks(__m512i (&blocks)[Groups], const std::uint8_t* schedule) noe
 // later: Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and its Usage for
 // Computing the GCM Mode", section 5 ("reflected").
 
-/// Products not yet reduced: low + middle * x^64 + high * x^128, of each lane by itself.
-struct products {
-    __m512i low = _mm512_setzero_si512();
-    __m512i middle = _mm512_setzero_si512();
-    __m512i high = _mm512_setzero_si512();
-};
+__m512i swap_halves(__m512i a) noexcept {
+    return _mm512_shuffle_epi32(a, _MM_PERM_BADC);
+}
 
 __m512i xor3(__m512i a, __m512i b, __m512i c) noexcept {
     return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
 
-void add_product(products& sum, __m512i a, __m512i b) noexcept {
-    sum.low = _mm512_xor_si512(sum.low, _mm512_clmulepi64_epi128(a, b, 0x00));
-    sum.middle = xor3(sum.middle, _mm512_clmulepi64_epi128(a, b, 0x01),
-                      _mm512_clmulepi64_epi128(a, b, 0x10));
-    sum.high = _mm512_xor_si512(sum.high, _mm512_clmulepi64_epi128(a, b, 0x11));
+/// One side of a multiplication (Karatsuba: three products of halves instead of four).
+struct factor {
+    explicit factor(__m512i a) noexcept
+        : whole(a)
+        , halves(_mm512_xor_si512(a, swap_halves(a))) {}
+    __m512i whole;
+    __m512i halves; ///< their sum, in both
+};
+
+/// Products not yet reduced, of each lane by itself: of the low halves, of the sums, of the high.
+struct products {
+    __m512i low = _mm512_setzero_si512();
+    __m512i sums = _mm512_setzero_si512();
+    __m512i high = _mm512_setzero_si512();
+};
+
+void add_product(products& sum, const factor& a, const factor& b) noexcept {
+    sum.low = _mm512_xor_si512(sum.low, _mm512_clmulepi64_epi128(a.whole, b.whole, 0x00));
+    sum.sums = _mm512_xor_si512(sum.sums, _mm512_clmulepi64_epi128(a.halves, b.halves, 0x00));
+    sum.high = _mm512_xor_si512(sum.high, _mm512_clmulepi64_epi128(a.whole, b.whole, 0x11));
 }
 
 /// Modulo x^128 + x^7 + x^2 + x + 1, read backwards: its upper half is the constant.  Twice 64
@@ -134,10 +167,9 @@ void add_product(products& sum, __m512i a, __m512i b) noexcept {
 __m512i reduce(const products& sum) noexcept {
     const __m512i polynomial = _mm512_set1_epi64(static_cast<long long>(0xc200'0000'0000'0000ULL));
     const auto fold = [&](__m512i from, __m512i into) {
-        return xor3(into, _mm512_clmulepi64_epi128(from, polynomial, 0x00),
-                    _mm512_shuffle_epi32(from, _MM_PERM_BADC));
+        return xor3(into, _mm512_clmulepi64_epi128(from, polynomial, 0x00), swap_halves(from));
     };
-    return fold(fold(sum.low, sum.middle), sum.high);
+    return fold(fold(sum.low, xor3(sum.sums, sum.low, sum.high)), sum.high);
 }
 
 /// The sum of the four lanes.
@@ -188,58 +220,38 @@ __mmask64 inside(unsigned end) noexcept {
     return _bzhi_u64(~0ULL, left); // 64 and more: all
 }
 
-/// One packet on its way through the steps.
-template <unsigned Groups>
-struct passage {
-    __m512i stream[Groups]; ///< counter blocks, then keystream
-    __m512i hashed[Groups]; ///< what GHASH takes
-    __m128i header;
-};
-
-template <unsigned Groups>
-void make_counters(passage<Groups>& p, const job& j) noexcept {
-    p.header = load_block(j.esp);
-    const __m512i n = nonce(p.header, j.keys->salt);
-    for_each_group<Groups>([&](auto g) { p.stream[g] = _mm512_or_si512(n, counters<g>()); });
-}
-
-/// Xors a group of text with its keystream, in place, and keeps the ciphertext.
-template <way Way, unsigned Group, unsigned Groups>
-void crypt_group(passage<Groups>& p, const job& j) noexcept {
-    __mmask64 text = inside<Group, Groups>(header_size + j.text_length);
-    if constexpr (Group == 0) text &= ~__mmask64{0xffff};
-    std::uint8_t* const at = j.esp + Group * group_size;
-    const __m512i before = _mm512_maskz_loadu_epi8(text, at);
-    const __m512i after = _mm512_xor_si512(before, p.stream[Group]);
-    _mm512_mask_storeu_epi8(at, text, after);
-    p.hashed[Group] = Way == way::encrypt ? _mm512_maskz_mov_epi8(text, after) : before;
-}
-
 /// Blocks that GHASH takes: AAD, text, lengths.
 unsigned blocks_of(const job& j) noexcept {
     return 1 + (j.text_length + block_size - 1) / block_size + 1;
 }
 
-/// AAD into block 0, lengths into the last.
-template <unsigned Groups>
-void frame_text(passage<Groups>& p, const job& j) noexcept {
-    p.hashed[0] = _mm512_inserti32x4(p.hashed[0], aad_of(j, p.header), 0);
-    const unsigned lane = (blocks_of(j) - 1) % 4;
-    p.hashed[Groups - 1] = _mm512_mask_broadcast_i32x4(
-        p.hashed[Groups - 1], static_cast<__mmask16>(0xf << 4 * lane), lengths_of(j));
+/// Where the last of `blocks` is in its group, of 32-bit lanes.
+__mmask16 lane_of_last(unsigned blocks) noexcept {
+    return static_cast<__mmask16>(0xf << 4 * ((blocks - 1) % 4));
 }
 
-/// GHASH over the groups.  Where the last is not full it ends in zeros, and the blocks that stand
-/// before H in the schedule are multiplied by them.
+/// Xors the bytes of a group that `text` says with their keystream, in place.
+///
+/// returns  the ciphertext, and zeros elsewhere
+template <way Way>
+__m512i crypt_group(std::uint8_t* at, __mmask64 text, __m512i stream) noexcept {
+    const __m512i before = _mm512_maskz_loadu_epi8(text, at);
+    const __m512i after = _mm512_xor_si512(before, stream);
+    _mm512_mask_storeu_epi8(at, text, after);
+    return Way == way::encrypt ? _mm512_maskz_mov_epi8(text, after) : before;
+}
+
+/// Adds the product of groups and powers of H, H the last block's.  Where the last group is not
+/// full it ends in zeros, and the blocks that stand before H in the schedule are multiplied by
+/// them.
 template <unsigned Groups>
-__m128i ghash(const passage<Groups>& p, const std::uint8_t* powers, unsigned blocks) noexcept {
-    products sum;
+void add_products(products& sum, const __m512i (&hashed)[Groups], const std::uint8_t* powers,
+                  unsigned blocks) noexcept {
     for_each_group<Groups>([&](auto g) {
         const int lowest = static_cast<int>(blocks) - 4 * static_cast<int>(g) - 3;
         const __m512i four = _mm512_loadu_si512(powers + (lowest - 1) * int{block_size});
-        add_product(sum, reversed(p.hashed[g]), four);
+        add_product(sum, factor(reversed(hashed[g])), factor(four));
     });
-    return reversed(add_lanes(reduce(sum)));
 }
 
 /// In time that does not depend on the bytes.
@@ -249,7 +261,8 @@ bool same(__m128i a, __m128i b) noexcept {
 }
 
 template <way Way>
-void finish(job& j, __m128i tag) noexcept {
+void finish(job& j, const products& sum, __m128i j0_stream) noexcept {
+    const __m128i tag = _mm_xor_si128(reversed(add_lanes(reduce(sum))), j0_stream);
     auto* const icv = reinterpret_cast<__m128i*>(j.esp + header_size + j.text_length);
     if constexpr (Way == way::encrypt)
         _mm_storeu_si128(icv, tag);
@@ -258,15 +271,189 @@ void finish(job& j, __m128i tag) noexcept {
 }
 
 template <way Way, unsigned Rounds, unsigned Groups>
-[[gnu::flatten]] void run_packet(job& j) noexcept {
+[[gnu::noinline, gnu::flatten]] void run_short(job& j) noexcept {
     const std::uint8_t* const schedule = schedule_of(j);
-    passage<Groups> p;
-    make_counters(p, j);
-    encrypt_blocks<Rounds>(p.stream, schedule);
-    for_each_group<Groups>([&](auto g) { crypt_group<Way, g>(p, j); });
-    frame_text(p, j);
-    const __m128i hash = ghash(p, schedule + round_keys(Rounds) * block_size, blocks_of(j));
-    finish<Way>(j, _mm_xor_si128(hash, _mm512_castsi512_si128(p.stream[0])));
+    const __m128i header = load_block(j.esp);
+    const unsigned blocks = blocks_of(j);
+    __m512i stream[Groups];
+    __m512i hashed[Groups];
+
+    const __m512i n = nonce(header, j.keys->salt);
+    for_each_group<Groups>([&](auto g) { stream[g] = _mm512_or_si512(n, counters<g>()); });
+    encrypt_blocks<Rounds>(stream, schedule);
+
+    for_each_group<Groups>([&](auto g) {
+        __mmask64 text = inside<g, Groups>(header_size + j.text_length);
+        if constexpr (g == 0) text &= ~header_bytes;
+        hashed[g] = crypt_group<Way>(j.esp + g * group_size, text, stream[g]);
+    });
+    hashed[0] = _mm512_inserti32x4(hashed[0], aad_of(j, header), 0);
+    hashed[Groups - 1] =
+        _mm512_mask_broadcast_i32x4(hashed[Groups - 1], lane_of_last(blocks), lengths_of(j));
+
+    products sum;
+    add_products(sum, hashed, schedule + round_keys(Rounds) * block_size, blocks);
+    finish<Way>(j, sum, _mm512_castsi512_si128(stream[0]));
+}
+
+// --- Long packets -------------------------------------------------------------------------------
+
+/// Counter blocks of a group in the order of the host, so that they can be counted.
+struct counting {
+    /// The four counters of a group; in the packet's order.
+    __m512i take() noexcept {
+        const __m512i last_dword_turned =
+            _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0d0e0f, 0x0b0a0908, 0x07060504, 0x03020100));
+        const __m512i four = _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0);
+        const __m512i blocks = _mm512_shuffle_epi8(next, last_dword_turned);
+        next = _mm512_add_epi32(next, four);
+        return blocks;
+    }
+    /// The same, but J0 in place of the last of `blocks`, which needs no keystream.
+    __m512i take_with_j0(unsigned blocks) noexcept {
+        constexpr __mmask16 last_dwords = 0x8888;
+        next = _mm512_mask_set1_epi32(next, lane_of_last(blocks) & last_dwords, 1);
+        return take();
+    }
+    __m512i next;
+};
+
+/// Four counters after each other, from 1 on, beside a nonce.
+counting count_from_j0(__m512i nonce) noexcept {
+    return {
+        _mm512_or_si512(nonce, _mm512_set_epi32(4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0))};
+}
+
+/// GHASH chunk by chunk, in each lane by itself: a lane's blocks are four apart.
+///
+/// Needs nothing from one lane to the next, until the tail multiplies the state like a group.
+struct lanes_hash {
+    /// Multiplies the state and adds a chunk of text, in steps 0 ... chunk_groups.
+    template <unsigned Step>
+    void absorb(const std::uint8_t* text) noexcept {
+        if constexpr (Step == 0) {
+            sum = products();
+            add_product(sum, factor(state), factor(power(chunk_blocks)));
+        } else if constexpr (Step < chunk_groups) {
+            add_product(sum, factor(group<Step - 1>(text)), factor(power(chunk_blocks - 4 * Step)));
+        } else if constexpr (Step == chunk_groups) {
+            state = _mm512_xor_si512(reduce(sum), group<Step - 1>(text));
+        }
+    }
+    template <unsigned Group>
+    static __m512i group(const std::uint8_t* text) noexcept {
+        return reversed(_mm512_loadu_si512(text + Group * group_size));
+    }
+    __m512i power(unsigned n) const noexcept {
+        return _mm512_broadcast_i32x4(load_block(powers + (n - 1) * block_size));
+    }
+
+    const std::uint8_t* powers;
+    __m512i state;
+    products sum{};
+};
+
+/// The end of a long packet, from `at` on: `next` counters, `state` of the hash of what is before.
+template <way Way, unsigned Rounds, unsigned Groups>
+[[gnu::noinline, gnu::flatten]] void run_tail(job& j, std::uint8_t* at, __m512i next,
+                                              __m512i state) noexcept {
+    const std::uint8_t* const schedule = schedule_of(j);
+    const std::uint8_t* const powers = schedule + round_keys(Rounds) * block_size;
+    const auto text_left = static_cast<unsigned>(j.esp + header_size + j.text_length - at);
+    const unsigned blocks = (text_left + block_size - 1) / block_size + 1;
+    __m512i stream[Groups];
+    __m512i hashed[Groups];
+
+    counting counter{next};
+    for_each_group<Groups>([&](auto g) {
+        stream[g] = g + 1 == Groups ? counter.take_with_j0(blocks) : counter.take();
+    });
+    encrypt_blocks<Rounds>(stream, schedule);
+
+    for_each_group<Groups>([&](auto g) {
+        hashed[g] = crypt_group<Way>(at + g * group_size, inside<g, Groups>(text_left), stream[g]);
+    });
+    hashed[Groups - 1] =
+        _mm512_mask_broadcast_i32x4(hashed[Groups - 1], lane_of_last(blocks), lengths_of(j));
+
+    products sum;
+    add_product(sum, factor(state), factor(_mm512_loadu_si512(powers + blocks * block_size)));
+    add_products(sum, hashed, powers, blocks);
+    const __m512i j0_stream = _mm512_maskz_compress_epi32(lane_of_last(blocks), stream[Groups - 1]);
+    finish<Way>(j, sum, _mm512_castsi512_si128(j0_stream));
+}
+
+/// Takes the function for a number of groups from a table made of all that can be.
+template <way Way, unsigned Rounds>
+void run_tail(job& j, std::uint8_t* at, unsigned blocks, __m512i next, __m512i state) noexcept {
+    static_assert(tail_groups == 9);
+    switch ((blocks + 3) / 4) {
+    case 1:
+        return run_tail<Way, Rounds, 1>(j, at, next, state);
+    case 2:
+        return run_tail<Way, Rounds, 2>(j, at, next, state);
+    case 3:
+        return run_tail<Way, Rounds, 3>(j, at, next, state);
+    case 4:
+        return run_tail<Way, Rounds, 4>(j, at, next, state);
+    case 5:
+        return run_tail<Way, Rounds, 5>(j, at, next, state);
+    case 6:
+        return run_tail<Way, Rounds, 6>(j, at, next, state);
+    case 7:
+        return run_tail<Way, Rounds, 7>(j, at, next, state);
+    case 8:
+        return run_tail<Way, Rounds, 8>(j, at, next, state);
+    default:
+        return run_tail<Way, Rounds, 9>(j, at, next, state);
+    }
+}
+
+/// Xors a chunk with the keystream of its groups, the first at `stream`.
+void crypt_chunk(std::uint8_t* at, const __m512i* stream) noexcept {
+    for_each_group<chunk_groups>([&](auto g) {
+        std::uint8_t* const group = at + g * group_size;
+        _mm512_storeu_si512(group, _mm512_xor_si512(_mm512_loadu_si512(group), stream[g]));
+    });
+}
+
+template <way Way, unsigned Rounds>
+[[gnu::noinline, gnu::flatten]] void run_long(job& j) noexcept {
+    constexpr bool encrypting = Way == way::encrypt;
+    const std::uint8_t* const schedule = schedule_of(j);
+    const __m128i header = load_block(j.esp);
+    const __m128i aad = aad_of(j, header);
+    std::uint8_t* at = j.esp + group_size;
+    counting counter = count_from_j0(nonce(header, j.keys->salt));
+    lanes_hash hash{schedule + round_keys(Rounds) * block_size, {}};
+    const auto absorb = [&](const std::uint8_t* text) {
+        return [&hash, text](auto step) { hash.template absorb<step>(text); };
+    };
+
+    // Head.  Decrypting, the ciphertext is there before its keystream is.
+    __m512i head[1 + chunk_groups];
+    for_each_group<1 + chunk_groups>([&](auto g) { head[g] = counter.take(); });
+    if constexpr (encrypting) {
+        encrypt_blocks<Rounds>(head, schedule);
+    } else {
+        const __m512i first = _mm512_maskz_loadu_epi8(~header_bytes, j.esp);
+        hash.state = reversed(_mm512_inserti32x4(first, aad, 0));
+        encrypt_blocks<Rounds>(head, schedule, absorb(at));
+    }
+    const __m512i first = crypt_group<Way>(j.esp, ~header_bytes, head[0]);
+    if constexpr (encrypting) hash.state = reversed(_mm512_inserti32x4(first, aad, 0));
+    crypt_chunk(at, head + 1);
+
+    // Chunks: AES and GHASH stitched.
+    unsigned blocks = blocks_of(j) - 4 - chunk_blocks;
+    for (at += chunk_size; blocks >= chunk_blocks + 2; blocks -= chunk_blocks, at += chunk_size) {
+        __m512i stream[chunk_groups];
+        for_each_group<chunk_groups>([&](auto g) { stream[g] = counter.take(); });
+        encrypt_blocks<Rounds>(stream, schedule, absorb(encrypting ? at - chunk_size : at));
+        crypt_chunk(at, stream);
+    }
+    if constexpr (encrypting) for_each_group<chunk_groups + 1>(absorb(at - chunk_size));
+    run_tail<Way, Rounds>(j, at, blocks, counter.next, hash.state);
 }
 
 /// Vector and mask registers hold round keys, keystream and powers of H: none leaves.
@@ -305,23 +492,42 @@ void clear_registers() noexcept {
 
 template <way Way, unsigned Rounds>
 void run_rounds(std::span<job> jobs) noexcept {
-    static_assert(most_groups == 5);
+
+    static_assert(short_groups == 10);
     for (job& j : jobs) {
         switch (groups_of(j.text_length)) {
         case 1:
-            run_packet<Way, Rounds, 1>(j);
+            run_short<Way, Rounds, 1>(j);
             break;
         case 2:
-            run_packet<Way, Rounds, 2>(j);
+            run_short<Way, Rounds, 2>(j);
             break;
         case 3:
-            run_packet<Way, Rounds, 3>(j);
+            run_short<Way, Rounds, 3>(j);
             break;
         case 4:
-            run_packet<Way, Rounds, 4>(j);
+            run_short<Way, Rounds, 4>(j);
+            break;
+        case 5:
+            run_short<Way, Rounds, 5>(j);
+            break;
+        case 6:
+            run_short<Way, Rounds, 6>(j);
+            break;
+        case 7:
+            run_short<Way, Rounds, 7>(j);
+            break;
+        case 8:
+            run_short<Way, Rounds, 8>(j);
+            break;
+        case 9:
+            run_short<Way, Rounds, 9>(j);
+            break;
+        case 10:
+            run_short<Way, Rounds, 10>(j);
             break;
         default:
-            run_packet<Way, Rounds, 5>(j);
+            run_long<Way, Rounds>(j);
         }
     }
     clear_registers();
@@ -361,7 +567,7 @@ __m128i times_x(__m128i a) noexcept {
 
 __m128i multiply(__m128i a, __m128i b) noexcept {
     products one;
-    add_product(one, _mm512_zextsi128_si512(a), _mm512_zextsi128_si512(b));
+    add_product(one, factor(_mm512_zextsi128_si512(a)), factor(_mm512_zextsi128_si512(b)));
     return _mm512_castsi512_si128(reduce(one));
 }
 

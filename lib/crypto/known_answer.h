@@ -39,7 +39,7 @@ inline constexpr std::size_t most_known_packets = 16;
 /// count    at most most_known_packets
 template <typename Subject>
 bool answers_right(Subject& tested, const key& keys, const known_answer& known, std::size_t count) {
-    using packet = std::array<std::uint8_t, 384>;
+    using packet = std::array<std::uint8_t, 1472>;
     packet clear;
     std::iota(clear.begin(), clear.end(), std::uint8_t{0});
     const std::size_t covered =

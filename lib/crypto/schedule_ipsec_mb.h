@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the expanded keys of an SA lie in memory, for intel-ipsec-mb and the kernel of small packets.
+// How the expanded keys of an SA lie in memory, for intel-ipsec-mb and the GCM kernel.
 //
-// The first bytes are all that choosing the call and building the nonce needs; what a small packet
-// reads follows in the same lines, what a large one needs after that.  A schedule is as large as
+// The first bytes are all that choosing the call and building the nonce needs; what the kernel
+// reads follows in the same lines, what the library needs after that.  A schedule is as large as
 // its suite needs: many SAs must fit the cache.
 #pragma once
 
@@ -21,7 +21,7 @@ struct alignas(64) gcm_schedule : key::schedule {
     gcm::blocks compact;           ///< empty where the processor cannot run the kernel
     alignas(64) gcm_key_data keys; ///< the library's
 };
-static_assert(sizeof(gcm_schedule) == (9 + 16) * 64);
+static_assert(sizeof(gcm_schedule) == (14 + 16) * 64);
 
 inline constexpr std::size_t aes_round_keys_length = 15 * 16; ///< of AES-256
 

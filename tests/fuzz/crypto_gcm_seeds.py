@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes crypto_gcm_corpus: a packet of each number of registers, and lengths around them.
+"""Writes crypto_gcm_corpus: a packet of each number of registers and of chunks, and
+lengths around them.
 
     tests/fuzz/crypto_gcm_seeds.py
 """
@@ -8,7 +9,8 @@ import pathlib
 import struct
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "crypto_gcm_corpus"
-LENGTHS = (0, 1, 15, 16, 32, 33, 48, 64, 96, 97, 160, 161, 200, 224, 225, 288, 289, 512)
+LENGTHS = (0, 1, 15, 16, 32, 33, 48, 64, 96, 97, 160, 161, 200, 224, 225, 288, 289, 512, 592, 593,
+           608, 609, 640, 1104, 1105, 1424, 2000, 4064, 4097)
 
 
 def seed(suite, length, where, change):

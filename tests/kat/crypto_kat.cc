@@ -8,7 +8,7 @@
 //                              names
 //   kat_crypto wycheproof      Wycheproof's, from the directory that ESPLANE_WYCHEPROOF names
 //
-// All of it twice: with the kernel of small packets, and with the library alone.
+// All of it twice: with the GCM kernel, and with the library alone.
 //
 // Exit status: 0 all passed, 1 one failed or none ran, 77 the vectors are not here.
 //
