@@ -181,9 +181,8 @@ struct slot {
     esn_aad aad;
 };
 
-void run_gcm(aes_gcm_enc_dec_t call, gcm_context_data& context, const job& j,
-             std::uint8_t* tag) noexcept {
-    const gcm_key_data& keys = static_cast<const gcm_schedule*>(j.keys)->keys;
+void run_gcm(aes_gcm_enc_dec_t call, const gcm_key_data& keys, gcm_context_data& context,
+             const job& j, std::uint8_t* tag) noexcept {
     const aead_nonce nonce(j);
     std::uint8_t* const text = text_of(j);
     const auto* iv = reinterpret_cast<const std::uint8_t*>(&nonce.bytes);
@@ -311,8 +310,9 @@ void prefetch_kernel_keys(const job& j) noexcept {
 /// The same for the library, which reads nearly all of its own.
 void prefetch_library_keys(const job& j) noexcept {
     constexpr std::size_t line = 64;
-    const auto* const start =
-        reinterpret_cast<const std::uint8_t*>(&static_cast<const gcm_schedule*>(j.keys)->keys);
+    if (!static_cast<const gcm_schedule*>(j.keys)->is_of_library) return;
+    const auto& keys = static_cast<const library_gcm_schedule*>(j.keys)->keys;
+    const auto* const start = reinterpret_cast<const std::uint8_t*>(&keys);
     for (std::size_t at = 0; at < sizeof(gcm_key_data); at += line)
         __builtin_prefetch(start + at);
 }
@@ -325,6 +325,7 @@ struct engine::state {
         , sha_ni(std::move(for_few)) {}
     ~state() {
         wipe(&gcm, sizeof gcm);
+        wipe(&older_keys, sizeof older_keys);
         wipe(slots.data(), sizeof slots);
         wipe(iv_keys, sizeof iv_keys);
         wipe(&next_ivs, sizeof next_ivs);
@@ -340,6 +341,7 @@ struct engine::state {
     [[nodiscard]] std::size_t kernel_run(std::span<const job> jobs) const noexcept;
     template <direction Direction>
     void run_kernel(std::span<job> jobs) noexcept;
+    [[nodiscard]] const gcm_key_data& library_keys(const job& j) noexcept;
     template <direction Direction>
     void run_direct(const calls& suite, job& j) noexcept;
     [[nodiscard]] std::size_t fill_lanes(std::span<job* const> jobs) const noexcept;
@@ -352,6 +354,7 @@ struct engine::state {
     manager sha_ni; ///< may be empty
     gcm_choice own{};
     alignas(64) gcm_context_data gcm;
+    alignas(64) gcm_key_data older_keys; ///< of a packet whose key was made for the kernel alone
     std::array<slot, slice_length> slots;
     alignas(16) std::uint8_t iv_keys[11 * 16];
     /// What the counter blocks of a call begin with; the library counts behind it.
@@ -386,13 +389,21 @@ void engine::state::run_kernel(std::span<job> jobs) noexcept {
         own.kernel->decrypt(jobs);
 }
 
+const gcm_key_data& engine::state::library_keys(const job& j) noexcept {
+    const auto* const keys = static_cast<const gcm_schedule*>(j.keys);
+    if (keys->is_of_library) return static_cast<const library_gcm_schedule*>(keys)->keys;
+    // The first round keys of AES are its key.
+    expand_library_gcm(library.get(), {keys->compact.bytes, keys->cipher_key_length}, older_keys);
+    return older_keys;
+}
+
 template <direction Direction>
 void engine::state::run_direct(const calls& suite, job& j) noexcept {
     if constexpr (Direction == direction::encrypt) {
-        run_gcm(library.get()->*suite.encrypt, gcm, j, icv_of(j));
+        run_gcm(library.get()->*suite.encrypt, library_keys(j), gcm, j, icv_of(j));
     } else {
         alignas(16) std::uint8_t tag[gcm_icv_length];
-        run_gcm(library.get()->*suite.decrypt, gcm, j, tag);
+        run_gcm(library.get()->*suite.decrypt, library_keys(j), gcm, j, tag);
         j.ok = same_icv(tag, icv_of(j), gcm_icv_length);
     }
 }
@@ -533,6 +544,7 @@ result<std::unique_ptr<engine>> engine::make(engine_options options) {
     if (auto right = power_up_test(*made, "intel-ipsec-mb", "libipsec-mb1"); !right)
         return tl::unexpected(right.error());
     made->state_->own = choose_gcm_kernel(options); // last: the library was asked alone
+    if (made->state_->own.kernel == nullptr) gcm::want_library_keys();
     return made;
 }
 

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/crypto/gcm.h"
 
+#include <atomic>
+
 #include <cpuid.h>
 
 namespace esplane::crypto::gcm {
 namespace {
+
+/// Of the process: keys are shared by all engines.
+std::atomic<bool> wanted = false;
 
 struct registers {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -42,6 +47,14 @@ bool detect() noexcept {
 bool supported() noexcept {
     static const bool is = detect();
     return is;
+}
+
+bool library_keys_wanted() noexcept {
+    return !supported() || wanted.load(std::memory_order_relaxed);
+}
+
+void want_library_keys() noexcept {
+    wanted.store(true, std::memory_order_relaxed);
 }
 
 } // namespace esplane::crypto::gcm

@@ -45,6 +45,14 @@ struct kernel {
 /// Says whether this processor, and the operating system on it, can run the kernel.
 [[nodiscard]] bool supported() noexcept;
 
+/// Says whether keys are to be made for the library, too, which take twice the memory: where the
+/// kernel cannot run, or once want_library_keys() was called.
+[[nodiscard]] bool library_keys_wanted() noexcept;
+
+/// Called before an engine runs AES-GCM by the library.  It runs older keys too, but expands them
+/// anew for every packet.
+void want_library_keys() noexcept;
+
 /// Needs supported().
 extern const kernel avx512;
 

@@ -10,26 +10,9 @@
 #include "lib/crypto/schedule_ipsec_mb.h"
 
 namespace esplane::crypto {
-namespace {
 
-using bytes = std::span<const std::uint8_t>;
-
-/// Schedules of one size lie together, so that many keys are on few pages.
-slab& schedules_of(ipsec::suite s) {
-    static slab& gcm = *new slab(sizeof(gcm_schedule)); // keys may outlive all else
-    static slab& chacha = *new slab(sizeof(chacha_schedule));
-    static slab& hmac = *new slab(sizeof(hmac_schedule));
-    if (is_gcm(s)) return gcm;
-    return is_aead(s) ? chacha : hmac;
-}
-
-/// Expands keys for all threads: what it calls takes the manager for a table of functions.
-const result<manager>& expander() {
-    static const result<manager> made = make_manager();
-    return made;
-}
-
-void expand_library_gcm(IMB_MGR* library, bytes aes_key, gcm_key_data& into) noexcept {
+void expand_library_gcm(IMB_MGR* library, std::span<const std::uint8_t> aes_key,
+                        gcm_key_data& into) noexcept {
     switch (aes_key.size()) {
     case 16:
         IMB_AES128_GCM_PRE(library, aes_key.data(), &into);
@@ -40,6 +23,26 @@ void expand_library_gcm(IMB_MGR* library, bytes aes_key, gcm_key_data& into) noe
     default:
         IMB_AES256_GCM_PRE(library, aes_key.data(), &into);
     }
+}
+
+namespace {
+
+using bytes = std::span<const std::uint8_t>;
+
+/// Schedules of one size lie together, so that many keys are on few pages.
+slab& schedules_of(ipsec::suite s, bool for_library) {
+    static slab& own_gcm = *new slab(sizeof(gcm_schedule)); // keys may outlive all else
+    static slab& library_gcm = *new slab(sizeof(library_gcm_schedule));
+    static slab& chacha = *new slab(sizeof(chacha_schedule));
+    static slab& hmac = *new slab(sizeof(hmac_schedule));
+    if (is_gcm(s)) return for_library ? library_gcm : own_gcm;
+    return is_aead(s) ? chacha : hmac;
+}
+
+/// Expands keys for all threads: what it calls takes the manager for a table of functions.
+const result<manager>& expander() {
+    static const result<manager> made = make_manager();
+    return made;
 }
 
 /// The round keys of both directions.
@@ -108,11 +111,14 @@ bytes take_salt(const ipsec::algorithms& a, key::schedule& into) noexcept {
     return given.first(given.size() - salt_length);
 }
 
-key::schedule* expand_gcm(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
-    auto* keys = new (memory) gcm_schedule{};
+key::schedule* expand_gcm(IMB_MGR* library, const ipsec::algorithms& a, void* memory,
+                          bool for_library) noexcept {
+    auto* both = for_library ? new (memory) library_gcm_schedule{} : nullptr;
+    gcm_schedule* keys = for_library ? both : new (memory) gcm_schedule{};
     const bytes aes_key = take_salt(a, *keys);
-    expand_library_gcm(library, aes_key, keys->keys);
+    keys->is_of_library = for_library;
     expand_kernel_gcm(library, aes_key, keys->compact);
+    if (for_library) expand_library_gcm(library, aes_key, both->keys);
     return keys;
 }
 
@@ -129,15 +135,16 @@ key::schedule* expand_pair(IMB_MGR* library, const ipsec::algorithms& a, void* m
     return keys;
 }
 
-key::schedule* expand(IMB_MGR* library, const ipsec::algorithms& a, void* memory) noexcept {
-    if (is_gcm(a.run)) return expand_gcm(library, a, memory);
+key::schedule* expand(IMB_MGR* library, const ipsec::algorithms& a, void* memory,
+                      bool for_library) noexcept {
+    if (is_gcm(a.run)) return expand_gcm(library, a, memory, for_library);
     return is_aead(a.run) ? expand_chacha(a, memory) : expand_pair(library, a, memory);
 }
 
 } // namespace
 
 std::size_t largest_schedule() noexcept {
-    return sizeof(gcm_schedule);
+    return gcm::library_keys_wanted() ? sizeof(library_gcm_schedule) : sizeof(gcm_schedule);
 }
 
 result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
@@ -145,9 +152,10 @@ result<std::shared_ptr<const key>> key::make(const ipsec::algorithms& a) {
     const result<manager>& library = expander();
     if (!library) return tl::unexpected(library.error());
 
-    void* memory = schedules_of(a.run).take();
+    const bool for_library = gcm::library_keys_wanted();
+    void* memory = schedules_of(a.run, for_library).take();
     if (memory == nullptr) return fail(ENOMEM);
-    schedule* keys = expand(library->get(), a, memory);
+    schedule* keys = expand(library->get(), a, memory, for_library);
     keys->run = a.run;
     keys->iv_length = ipsec::layout_of(a.run).iv_length;
     keys->icv_length = ipsec::layout_of(a.run).icv_length;

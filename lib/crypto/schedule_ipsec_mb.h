@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include <intel-ipsec-mb.h>
 
@@ -18,10 +19,20 @@ namespace esplane::crypto {
 
 /// For the AES-GCM suites.
 struct alignas(64) gcm_schedule : key::schedule {
-    gcm::blocks compact;           ///< empty where the processor cannot run the kernel
-    alignas(64) gcm_key_data keys; ///< the library's
+    bool is_of_library;  ///< it is a library_gcm_schedule
+    gcm::blocks compact; ///< the kernel's; empty where the processor cannot run it
 };
-static_assert(sizeof(gcm_schedule) == (14 + 16) * 64);
+static_assert(sizeof(gcm_schedule) == 14 * 64);
+
+/// For the same where an engine runs them by the library: gcm::library_keys_wanted().
+struct library_gcm_schedule : gcm_schedule {
+    alignas(64) gcm_key_data keys;
+};
+static_assert(sizeof(library_gcm_schedule) == (14 + 16) * 64);
+
+/// What the library makes of an AES key.
+void expand_library_gcm(IMB_MGR* library, std::span<const std::uint8_t> aes_key,
+                        gcm_key_data& into) noexcept;
 
 inline constexpr std::size_t aes_round_keys_length = 15 * 16; ///< of AES-256
 
