@@ -208,7 +208,7 @@ void grow_tables() {
     larval.info.family = AF_INET;
     larval.info.id.proto = IPPROTO_ESP;
     larval.info.id.daddr.a4 = htonl(0x0a000001);
-    larval.min = larval.max = 1; // an SPI for each
+    larval.min = larval.max = 1;                        // an SPI for each
     for (const std::uint32_t tables : {8u, 16u, 32u}) { // the kernel begins with 8
         std::vector<std::uint8_t> requests;
         for (; larval.min <= tables; ++larval.min, larval.max = larval.min)
