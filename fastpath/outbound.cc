@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/outbound.h"
 
+#include <bit>
+
 #include "fastpath/account.h"
 #include "fastpath/fragment.h"
 #include "fastpath/icmp.h"
@@ -16,16 +18,17 @@ namespace {
 using ipsec::family;
 
 constexpr std::uint8_t ecn_mask = 3;
-constexpr std::uint8_t ecn_ce = 3;
-constexpr std::uint8_t ecn_ect0 = 2;
+
+/// The longest Ethernet header with tags.
+constexpr std::uint32_t most_ethernet =
+    sizeof(wire::ethernet_header) + vlan_tags::most * vlan_tags::tag_bytes;
 
 /// RFC 4303 section 2.4.  One store of fixed size: no suite pads more, and the ICV is as long.
 constexpr std::array<std::uint8_t, 16> padding{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-/// Bytes that ESP adds behind its text, without the ICV.
-std::uint32_t trailer_length(const ipsec::suite_layout& l, std::uint32_t text) noexcept {
-    const std::uint32_t mask = l.block_length - 1u;
-    return ((text + 2 + mask) & ~mask) - text;
+/// Bytes that ESP adds behind any text, at most; not fewer than the store of the padding writes.
+constexpr std::uint32_t most_behind(const ipsec::suite_layout& l) noexcept {
+    return l.block_length + 1u + l.icv_length;
 }
 
 /// In the VRF of the packet, as the kernel does it; what comes by an interface of an if_id leaves
@@ -67,7 +70,7 @@ std::uint32_t largest_packet(const sa_out& sa, std::uint32_t mtu, std::uint32_t 
     const std::uint32_t to = std::min<std::uint32_t>(sa.tfc_pad, largest_packet(sa, path, 0));
     if (p.length >= to) return true;
     const std::uint32_t more = to - p.length;
-    if (p.tailroom < more + trailer_length(sa.layout, to) + sa.layout.icv_length) return false;
+    if (p.tailroom < more + most_behind(sa.layout)) return false;
     std::memset(p.data + p.length, 0, more);
     p.extend(static_cast<int>(more));
     return true;
@@ -105,16 +108,24 @@ class sa_run {
         : sa(of)
         , route(outer_route(s, first, of))
         , refused(refusal(route))
-        , layout(of.layout)
-        , header_length(of.header_length)
-        , front(header_length + layout.iv_length)
-        , headroom(std::max(sa_out::template_size + std::uint32_t{layout.iv_length},
-                            refused == drop_reason::none ? front + ethernet_length(route) : 0))
+        , front(std::uint32_t{of.header_length} + of.layout.iv_length)
+        , icv_length(of.layout.icv_length)
+        , block(of.layout.block_length)
+        , headroom(std::max(sa_out::template_size + std::uint32_t{of.layout.iv_length},
+                            front + most_ethernet))
+        , tailroom(most_behind(of.layout))
         , path(path_of(of, route))
+        , longest(refused == drop_reason::none ? largest_packet(of, path, 0) : 0)
+        , tos_mask(
+              static_cast<std::uint8_t>((of.dont_copy_dscp ? 0 : ~ecn_mask) |
+                                        ((of.flags & ipsec::sa_flag::no_ecn) != 0 ? 0 : ecn_mask)))
+        , copies_df((of.flags & ipsec::sa_flag::no_pmtu_discovery) == 0)
         , esn((of.flags & ipsec::sa_flag::esn) != 0)
         , output_mark(of.output_mark.load(std::memory_order_relaxed))
-        , interface_(first.interface) {
+        , interface_(first.interface)
+        , now_s_(s.now.realtime_s) {
         take_up();
+        asked_upto_ = sequence_ + (is_free() ? max_burst : 0);
     }
     ~sa_run() { put_back(); }
     sa_run(const sa_run&) = delete;
@@ -123,11 +134,15 @@ class sa_run {
     sa_out& sa;
     const adjacency& route;
     const drop_reason refused; ///< why nothing leaves by `route`
-    const ipsec::suite_layout layout;
-    const std::uint32_t header_length;
-    const std::uint32_t front;    ///< bytes from the outer header to the text
+    const std::uint32_t front; ///< bytes from the outer header to the text
+    const std::uint32_t icv_length;
+    const std::uint32_t block;    ///< text is padded to a multiple of it
     const std::uint32_t headroom; ///< that a packet has to have
-    const std::uint32_t path;     ///< bytes that the way takes
+    const std::uint32_t tailroom;
+    const std::uint32_t path;    ///< bytes that the way takes
+    const std::uint32_t longest; ///< packet in tunnel mode that fits it
+    const std::uint8_t tos_mask; ///< what of the inner TOS is copied
+    const bool copies_df;
     const bool esn;
     const std::uint64_t output_mark;
 
@@ -135,215 +150,262 @@ class sa_run {
     [[nodiscard]] bool covers(const protect_item& item) const noexcept {
         return item.sa == &sa && item.p->interface == interface_;
     }
-    /// Whether the SA may take one more packet; none: it may.
+    [[nodiscard]] bool has_room(const packet& p) const noexcept {
+        return p.headroom >= headroom && p.tailroom >= tailroom;
+    }
+    /// Text that begins with so many bytes, with padding, pad length and next header.
+    [[nodiscard]] std::uint32_t text_length(std::uint32_t bytes) const noexcept {
+        return (bytes + 1 + block) & -block;
+    }
+    /// Whether the SA may take one more packet; none: it may.  Nothing is asked for a burst while
+    /// limits, the last number and the last nonce are farther away than that; else for each packet.
     [[nodiscard]] drop_reason admit(stage& s) noexcept {
-        if (packets_ >= packets_end_ || bytes_ >= bytes_end_) [[unlikely]]
-            if (!apart([&] { return look_at(s, sa); })) {
-                s.counters.expired_out.add(1);
-                return drop_reason::sa_expired;
-            }
-        if (sequence_ >= sa.last_sequence) return drop_reason::sequence_exhausted;
-        if (nonce_ == nonce_end_ && sa.counter_mode) [[unlikely]]
-            if (!apart([&] { return refill_nonces(sa); })) return drop_reason::nonces_exhausted;
-        return drop_reason::none;
+        if (sequence_ != asked_upto_) [[likely]]
+            return drop_reason::none;
+        return ask(s);
     }
-    /// `bytes` of the inner IP packet.
-    void charge(std::uint64_t bytes) noexcept {
-        ++packets_;
+    /// Counts `bytes` of the inner IP packet.  Returns its sequence number.
+    [[nodiscard]] std::uint64_t take(std::uint32_t bytes) noexcept {
         bytes_ += bytes;
+        return ++sequence_;
     }
-    [[nodiscard]] std::uint64_t take_sequence() noexcept { return ++sequence_; }
-    [[nodiscard]] std::uint64_t take_nonce() noexcept { return nonce_++; }
-    /// Of the last packet of the run.
-    void note_use(std::uint64_t realtime_s) noexcept { used_s_ = realtime_s; }
+    /// The nonce that goes with a sequence number.
+    [[nodiscard]] std::uint64_t nonce_of(std::uint64_t sequence) const noexcept {
+        return sequence + nonce_ahead_;
+    }
 
   private:
+    [[nodiscard]] bool is_free() const noexcept {
+        return is_far_from_limits(sa.account, max_burst) &&
+               sequence_ <= sa.last_sequence - max_burst &&
+               (!sa.counter_mode || sa.nonce_end - sa.nonce >= max_burst);
+    }
+    /// Looks at the SA itself, which that may change.
+    [[gnu::noinline]] drop_reason ask(stage& s) noexcept {
+        put_back();
+        const drop_reason why = why_none_more(s);
+        take_up();
+        asked_upto_ = sequence_ + (why == drop_reason::none ? 1 : 0);
+        return why;
+    }
+    [[nodiscard]] drop_reason why_none_more(stage& s) noexcept {
+        if (!fastpath::admit(s, sa)) {
+            s.counters.expired_out.add(1);
+            return drop_reason::sa_expired;
+        }
+        if (sa.sequence >= sa.last_sequence) return drop_reason::sequence_exhausted;
+        if (sa.counter_mode && sa.nonce == sa.nonce_end && !refill_nonces(sa))
+            return drop_reason::nonces_exhausted;
+        return drop_reason::none;
+    }
     void take_up() noexcept {
-        sequence_ = sa.sequence;
-        nonce_ = sa.nonce;
-        nonce_end_ = sa.nonce_end;
-        packets_ = sa.account.packets.get();
-        bytes_ = sa.account.bytes.get();
-        packets_end_ = sa.account.look_at_packets.load(std::memory_order_relaxed);
-        bytes_end_ = sa.account.look_at_bytes.load(std::memory_order_relaxed);
+        sequence_ = first_ = sa.sequence;
+        nonce_ahead_ = sa.nonce - first_ - 1;
     }
     void put_back() noexcept {
+        if (sequence_ == first_) return;
         sa.sequence = sequence_;
         sa.sequence_sent.set(sequence_);
-        sa.nonce = nonce_;
-        sa.account.packets.set(packets_);
-        sa.account.bytes.set(bytes_);
-        if (used_s_ != 0) sa.account.last_used.set(used_s_);
-    }
-    /// What looks at the SA itself, and may change it.
-    template <typename Work>
-    bool apart(Work work) noexcept {
-        put_back();
-        const bool done = work();
-        take_up();
-        return done;
+        if (sa.counter_mode) sa.nonce = nonce_of(sequence_) + 1;
+        sa.account.packets.add(sequence_ - first_);
+        sa.account.bytes.add(bytes_);
+        sa.account.last_used.set(now_s_);
+        bytes_ = 0;
     }
 
     const std::uint16_t interface_;
-    std::uint64_t sequence_, nonce_, nonce_end_;
-    std::uint64_t packets_, bytes_, packets_end_, bytes_end_;
-    std::uint64_t used_s_ = 0;
+    const std::uint64_t now_s_;
+    std::uint64_t first_, sequence_; ///< the last ones sent: in `sa`, by now
+    std::uint64_t nonce_ahead_;      ///< of the sequence number
+    std::uint64_t asked_upto_;       ///< the last number that nothing is asked for
+    std::uint64_t bytes_ = 0;        ///< not yet in `sa`
 };
-
-/// RFC 6040 in the kernel's form: CE inside becomes ECT(0) outside, everything else is copied.
-std::uint8_t outer_tos(const sa_out& sa, std::uint8_t inner) noexcept {
-    std::uint8_t tos = sa.dont_copy_dscp ? 0 : static_cast<std::uint8_t>(inner & ~ecn_mask);
-    if ((sa.flags & ipsec::sa_flag::no_ecn) == 0)
-        tos |= (inner & ecn_mask) == ecn_ce ? ecn_ect0 : inner & ecn_mask;
-    return tos;
-}
-
-/// Everything that can stop a packet, before anything of it or of its SA has changed.
-///
-/// in_front   bytes of it that stay in front of ESP: none in tunnel mode
-[[gnu::always_inline]] inline drop_reason check(stage& s, packet& p, sa_run& run,
-                                                std::uint32_t in_front) noexcept {
-    const std::uint32_t back =
-        trailer_length(run.layout, p.length - in_front) + run.layout.icv_length;
-    if (run.refused != drop_reason::none) return run.refused;
-    if (p.headroom < run.headroom || p.tailroom < back) return drop_reason::no_room;
-    if (run.front + p.length + back > run.path) [[unlikely]]
-        if (const drop_reason why = exceed(s, p, run.sa, run.path, in_front);
-            why != drop_reason::none)
-            return why;
-    return run.admit(s);
-}
-
-/// `p.tos` is the inner packet's still.
-void write_outer_v4(packet& p, bool inner_df, const sa_out& sa, std::uint64_t sequence) noexcept {
-    auto& ip = p.ipv4();
-    ip.tos = outer_tos(sa, p.tos);
-    ip.total_length.set(static_cast<std::uint16_t>(p.length));
-    const bool df = inner_df && (sa.flags & ipsec::sa_flag::no_pmtu_discovery) == 0;
-    ip.fragment.set(df ? wire::ipv4_df : 0);
-    ip.id.set(df ? 0 : static_cast<std::uint16_t>(sequence)); // RFC 6864: unique where it counts
-    // The template's checksum covers the fields that never change.
-    std::uint64_t sum = static_cast<std::uint16_t>(~ip.checksum.network());
-    sum += wire::be16(ip.tos).network();
-    sum += ip.total_length.network();
-    sum += ip.fragment.network();
-    sum += ip.id.network();
-    ip.checksum = wire::checksum_finish(sum);
-}
-
-void write_outer_v6(packet& p, std::uint32_t inner_flow, const sa_out& sa) noexcept {
-    auto& ip = p.ipv6();
-    const std::uint32_t tos = outer_tos(sa, p.tos);
-    ip.version_class_flow.set(0x60000000u | (tos << 20) | inner_flow);
-    ip.payload_length.set(static_cast<std::uint16_t>(p.length - sizeof ip));
-    p.l4_offset = sizeof ip;
-}
-
-/// IV of the packet: counting for counter modes (never twice for a key), unpredictable for CBC.
-void write_iv(stage& s, sa_run& run, std::uint8_t* iv) noexcept {
-    if (!run.sa.counter_mode) {
-        s.crypto.unpredictable_iv(iv, run.layout.iv_length);
-        return;
-    }
-    wire::store(iv, wire::be64(run.take_nonce()));
-}
 
 /// What a burst gives the engine, and what remains to be done then.
 struct esp_work {
     explicit esp_work(std::span<crypto::job> all) noexcept
-        : jobs(all) {}
+        : first(all.data())
+        , end(first) {}
 
-    std::span<crypto::job> jobs;
-    unsigned count = 0;
+    [[nodiscard]] std::span<crypto::job> jobs() const noexcept { return {first, end}; }
+
+    crypto::job* const first;
+    crypto::job* end;
     packet_list unsummed; ///< need a UDP checksum once they are encrypted
+    bool longer = false;  ///< some are to leave in fragments
 };
 
-/// Puts padding, pad length and next header behind the text, and makes room for the ICV.
-[[gnu::always_inline]] inline void write_trailer(packet& p, std::uint32_t icv_length,
-                                                 std::uint32_t trailer,
+/// What becomes of a packet that fits neither its way nor, perhaps, its buffer.
+///
+/// in_front   bytes of it that stay in front of ESP: none in tunnel mode
+[[gnu::cold, gnu::noinline]] drop_reason judge_long(stage& s, packet& p, const sa_run& run,
+                                                    std::uint32_t in_front, esp_work& w) noexcept {
+    if (run.refused != drop_reason::none) return run.refused;
+    if (!run.has_room(p)) return drop_reason::no_room;
+    const drop_reason why = exceed(s, p, run.sa, run.path, in_front);
+    w.longer |= why == drop_reason::none;
+    return why;
+}
+
+/// Moves both ends outwards.
+[[gnu::always_inline]] inline void grow(packet& p, std::uint32_t front,
+                                        std::uint32_t back) noexcept {
+    p.data -= front;
+    p.length += front + back;
+    p.headroom = static_cast<std::uint16_t>(p.headroom - front);
+    p.tailroom = static_cast<std::uint16_t>(p.tailroom - back);
+}
+
+/// Everything that can stop a packet, before anything of it or of its SA has changed.
+///
+/// fits   its way
+[[gnu::always_inline]] inline drop_reason check(stage& s, packet& p, sa_run& run, bool fits,
+                                                std::uint32_t in_front, esp_work& w) noexcept {
+    if (!fits) [[unlikely]]
+        if (const drop_reason why = judge_long(s, p, run, in_front, w); why != drop_reason::none)
+            return why;
+    if (!run.has_room(p)) [[unlikely]]
+        return drop_reason::no_room;
+    return run.admit(s);
+}
+
+/// RFC 6040 in the kernel's form: CE inside becomes ECT(0) outside, everything else is copied.
+std::uint8_t outer_tos(const sa_run& run, std::uint8_t inner) noexcept {
+    const unsigned ce_as_ect0 = inner & ~(inner >> 1 & 1u);
+    return static_cast<std::uint8_t>(ce_as_ect0 & run.tos_mask);
+}
+
+/// checksum_finish() of a short sum: turned by half, its halves meet with the carry of their sum.
+wire::be16 finish_short(std::uint32_t sum) noexcept {
+    const std::uint32_t folded = (sum + std::rotr(sum, 16)) >> 16;
+    return wire::be16::from_network(static_cast<std::uint16_t>(~folded));
+}
+
+/// `p.tos` and `p.flags` are the inner packet's still.
+[[gnu::always_inline]] inline void write_outer_v4(packet& p, const sa_run& run,
+                                                  std::uint64_t sequence) noexcept {
+    const bool df =
+        run.copies_df &&
+        (p.flags & (packet_flag::dont_fragment | packet_flag::split)) == packet_flag::dont_fragment;
+    // Identification, flags and offset.  RFC 6864: unique where it counts.
+    const std::uint32_t fragment = df ? std::uint32_t{wire::be16(wire::ipv4_df).network()} << 16
+                                      : wire::be16(static_cast<std::uint16_t>(sequence)).network();
+    const wire::be16 tos(outer_tos(run, p.tos)); // the second byte of its word
+    const wire::be16 length(static_cast<std::uint16_t>(p.length));
+    auto& ip = p.ipv4();
+    // The template's checksum covers the fields that never change.
+    std::uint32_t sum = static_cast<std::uint16_t>(~ip.checksum.network());
+    sum += tos.network();
+    sum += length.network();
+    sum += fragment;
+    ip.checksum = finish_short(sum);
+    ip.tos = static_cast<std::uint8_t>(tos.host());
+    ip.total_length = length;
+    wire::store(p.data + offsetof(wire::ipv4_header, id), fragment);
+}
+
+/// inner   where it begins; `p.family` is its own still
+void write_outer_v6(packet& p, const sa_run& run, const std::uint8_t* inner) noexcept {
+    std::uint32_t flow = 0;
+    if (p.family == family::ipv6) flow = wire::load<wire::be32>(inner).host() & 0xfffff;
+    auto& ip = p.ipv6();
+    const std::uint32_t tos = outer_tos(run, p.tos);
+    ip.version_class_flow.set(0x60000000u | (tos << 20) | flow);
+    ip.payload_length.set(static_cast<std::uint16_t>(p.length - sizeof ip));
+    p.l4_offset = sizeof ip;
+}
+
+/// Puts padding, pad length and next header behind a packet.
+[[gnu::always_inline]] inline void write_trailer(std::uint8_t* end, std::uint32_t length,
                                                  std::uint8_t next) noexcept {
-    std::uint8_t* tail = p.data + p.length;
-    const auto pad = static_cast<std::uint8_t>(trailer - 2);
-    std::memcpy(tail, padding.data(), padding.size()); // what is too much lies under the ICV
-    tail[pad] = pad;
-    tail[pad + 1] = next;
-    p.extend(static_cast<int>(trailer + icv_length));
+    const std::uint32_t pad = length - 2;
+    std::memcpy(end, padding.data(), padding.size()); // what is too much lies under the ICV
+    wire::store(end + pad, static_cast<std::uint16_t>(pad | next << 8));
+}
+
+/// IV of the packet: counting for counter modes (never twice for a key), unpredictable for CBC.
+[[gnu::always_inline]] inline void write_iv(stage& s, const sa_run& run, std::uint64_t sequence,
+                                            std::uint8_t* iv) noexcept {
+    if (run.sa.counter_mode) [[likely]]
+        wire::store(iv, wire::be64(run.nonce_of(sequence)));
+    else
+        s.crypto.unpredictable_iv(iv, run.sa.layout.iv_length);
+}
+
+/// The header that ends where ESP begins.
+void write_udp_length(packet& p, const sa_run& run, std::uint8_t* esp, esp_work& w) noexcept {
+    auto* udp = reinterpret_cast<wire::udp_header*>(esp - sizeof(wire::udp_header));
+    udp->length.set(static_cast<std::uint16_t>(
+        p.length - static_cast<std::uint32_t>(reinterpret_cast<std::uint8_t*>(udp) - p.data)));
+    if (run.sa.outer_family == family::ipv6) w.unsummed.push(p);
 }
 
 /// Completes the headers that end where the IV begins; leaves the work for the engine.
 ///
 /// text   bytes of it, trailer included
-[[gnu::always_inline]] inline void finish_esp(stage& s, packet& p, sa_run& run,
+[[gnu::always_inline]] inline void finish_esp(stage& s, packet& p, const sa_run& run,
                                               std::uint64_t sequence, std::uint8_t* iv,
                                               std::uint32_t text, esp_work& w) noexcept {
     std::uint8_t* const esp = iv - sizeof(wire::esp_header);
     wire::store(esp + offsetof(wire::esp_header, sequence),
                 wire::be32(static_cast<std::uint32_t>(sequence)));
-    write_iv(s, run, iv);
+    write_iv(s, run, sequence, iv);
+    if (run.sa.encapsulated) write_udp_length(p, run, esp, w);
     p.flags |= packet_flag::encrypted;
     p.family = run.sa.outer_family;
     p.l2_length = 0;
-    if (run.sa.encapsulated) {
-        auto* udp = reinterpret_cast<wire::udp_header*>(esp - sizeof(wire::udp_header));
-        udp->length.set(static_cast<std::uint16_t>(
-            p.length - static_cast<std::uint32_t>(reinterpret_cast<std::uint8_t*>(udp) - p.data)));
-        if (run.sa.outer_family == family::ipv6) w.unsummed.push(p);
-    }
-    crypto::job& j = w.jobs[w.count++];
+    crypto::job& j = *w.end++;
     j.keys = run.sa.keys;
     j.esp = esp;
     j.text_length = text;
-    j.esn = run.esn;
     j.seq_high = static_cast<std::uint32_t>(sequence >> 32);
+    j.esn = run.esn;
 }
 
-/// Builds the packet around its inner one.
+/// Builds the packet around its inner one, of which `bytes` count.
 [[gnu::always_inline]] inline void encapsulate(stage& s, packet& p, sa_run& run,
-                                               esp_work& w) noexcept {
-    const std::uint32_t inner_length = p.length;
-    const bool inner_df =
-        (p.flags & (packet_flag::dont_fragment | packet_flag::split)) == packet_flag::dont_fragment;
-    const std::uint32_t inner_flow =
-        p.family == family::ipv6 ? p.ipv6().version_class_flow.host() & 0xfffff : 0;
-    const std::uint32_t trailer = trailer_length(run.layout, p.length);
-    write_trailer(p, run.layout.icv_length, trailer,
+                                               std::uint32_t bytes, esp_work& w) noexcept {
+    std::uint8_t* const inner = p.data;
+    std::uint8_t* const iv = inner - run.sa.layout.iv_length;
+    const std::uint32_t text = run.text_length(p.length);
+    const std::uint32_t trailer = text - p.length;
+    write_trailer(inner + p.length, trailer,
                   p.family == family::ipv4 ? wire::proto_ipip : wire::proto_ipv6);
-    const std::uint64_t sequence = run.take_sequence();
-    p.pull(-static_cast<int>(run.front));
-    std::uint8_t* const iv = p.data + run.header_length;
     std::memcpy(iv - sa_out::template_size, run.sa.header.data(), sa_out::template_size);
-    finish_esp(s, p, run, sequence, iv, inner_length + trailer, w);
-    if (run.sa.outer_family == family::ipv4)
-        write_outer_v4(p, inner_df, run.sa, sequence);
+    grow(p, run.front, trailer + run.icv_length);
+    const std::uint64_t sequence = run.take(bytes);
+    if (run.sa.outer_family == family::ipv4) [[likely]]
+        write_outer_v4(p, run, sequence);
     else
-        write_outer_v6(p, inner_flow, run.sa);
+        write_outer_v6(p, run, inner);
+    finish_esp(s, p, run, sequence, iv, text, w);
 }
 
 /// Transport mode: opens a gap behind the packet's own header and puts ESP there.
 void insert_esp(stage& s, packet& p, sa_run& run, const ip_front& front, esp_work& w) noexcept {
-    const std::uint32_t upper = p.length - front.length;
-    const std::uint32_t trailer = trailer_length(run.layout, upper);
-    write_trailer(p, run.layout.icv_length, trailer, p.data[front.next_at]);
-    const std::uint64_t sequence = run.take_sequence();
-    p.pull(-static_cast<int>(run.front));
-    std::memmove(p.data, p.data + run.front, front.length);
-    std::uint8_t* const iv = p.data + front.length + run.header_length;
     const sa_out& sa = run.sa;
+    const std::uint32_t upper = p.length - front.length;
+    const std::uint32_t text = run.text_length(upper);
+    write_trailer(p.data + p.length, text - upper, p.data[front.next_at]);
+    grow(p, run.front, text - upper + run.icv_length);
+    std::memmove(p.data, p.data + run.front, front.length);
+    std::uint8_t* const iv = p.data + front.length + sa.header_length;
     std::memcpy(iv - sa.header_length, sa.header.end() - sa.header_length, sa.header_length);
     rewrite_front(p, front, sa.encapsulated ? wire::proto_udp : wire::proto_esp);
     p.l4_offset = static_cast<std::uint16_t>(front.length);
-    finish_esp(s, p, run, sequence, iv, upper + trailer, w);
+    finish_esp(s, p, run, run.take(upper), iv, text, w);
 }
 
 /// What happens to one packet before the engine has it.  Anything but none: it is to be dropped.
 [[gnu::always_inline]] inline drop_reason build_tunnel(stage& s, packet& p, sa_run& run,
                                                        esp_work& w) noexcept {
-    if (const drop_reason why = check(s, p, run, 0); why != drop_reason::none) return why;
-    const std::uint32_t inner = p.length;
+    const std::uint32_t bytes = p.length;
+    if (const drop_reason why = check(s, p, run, bytes <= run.longest, 0, w);
+        why != drop_reason::none)
+        return why;
     if (run.sa.tfc_pad != 0 && !hide_length(p, run.sa, run.path)) [[unlikely]]
         return drop_reason::no_room;
-    run.charge(inner);
-    encapsulate(s, p, run, w);
+    encapsulate(s, p, run, bytes, w);
     return drop_reason::none;
 }
 
@@ -352,9 +414,11 @@ void insert_esp(stage& s, packet& p, sa_run& run, const ip_front& front, esp_wor
                                               esp_work& w) noexcept {
     if ((p.flags & packet_flag::fragment) != 0) return drop_reason::transport_fragment;
     const ip_front front = front_before_esp(p);
-    if (const drop_reason why = check(s, p, run, front.length); why != drop_reason::none)
+    const std::uint32_t whole =
+        front.length + run.front + run.text_length(p.length - front.length) + run.icv_length;
+    const bool fits = run.refused == drop_reason::none && whole <= run.path;
+    if (const drop_reason why = check(s, p, run, fits, front.length, w); why != drop_reason::none)
         return why;
-    run.charge(p.length - front.length);
     insert_esp(s, p, run, front, w);
     return drop_reason::none;
 }
@@ -375,26 +439,24 @@ void insert_esp(stage& s, packet& p, sa_run& run, const ip_front& front, esp_wor
 
 /// The first packets of `items` that go one way under one SA; returns how many those are.
 [[gnu::always_inline]] inline std::size_t build_run(stage& s, std::span<const protect_item> items,
-                                                    esp_work& w, packet_list& out,
-                                                    bool& longer) noexcept {
+                                                    esp_work& w, packet_list& out) noexcept {
     sa_run run(s, *items[0].p, *items[0].sa);
     const bool tunnel = run.sa.run_mode == ipsec::mode::tunnel;
-    std::size_t n = 0;
+    const protect_item* item = items.data();
+    const protect_item* const end = item + items.size();
     do {
-        packet& p = *items[n].p;
+        packet& p = *item->p;
         const drop_reason why = tunnel ? build_tunnel(s, p, run, w) : build_transport(s, p, run, w);
-        if (why != drop_reason::none) {
+        if (why != drop_reason::none) [[unlikely]] {
             s.drop(p, why);
             continue;
         }
-        run.note_use(s.now.realtime_s);
         p.next = &run.route;
         if (run.output_mark != 0) [[unlikely]]
             p.put_mark(static_cast<std::uint32_t>(run.output_mark));
-        longer |= (p.flags & packet_flag::split) != 0;
         out.push(p);
-    } while (++n < items.size() && run.covers(items[n]));
-    return n;
+    } while (++item != end && run.covers(*item));
+    return static_cast<std::size_t>(item - items.data());
 }
 
 } // namespace
@@ -405,17 +467,17 @@ std::uint32_t inner_mtu(const sa_out& sa, std::uint32_t mtu) noexcept {
     return largest_packet(sa, mtu, sa.run_mode == ipsec::mode::transport ? ip : 0);
 }
 
+void give_away(stage& s, const protect_item& item, unsigned owner) noexcept {
+    if (owner == sa_owner::spread)
+        s.scratch.spread[s.spread++] = item;
+    else
+        s.hand_over(*item.p, owner, handover_phase::outbound, item.sa->name);
+}
+
 std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
     std::size_t kept = 0;
-    for (const protect_item& item : items) {
-        const unsigned who = s.owner_of(item.sa->owner);
-        if (who == s.self)
-            items[kept++] = item;
-        else if (who == sa_owner::spread)
-            s.scratch.spread[s.spread++] = item;
-        else
-            s.hand_over(*item.p, who, handover_phase::outbound, item.sa->name);
-    }
+    for (const protect_item& item : items)
+        if (is_own(s, item)) items[kept++] = item;
     return kept;
 }
 
@@ -425,21 +487,15 @@ std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept {
 // 4. Give those in UDP over IPv6 their checksum.
 // 5. Note where to cut those that are too long: it takes the place of where their UDP header is.
 void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept {
-    for (const protect_item& item : items) {
-        __builtin_prefetch(&item.sa->account, 1);
-        __builtin_prefetch(item.sa->header.data());
-        __builtin_prefetch(item.sa->keys);
-    }
     esp_work w(s.scratch.jobs);
     const unsigned first = out.size();
-    bool longer = false;
     for (auto rest = items; !rest.empty();)
-        rest = rest.subspan(build_run(s, rest, w, out, longer));
-    s.crypto.encrypt(w.jobs.first(w.count));
-    s.counters.encrypted.add(w.count);
+        rest = rest.subspan(build_run(s, rest, w, out));
+    s.crypto.encrypt(w.jobs());
+    s.counters.encrypted.add(w.jobs().size());
     for (packet* p : w.unsummed)
         write_udp_checksum(*p);
-    if (longer) [[unlikely]]
+    if (w.longer) [[unlikely]]
         note_paths(items, out, first);
 }
 

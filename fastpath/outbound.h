@@ -18,9 +18,24 @@ namespace esplane::fastpath {
 /// Encrypts in place and appends the outer packets to `out`, their route in `next`.
 void outbound(stage& s, std::span<const protect_item> items, packet_list& out) noexcept;
 
-/// Hands over what falls under another worker's SA and puts what falls under a spread one into
-/// s.scratch.spread; returns how many of `items` remain, at the front.  What outbound() gets has
-/// been through this.
+/// Leaves a packet to the worker that has its SA, or puts it into s.scratch.spread.
+void give_away(stage& s, const protect_item& item, unsigned owner) noexcept;
+
+/// Whether a packet falls under an SA of this worker; what does not is given away.  Fetches the
+/// lines of the SA and of its keys that outbound() will touch: what outbound() gets has been
+/// through this.
+[[nodiscard, gnu::always_inline]] inline bool is_own(stage& s, const protect_item& item) noexcept {
+    __builtin_prefetch(item.sa->header.data());
+    __builtin_prefetch(&item.sa->account, 1);
+    __builtin_prefetch(item.sa->keys);
+    const unsigned owner = s.owner_of(item.sa->owner);
+    if (owner == s.self) [[likely]]
+        return true;
+    give_away(s, item, owner);
+    return false;
+}
+
+/// The same of many; returns how many of `items` remain, at the front.
 [[nodiscard]] std::size_t keep_own(stage& s, std::span<protect_item> items) noexcept;
 
 /// The largest packet that fits a path of `mtu` bytes through this SA; as the kernel's

@@ -115,7 +115,8 @@ void pipeline::take_over(std::span<packet* const> handed, moment now) noexcept {
         }
     }
     numbered.finish(leaving);
-    encrypt(s, std::span(scratch_.protect).first(known), leaving);
+    const auto items = std::span(scratch_.protect).first(known);
+    encrypt(s, items.first(keep_own(s, items)), leaving);
     decrypt(s, esp, clear);
     forward(s, clear, leaving);
     transmit(s, frames);
@@ -275,13 +276,12 @@ void pipeline::protect(stage& s, std::span<protect_item> items, packet_list& lea
     if (s.shared.mss_clamp() != 0) clamp_outbound(s, items);
     std::size_t kept = 0;
     for (const protect_item& item : items)
-        if (age(s, *item.p)) items[kept++] = item;
+        if (age(s, *item.p) && is_own(s, item)) items[kept++] = item;
     encrypt(s, items.first(kept), leaving);
 }
 
-/// Under this worker's SAs; what falls under another's is handed over.
+/// Under this worker's SAs; what falls under others' has been given away.
 void pipeline::encrypt(stage& s, std::span<protect_item> items, packet_list& leaving) noexcept {
-    items = items.first(keep_own(s, items));
     if (!items.empty()) outbound(s, items, leaving);
     if (s.spread != 0) spread_outbound(s, std::span(s.scratch.spread).first(s.spread), leaving);
     s.spread = 0;

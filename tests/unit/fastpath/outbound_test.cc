@@ -56,6 +56,18 @@ TEST(Outbound, StopsAfterTheLastSequenceNumberAndBurnsNothing) {
     EXPECT_TRUE(one.worker->counters().balanced());
 }
 
+TEST(Outbound, AnSaThatIsInUseStopsWithinABurstToo) {
+    lab one{1};
+    const tunnel_options o;
+    one.add_policies(o);
+    ASSERT_TRUE(one.control.add_sa(restored(one, o, 0xfffffff0), {}, one.clock));
+    one.push(plain, numbered(1)); // after its first packet nothing else is asked of it
+    one.push(plain, numbered(30));
+    EXPECT_EQ(one.sent(secure).size(), 15u);
+    EXPECT_EQ(one.drops(drop_reason::sequence_exhausted), 16u);
+    EXPECT_EQ(one.control.get_sa(one.sa_of(o, true))->replay.sent, 0xffffffffu);
+}
+
 TEST(Outbound, WithEsnGoesOnAcrossTheBorderAndThePeerFollows) {
     for (const suite run :
          {suite::aes128_gcm16, suite::aes256_cbc_sha256_128, suite::null_sha256_128}) {

@@ -35,9 +35,9 @@ struct laid_out {
 };
 
 /// A network with addresses of its own, and a route by two gateways.
-class plain : public ::testing::Test {
+class plain_packet : public ::testing::Test {
   protected:
-    plain() {
+    plain_packet() {
         control::route two_ways;
         two_ways.destination = *ipsec::address::parse("20.0.0.0");
         two_ways.prefix = 8;
@@ -87,7 +87,7 @@ constexpr std::uint8_t telling[] = {0,    1,    4,    6,    17,   20,   38,   39
                                     0x80, 0xc0, 223,  224,  239,  240,  0xfe, 0xff};
 
 /// One change of a header, as a careless or a hostile sender makes it.
-void change(frame& f, std::mt19937& random) {
+void change_header(frame& f, std::mt19937& random) {
     const auto any = [&](std::size_t below) { return random() % below; };
     switch (any(6)) {
     case 0:
@@ -133,12 +133,12 @@ frame random_packet(std::mt19937& random) {
                             ipsec::address::parse("10.2.0.9")->as_v4(),
                             ipsec::address::parse("99.0.0.1")->as_v4()));
     for (auto changes = random() % 3; changes != 0; --changes)
-        change(f, random);
+        change_header(f, random);
     if (random() % 8 != 0 && f.size() >= 20 && (f[0] & 15) * 4u <= f.size()) fix_header_checksum(f);
     return f;
 }
 
-TEST_F(plain, TheShortcutSaysWhatParseIpSays) {
+TEST_F(plain_packet, TheShortcutSaysWhatParseIpSays) {
     constexpr std::uint16_t flags[] = {0,
                                        0,
                                        packet_flag::created,
@@ -156,7 +156,7 @@ TEST_F(plain, TheShortcutSaysWhatParseIpSays) {
     EXPECT_LT(taken, all * 3 / 4);
 }
 
-TEST_F(plain, TakesWhatNearlyAllPacketsAre) {
+TEST_F(plain_packet, TakesWhatNearlyAllPacketsAre) {
     for (const std::uint8_t protocol : {wire::proto_tcp, wire::proto_udp, wire::proto_esp}) {
         frame f = make_packet({.length = 64});
         f[9] = protocol;
