@@ -3,18 +3,31 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <nmmintrin.h>
 
 namespace esplane::fastpath {
 
 namespace {
 
+/// Linear: what is one of two keys gives what is one of the two results.
 template <std::size_t Words>
-std::uint32_t hash_of(const flow_key<Words>& key) noexcept {
+std::uint32_t raw_hash_of(const flow_key<Words>& key) noexcept {
     std::uint64_t h = 0;
     for (const std::uint64_t word : key.words)
         h = _mm_crc32_u64(h, word);
     return static_cast<std::uint32_t>(h);
+}
+
+/// Keys that differ in few bits may differ in few of a CRC.
+constexpr std::uint32_t mixed(std::uint32_t raw_hash) noexcept {
+    const std::uint32_t h = raw_hash * 0x9e3779b1;
+    return h ^ h >> 16;
+}
+
+template <std::size_t Words>
+std::uint32_t hash_of(const flow_key<Words>& key) noexcept {
+    return mixed(raw_hash_of(key));
 }
 
 constexpr std::uint64_t port_bits = 0xffffffff; ///< upper_word()
@@ -38,98 +51,211 @@ flow_key<Words> rounded(const flow_key<Words>& mask) noexcept {
     return std::bit_cast<flow_key<Words>>(bytes);
 }
 
+/// At most /24 and no ports, of IPv6 /64: so few tuples are left, and seldom do so many policies
+/// about hosts of one network meet that it matters.
+template <std::size_t Words>
+constexpr flow_key<Words> coarsest = [] {
+    if constexpr (Words == v4_words)
+        return flow_key<Words>{{0x00ffffff'00ffffff, 0}}; // in memory the first three bytes of each
+    else
+        return flow_key<Words>{{~std::uint64_t{0}, 0, ~std::uint64_t{0}, 0, 0}};
+}();
+
+/// Source, destination, ports and protocol.
+template <std::size_t Words>
+constexpr std::array<flow_key<Words>, 3> parts_of_key = [] {
+    constexpr std::uint64_t all = ~std::uint64_t{0};
+    constexpr std::uint64_t first_half = 0xffffffff; // in memory
+    if constexpr (Words == v4_words)
+        return std::array<flow_key<Words>, 3>{{{{first_half, 0}}, {{~first_half, 0}}, {{0, all}}}};
+    else
+        return std::array<flow_key<Words>, 3>{
+            {{{all, all, 0, 0, 0}}, {{0, 0, all, all, 0}}, {{0, 0, 0, 0, all}}}};
+}();
+
 } // namespace
 
-/// One search for the flows of a burst: pointers to the entries that may cover them are asked for
-/// when they are noted, the entries when all are, and then these are looked at.
+template <std::size_t Words>
+void policy_table<Words>::ask_for(const entry* e) noexcept {
+    __builtin_prefetch(e);
+    if constexpr (Words == v6_words) __builtin_prefetch(reinterpret_cast<const char*>(e) + 64);
+}
+
+/// One search for the flows of a burst.  What its flows will touch is asked for before the first of
+/// it is touched, of all tuples together:
+///
+///   1. pick   the flows whose key a tuple may have, with the line that says so
+///   2. note   the entries that these lines have
+///   3. walk   their chains, an entry of each at a time
 template <std::size_t Words>
 class policy_table<Words>::search {
   public:
     /// Leaves out the flows that no policy can cover.
     search(const search_list& list, std::span<const key> flows, const policy_entry** found) noexcept
-        : found_(found) {
+        : list_(list)
+        , found_(found) {
         for (unsigned i = 0; i < flows.size(); ++i) {
             found[i] = nullptr;
             flows_[open_] = flows[i];
             origin_[open_] = static_cast<std::uint8_t>(i);
             open_ += (flows[i] & list.common_mask) == list.common ? 1 : 0;
         }
+        std::fill_n(best_.begin(), open_, ~std::uint64_t{0});
     }
 
-    // 1. Pick the flows whose key the tuple may have.
-    // 2. Ask for their pages.
-    // 3. Note what these have.
-    void look_in(const searched& one) noexcept {
-        const presence::words& keys = one.keys->read();
-        const key mask = one.mask;
-        unsigned picked = 0;
-        for (unsigned flow = 0; flow < open_; ++flow) {
-            const std::uint32_t hash = hash_of(flows_[flow] & mask);
-            picked_[picked] = {hash, flow};
-            picked += keys.may_have(hash) ? 1 : 0;
-        }
-        for (unsigned i = 0; i < picked; ++i) {
-            pages_[i] = one.heads->page_of(picked_[i].hash);
-            __builtin_prefetch(pages_[i]);
-        }
-        for (unsigned i = 0; i < picked; ++i)
-            look_at(pages_[i], table::tag_of(picked_[i].hash), picked_[i].flow);
-    }
-
-    void settle() noexcept {
-        for (unsigned i = 0; i < noted_; ++i) {
-            entries_[i] = slots_[i]->load(std::memory_order_acquire);
-            __builtin_prefetch(entries_[i]);
-            if constexpr (sizeof(key) > 16)
-                __builtin_prefetch(reinterpret_cast<const char*>(entries_[i]) + 64);
-        }
-        for (unsigned i = 0; i < noted_; ++i)
-            walk(entries_[i], flow_of_[i]);
-        noted_ = 0;
+    void run() noexcept {
+        hash_parts();
+        for (unsigned n = 0; n < list_.tuples.size(); ++n)
+            pick_of(n);
+        settle();
     }
 
   private:
-    static constexpr unsigned most_noted = 128;
+    static constexpr unsigned most_picked = 4 * most_flows;
+    using hashes_of_flows = std::array<std::uint32_t, most_flows>;
+    /// As a word: written at once, whether it is then taken or not.
     struct pick {
         std::uint32_t hash;
+        std::uint32_t flow : 8;
+        std::uint32_t number : 24; ///< of the tuple
+    };
+    struct candidate {
+        const entry* e;
         std::uint32_t flow;
     };
 
-    void look_at(const typename table::page* p, typename table::tag t, unsigned flow) noexcept {
-        for (; p != nullptr; p = p->more.load(std::memory_order_acquire))
-            for (std::uint32_t m = p->matches(t); m != 0; m &= m - 1)
-                note(flow, p->slots[static_cast<unsigned>(std::countr_zero(m))]);
-    }
-
-    void note(unsigned flow, const typename table::slot& where) noexcept {
-        if (noted_ == most_noted) settle();
-        __builtin_prefetch(&where);
-        slots_[noted_] = &where;
-        flow_of_[noted_++] = static_cast<std::uint8_t>(flow);
-    }
-
-    /// A chain is sorted: its first that covers the flow is its best.
-    void walk(const entry* e, unsigned flow) noexcept {
-        const policy_entry*& best = found_[origin_[flow]];
-        for (; e != nullptr; e = e->next.load(std::memory_order_acquire)) {
-            if (best != nullptr && !precedes(e->run, *best)) return;
-            if (!e->covers(flows_[flow])) continue;
-            best = &e->run;
-            return;
+    void hash_parts() noexcept {
+        for (std::size_t part = 0; part < list_.parts.size(); ++part) {
+            const key mask = list_.parts[part];
+            hashes_of_flows& raw = raw_[part];
+            for (unsigned i = 0, open = open_; i < open; ++i)
+                raw[i] = raw_hash_of(flows_[i] & mask);
         }
     }
+    void pick_of(unsigned number) noexcept {
+        if (picked_ + open_ > most_picked) settle();
+        const searched& one = list_.tuples[number];
+        const auto view = one.heads->read();
+        const hashes_of_flows hashes = hash_for(one);
+        const unsigned open = open_; // a member would be read again after each pick is written
+        std::uint64_t who = std::uint64_t{number} << 40;
+        unsigned picked = picked_;
+        for (unsigned i = 0; i < open; ++i) {
+            picks_[picked] = who | hashes[i];
+            picked += view.may_have(hashes[i]) ? 1 : 0;
+            who += std::uint64_t{1} << 32;
+        }
+        picked_ = picked;
+    }
+    [[nodiscard]] hashes_of_flows hash_for(const searched& one) const noexcept {
+        hashes_of_flows hashes;
+        if (!one.is_in_parts) {
+            for (unsigned i = 0; i < open_; ++i)
+                hashes[i] = hash_of(flows_[i] & one.mask);
+            return hashes;
+        }
+        const auto& source = raw_[one.source];
+        const auto& destination = raw_[one.destination];
+        const auto& upper = raw_[one.upper];
+        for (unsigned i = 0; i < open_; ++i)
+            hashes[i] = mixed(source[i] ^ destination[i] ^ upper[i]);
+        return hashes;
+    }
 
+    void settle() noexcept {
+        for (unsigned i = 0; i < picked_; ++i)
+            __builtin_prefetch(&home_of(std::bit_cast<pick>(picks_[i])));
+        for (unsigned i = 0; i < picked_; ++i) {
+            const auto p = std::bit_cast<pick>(picks_[i]);
+            list_.tuples[p.number].heads->each(home_of(p), p.hash,
+                                               [&](const entry& e) { note(e, p.flow); });
+        }
+        picked_ = 0;
+        walk();
+    }
+    [[nodiscard]] const typename table::line& home_of(const pick& p) const noexcept {
+        return list_.tuples[p.number].heads->read().line_of(p.hash);
+    }
+
+    void note(const entry& e, unsigned flow) noexcept {
+        if (noted_ == most_picked) [[unlikely]]
+            walk();
+        ask_for(&e);
+        candidates_[noted_++] = {&e, flow};
+    }
+    /// A chain is sorted: its first that covers the flow is its best.
+    void walk() noexcept {
+        while (noted_ != 0) {
+            unsigned kept = 0;
+            for (unsigned i = 0; i < noted_; ++i) {
+                const auto [e, flow] = candidates_[i];
+                const bool may_be_best = improves(*e, flow);
+                const bool covers = e->covers(flows_[flow]);
+                if (may_be_best && covers) {
+                    found_[origin_[flow]] = &e->run;
+                    best_[flow] = e->run.rank;
+                }
+                const entry* const next = e->next.load(std::memory_order_acquire);
+                ask_for(next);
+                candidates_[kept] = {next, flow};
+                kept += may_be_best && !covers && next != nullptr ? 1 : 0;
+            }
+            noted_ = kept;
+        }
+    }
+    [[nodiscard]] bool improves(const entry& e, unsigned flow) const noexcept {
+        if (e.run.rank != best_[flow]) [[likely]]
+            return e.run.rank < best_[flow];
+        const policy_entry* const best = found_[origin_[flow]];
+        return best == nullptr || precedes(e.run, *best);
+    }
+
+    const search_list& list_;
     const policy_entry** found_;
-    unsigned open_ = 0;
+    unsigned open_ = 0; ///< flows that a policy may cover
+    unsigned picked_ = 0;
     unsigned noted_ = 0;
     std::array<key, most_flows> flows_;
     std::array<std::uint8_t, most_flows> origin_;
-    std::array<pick, most_flows> picked_;
-    std::array<const typename table::page*, most_flows> pages_;
-    std::array<const typename table::slot*, most_noted> slots_;
-    std::array<const entry*, most_noted> entries_;
-    std::array<std::uint8_t, most_noted> flow_of_;
+    std::array<std::uint64_t, most_flows> best_;  ///< rank
+    std::array<hashes_of_flows, most_parts> raw_; ///< raw_hash_of()
+    std::array<std::uint64_t, most_picked + most_flows> picks_;
+    std::array<candidate, most_picked> candidates_;
 };
+
+/// The same where there is one tuple: its lines say at once what is in it.
+template <std::size_t Words>
+void policy_table<Words>::find_in_one(const search_list& list, std::span<const key> flows,
+                                      const policy_entry** found) noexcept {
+    const searched& only = list.tuples.front();
+    const auto view = only.heads->read();
+    const key mask = only.mask;
+    std::array<std::uint32_t, most_flows> hashes;
+    std::array<const typename table::line*, most_flows> homes;
+    for (std::size_t i = 0; i < flows.size(); ++i) {
+        hashes[i] = hash_of(flows[i] & mask);
+        homes[i] = &view.line_of(hashes[i]);
+        __builtin_prefetch(homes[i]);
+    }
+    std::array<const entry*, most_flows> heads;
+    std::uint64_t unclear = 0; // a bit for each flow of which other entries may have the hash, too
+    for (std::size_t i = 0; i < flows.size(); ++i) {
+        const auto [head, more] = homes[i]->first(hashes[i]);
+        heads[i] = head;
+        unclear |= std::uint64_t{more} << i;
+        ask_for(head);
+    }
+    for (std::size_t i = 0; i < flows.size(); ++i) {
+        const entry* e = heads[i];
+        while (e != nullptr && !e->covers(flows[i]))
+            [[unlikely]] e = e->next.load(std::memory_order_acquire);
+        found[i] = e == nullptr ? nullptr : &e->run;
+    }
+    for (; unclear != 0; unclear &= unclear - 1) {
+        const auto i = static_cast<std::size_t>(std::countr_zero(unclear));
+        search(list, flows.subspan(i, 1), &found[i]).run();
+    }
+}
 
 template <std::size_t Words>
 policy_table<Words>::policy_table(retired& graveyard)
@@ -150,18 +276,16 @@ void policy_table<Words>::find(std::span<const key> flows,
         std::fill_n(found, flows.size(), nullptr);
         return;
     }
-    search s(list, flows, found);
-    for (const searched& one : list.tuples)
-        s.look_in(one);
-    s.settle();
+    if (list.tuples.size() == 1)
+        find_in_one(list, flows, found);
+    else
+        search(list, flows, found).run();
 }
 
 template <std::size_t Words>
 auto policy_table<Words>::mask_at(level l, const key& mask) noexcept -> key {
     if (l == level::exact) return mask;
-    key m = rounded(mask);
-    if (l == level::coarse) m.words[Words - 1] = 0;
-    return m;
+    return l == level::ported ? rounded(mask) : rounded(mask) & coarsest<Words>;
 }
 
 template <std::size_t Words>
@@ -241,7 +365,6 @@ void policy_table<Words>::insert(entry* e, const ipsec::selector& s) {
     if (looks_at_ports(e->mask)) port_readers_.fetch_add(1, std::memory_order_release);
     e->next.store(p.head, std::memory_order_relaxed);
     if (p.head == nullptr) {
-        p.in->keys.add(p.hash, [&](auto take) { p.in->heads.each_hash(take); });
         p.in->heads.insert(e, p.hash);
         return;
     }
@@ -270,10 +393,8 @@ void policy_table<Words>::erase(entry* e) {
         before->next.store(after, std::memory_order_release);
     } else if (after != nullptr)
         p.in->heads.replace(e, after, p.hash);
-    else {
+    else
         p.in->heads.erase(e, p.hash);
-        p.in->keys.remove();
-    }
     if (looks_at_ports(e->mask)) port_readers_.fetch_sub(1, std::memory_order_release);
     if (--p.in->count == 0) remove_tuple(*p.in);
 }
@@ -294,9 +415,24 @@ void policy_table<Words>::publish() {
     list->common_mask = common_mask_;
     list->common = common_;
     for (const auto& one : tuples_)
-        list->tuples.push_back({one->mask, &one->keys, &one->heads});
+        list->take(*one);
     const auto* before = published_.exchange(list.release(), std::memory_order_acq_rel);
     if (before != nullptr) graveyard_.add([before] { delete before; });
+}
+
+template <std::size_t Words>
+void policy_table<Words>::search_list::take(const tuple& t) {
+    const auto number_of = [this](const key& part) {
+        const auto number = std::ranges::find(parts, part) - parts.begin();
+        if (number == std::ssize(parts)) parts.push_back(part);
+        return static_cast<std::uint8_t>(number);
+    };
+    searched& one = tuples.emplace_back(searched{t.mask, &t.heads, false, 0, 0, 0});
+    if (parts.size() + 3 > most_parts) return;
+    one.is_in_parts = true;
+    one.source = number_of(t.mask & parts_of_key<Words>[0]);
+    one.destination = number_of(t.mask & parts_of_key<Words>[1]);
+    one.upper = number_of(t.mask & parts_of_key<Words>[2]);
 }
 
 template class policy_table<v4_words>;

@@ -5,16 +5,16 @@
 //
 // Tuple space search with merged tuples.  Selectors of one shape (prefix lengths, port masks,
 // protocol or not) share a hash table, a tuple, and a flow is looked up once in each.  Only the
-// first few shapes get a tuple of their own: the others share coarse ones, of which there are few:
+// first shape gets a tuple of its own: the others share coarse ones, of which there are few:
 //
-//   coarse   prefix lengths rounded down, no ports, no protocol
+//   coarse   prefix lengths rounded down, /24 at most (IPv6 /64), no ports, no protocol
 //   ported   prefix lengths rounded down, ports and protocol as they are
 //   exact    the shape itself
 //
 // A selector goes into the first of these where not too many others have the same key; those that
 // have are a chain, best first, and each is held against the flow.  Bursts are looked up together:
-// what the flows of a burst will touch is asked for before the first of it is touched.
-// Why so, and what else was tried: doc/performance.md.
+// what the flows of a burst will touch, in all tuples, is asked for before the first of it is
+// touched.  Why so, and what else was tried: doc/performance.md.
 #pragma once
 
 #include <array>
@@ -27,7 +27,6 @@
 
 #include "fastpath/counters.h"
 #include "fastpath/paged_table.h"
-#include "fastpath/presence.h"
 #include "lib/ipsec/policy.h"
 
 namespace esplane::fastpath {
@@ -185,33 +184,39 @@ class policy_table {
 
   private:
     /// Shapes that get a tuple of their own, whatever they are.
-    static constexpr std::size_t own_tuples = 4;
+    static constexpr std::size_t own_tuples = 1;
     /// So many of one key are in a coarse tuple.
     static constexpr std::size_t longest_chain = 8;
+    /// Of masks, see search_list.
+    static constexpr std::size_t most_parts = 64;
 
     using table = paged_table<entry>;
     struct tuple {
         tuple(const key& m, retired& graveyard)
             : mask(m)
-            , keys(graveyard)
             , heads(graveyard) {}
         key mask;
-        presence keys;         ///< of which there may be entries
         table heads;           ///< of chains
         std::size_t count = 0; ///< of its policies
     };
     /// What a lookup reads of a tuple.
     struct searched {
         key mask;
-        const presence* keys;
         const table* heads;
+        bool is_in_parts;                        ///< else there are too many parts
+        std::uint8_t source, destination, upper; ///< numbers of the mask's parts
     };
     /// Immutable.
     struct search_list {
         /// What all policies, and those that were there since the first, agree in.
         key common_mask;
         key common;
+        /// Those of which the masks are made, each once: a flow is hashed under each part, and what
+        /// it hashes to under a mask is made of these.
+        std::vector<key> parts;
         std::vector<searched> tuples;
+
+        void take(const tuple& t);
     };
     /// Where a policy is or would be: the head of the chain of its key, if there is one.
     struct place {
@@ -220,6 +225,9 @@ class policy_table {
         std::uint32_t hash = 0;
     };
     class search;
+    static void find_in_one(const search_list& list, std::span<const key> flows,
+                            const policy_entry** found) noexcept;
+    static void ask_for(const entry* e) noexcept;
     enum class level : std::uint8_t { exact, coarse, ported };
 
     [[nodiscard]] static key mask_at(level l, const key& mask) noexcept;

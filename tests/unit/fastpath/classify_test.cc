@@ -6,10 +6,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <random>
+#include <thread>
 
 #include "bench/rulesets/rulesets.h"
+#include "fastpath/quiescence.h"
 
 namespace esplane::fastpath {
 namespace {
@@ -243,6 +246,94 @@ TEST(PolicyTable, FindsThePolicyOfAPortAmongThoseOfAllPorts) {
         table.erase(&e);
     EXPECT_FALSE(table.reads_ports());
     EXPECT_TRUE(table.empty());
+}
+
+/// A thousand policies stay; others, better and worse, of the same keys and of new ones, come and
+/// go by the thousand, so that tables grow, tuples come and go.
+TEST(PolicyTable, WhileOthersChangeNoFlowFindsWorseThanWhatStays) {
+    constexpr unsigned staying = 1000, others = 6000;
+    const auto rules = bench::make_rules(bench::rule_kind::acl, staying + others, {});
+    const auto staying_rules = std::span(rules).first(staying);
+    retired graveyard;
+    policy_table<v4_words> table(graveyard);
+    std::vector<std::unique_ptr<keyed_policy<v4_words>>> entries;
+    const auto insert = [&](unsigned n, std::uint32_t priority) {
+        auto e = std::make_unique<keyed_policy<v4_words>>();
+        e->run.set_rank(priority, n);
+        table.insert(e.get(), rules[n].sel);
+        return e;
+    };
+    constexpr std::uint32_t priority_of_staying = 500;
+    for (unsigned n = 0; n < staying; ++n)
+        entries.push_back(insert(n, priority_of_staying));
+
+    std::atomic<bool> stop{false};
+    std::uint64_t worse = 0, searches = 0;
+    std::thread worker([&] {
+        reader self;
+        const auto flows = bench::make_flows(staying_rules, 64 * 64);
+        std::array<flow_key<v4_words>, 64> keys;
+        std::array<const policy_entry*, 64> found;
+        for (std::size_t first = 0; !stop; first = (first + 64) % flows.size(), ++searches) {
+            for (std::size_t i = 0; i < 64; ++i)
+                keys[i] = key_of_flow<v4_words>(flows[first + i]);
+            table.find(keys, found.data());
+            for (const policy_entry* one : found)
+                worse += one == nullptr || one->rank >> 32 > priority_of_staying ? 1 : 0;
+            self.quiescent();
+        }
+    });
+    std::mt19937 random(3);
+    for (int round = 0; round < 2; ++round) {
+        const auto first_other = entries.size();
+        for (unsigned n = 0; n < others; ++n) {
+            entries.push_back(insert(staying + n, static_cast<std::uint32_t>(random() % 1000)));
+            if (n % 256 == 0) graveyard.reclaim();
+        }
+        while (entries.size() > first_other) {
+            std::swap(entries[first_other + random() % (entries.size() - first_other)],
+                      entries.back());
+            table.erase(entries.back().get());
+            graveyard.add([gone = std::shared_ptr(std::move(entries.back()))] {});
+            entries.pop_back();
+            if (entries.size() % 256 == 0) graveyard.reclaim();
+        }
+    }
+    stop = true;
+    worker.join();
+    EXPECT_EQ(worse, 0u);
+    EXPECT_GT(searches, 100u);
+}
+
+/// Each mask is a tuple of its own once the first few are a chain.
+TEST(PolicyTable, FindsThePolicyAmongMoreMasksThanAreHashedByPart) {
+    retired graveyard;
+    policy_table<v4_words> table(graveyard);
+    std::vector<keyed_policy<v4_words>> entries(300);
+    const auto of_mask = [](unsigned n) {
+        ipsec::selector s;
+        s.protocol = wire::proto_udp;
+        s.source_port = s.source_port_mask = wire::be16(static_cast<std::uint16_t>(0x8000 | n));
+        return s;
+    };
+    for (unsigned n = 0; n < entries.size(); ++n) {
+        entries[n].run.rank = n;
+        table.insert(&entries[n], of_mask(n));
+    }
+    const auto expected = [&](wire::be16 port) {
+        unsigned n = 0;
+        while ((port.host() & (0x8000 | n)) != (0x8000 | n))
+            ++n;
+        return &entries[n].run;
+    };
+    for (unsigned n = 0; n < entries.size(); ++n) {
+        const ipsec::flow f{{}, {}, of_mask(n).source_port, {}, wire::proto_udp};
+        ASSERT_EQ(table.find(key_of_flow<v4_words>(f)), expected(f.source_port)) << n;
+    }
+    for (unsigned n = 0; n < 100; ++n) // the best go
+        table.erase(&entries[n]);
+    const ipsec::flow f{{}, {}, of_mask(150).source_port, {}, wire::proto_udp};
+    EXPECT_EQ(table.find(key_of_flow<v4_words>(f)), &entries[128].run);
 }
 
 TEST(PolicyTable, AmongEqualPrioritiesTheEarlierWins) {

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The paged table against std::set, and the filter that stands before it.
+// The paged table against a vector, and the words that sum its lines up.
 #include "fastpath/paged_table.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <memory>
+#include <atomic>
 #include <random>
+#include <thread>
 #include <vector>
-
-#include "fastpath/presence.h"
 
 namespace esplane::fastpath {
 namespace {
@@ -38,13 +37,6 @@ void hold_against_vector(unsigned count, std::uint32_t hash_bits) {
     }
     for (item& one : items)
         ASSERT_EQ(find(table, one), &one) << one.name;
-    std::vector<std::uint32_t> hashes, expected;
-    table.each_hash([&](std::uint32_t h) { hashes.push_back(h); });
-    for (const item& one : items)
-        expected.push_back(one.hash);
-    std::ranges::sort(hashes);
-    std::ranges::sort(expected);
-    EXPECT_EQ(hashes, expected);
     for (unsigned n = 0; n < count; n += 2)
         table.erase(&items[n], items[n].hash);
     for (unsigned n = 0; n < count; ++n)
@@ -60,7 +52,7 @@ TEST(PagedTable, FindsWhatIsIn) {
 }
 
 TEST(PagedTable, HoldsMoreThanAPageOfOneHash) {
-    hold_against_vector(300, 1);
+    hold_against_vector(2000, 1);
 }
 
 TEST(PagedTable, TellsEntriesOfOneTagApart) {
@@ -78,40 +70,92 @@ TEST(PagedTable, PutsAnotherInThePlaceOfAnEntry) {
     EXPECT_EQ(find(table, before), nullptr);
 }
 
-TEST(Presence, HasWhatIsInAndLittleElse) {
-    retired graveyard;
-    presence keys(graveyard);
-    std::mt19937 random(1);
-    std::vector<std::uint32_t> in;
-    for (int n = 0; n < 20'000; ++n) {
-        const auto hash = static_cast<std::uint32_t>(random());
-        keys.add(hash, [&](auto take) { std::ranges::for_each(in, take); });
-        in.push_back(hash);
-    }
-    for (const std::uint32_t hash : in)
-        ASSERT_TRUE(keys.read().may_have(hash));
-    unsigned wrong = 0;
-    for (int n = 0; n < 20'000; ++n)
-        wrong += keys.read().may_have(static_cast<std::uint32_t>(random())) ? 1 : 0;
-    EXPECT_LT(wrong, 800u);
+/// How many of so many hashes at random a table may have.
+unsigned count_maybe(const paged_table<item>& t, unsigned tries) {
+    std::mt19937 random(99);
+    unsigned had = 0;
+    for (unsigned n = 0; n < tries; ++n)
+        had += t.read().may_have(static_cast<std::uint32_t>(random())) ? 1 : 0;
+    return had;
 }
 
-TEST(Presence, ForgetsInTimeWhatWasTakenOut) {
+TEST(PagedTable, MayHaveWhatIsInAndLittleElse) {
     retired graveyard;
-    presence keys(graveyard);
-    std::vector<std::uint32_t> in;
-    for (std::uint32_t n = 0; n < 100'000; ++n) { // one comes, one goes
-        const std::uint32_t hash = n * 0x9e3779b1;
-        keys.add(hash, [&](auto take) { std::ranges::for_each(in, take); });
-        in.push_back(hash);
-        if (in.size() < 10) continue;
-        in.erase(in.begin());
-        keys.remove();
+    paged_table<item> table(graveyard);
+    std::mt19937 random(1);
+    std::vector<item> items(20'000);
+    for (item& one : items) {
+        one.hash = static_cast<std::uint32_t>(random());
+        table.insert(&one, one.hash);
     }
-    unsigned had = 0;
-    for (std::uint32_t n = 0; n < 100'000; ++n)
-        had += keys.read().may_have(n * 0x9e3779b1 + 1) ? 1 : 0;
-    EXPECT_LT(had, 20'000u);
+    for (const item& one : items)
+        ASSERT_TRUE(table.read().may_have(one.hash));
+    EXPECT_LT(count_maybe(table, 20'000), 600u);
+}
+
+TEST(PagedTable, ForgetsAtOnceWhatWasTakenOut) {
+    retired graveyard;
+    paged_table<item> table(graveyard);
+    std::mt19937 random(1);
+    std::vector<item> items(20'000);
+    for (item& one : items) {
+        one.hash = static_cast<std::uint32_t>(random());
+        table.insert(&one, one.hash);
+    }
+    for (unsigned n = 100; n < items.size(); ++n)
+        table.erase(&items[n], items[n].hash);
+    for (unsigned n = 0; n < 100; ++n)
+        EXPECT_TRUE(table.read().may_have(items[n].hash)) << "others of its line went";
+    EXPECT_LT(count_maybe(table, 20'000), 20u);
+}
+
+/// Lines double, pages are split, the directory doubles, while a reader asks for what was there
+/// before.
+TEST(PagedTable, HidesNothingWhileItGrows) {
+    constexpr unsigned first = 200, all = 20'000;
+    std::mt19937 random(11);
+    std::vector<item> items(all);
+    for (unsigned n = 0; n < all; ++n)
+        items[n] = {static_cast<std::uint32_t>(random()), n};
+    std::uint64_t missed = 0;
+    for (int round = 0; round < 20; ++round) {
+        retired graveyard;
+        paged_table<item> table(graveyard);
+        for (unsigned n = 0; n < first; ++n)
+            table.insert(&items[n], items[n].hash);
+        std::atomic<bool> stop{false};
+        std::atomic<bool> begun{false};
+        std::thread worker([&] {
+            while (!stop.load(std::memory_order_relaxed)) {
+                for (unsigned n = 0; n < first; ++n) {
+                    missed += table.read().may_have(items[n].hash) ? 0 : 1;
+                    missed += find(table, items[n]) == nullptr ? 1 : 0;
+                }
+                begun = true;
+            }
+        });
+        while (!begun)
+            std::this_thread::yield();
+        for (unsigned n = first; n < all; ++n)
+            table.insert(&items[n], items[n].hash);
+        stop = true;
+        worker.join();
+    }
+    EXPECT_EQ(missed, 0u);
+}
+
+TEST(PagedTable, ReadsSeldomMoreThanALine) {
+    retired graveyard;
+    paged_table<item> table(graveyard);
+    std::mt19937 random(5);
+    std::vector<item> items(50'000);
+    for (item& one : items) {
+        one.hash = static_cast<std::uint32_t>(random());
+        table.insert(&one, one.hash);
+    }
+    const auto further = std::ranges::count_if(
+        items, [&](const item& one) { return table.read().line_of(one.hash).reaches_on(); });
+    EXPECT_LT(further, 5000);
 }
 
 } // namespace
