@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "lib/base/huge_memory.h"
 #include "tools/report.h"
 #include "tools/run_dir.h"
 
@@ -50,6 +51,15 @@ json report_state(const daemon_facts& facts) {
     return {{"written", s.written}, {"lost", s.lost}, {"memory_short", s.not_lasting}};
 }
 
+/// In MiB, of --reserve.
+json report_memory() {
+    constexpr std::size_t mib = 1 << 20;
+    const huge_memory::figures now = huge_memory::now();
+    return {{"reserved", now.reserved / mib},
+            {"unused", now.unused / mib},
+            {"not_huge", now.not_huge / mib}};
+}
+
 json report_status(engine& e, const daemon_facts& facts) {
     fastpath::worker_counters counted;
     e.count(counted);
@@ -71,6 +81,7 @@ json report_status(engine& e, const daemon_facts& facts) {
             {"policies", {{"in", policies.in}, {"out", policies.out}, {"fwd", policies.fwd}}},
             {"routes", report_routes(e.tables().routes().usage())},
             {"state", report_state(facts)},
+            {"memory", report_memory()},
             {"packets", report_packets(counted)}};
 }
 

@@ -10,6 +10,7 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "fastpath/reservation.h"
 #include "tools/neighbours.h"
 #include "tools/ports_socket.h"
 
@@ -147,8 +148,18 @@ result<void> daemon::make_databases() {
     paths_ = std::make_unique<path_care>(*engine_, log);
     keepalives_ = std::make_unique<nat_keepalives>(
         engine_->control(), [this](const ipsec::sa& s) { send_keepalive(s); });
-    if (!state_) return {};
-    return state_->prepare(engine_->backend());
+    if (state_)
+        if (auto prepared = state_->prepare(engine_->backend()); !prepared) return prepared;
+    return reserve_memory();
+}
+
+/// While there is one thread.
+result<void> daemon::reserve_memory() {
+    if (options_.reserve == 0) return {};
+    auto reserved = fastpath::reserve_memory(options_.reserve, engine_->backend().memory());
+    if (reserved) return {};
+    return fail(reserved.error().code, "--reserve " + std::to_string(options_.reserve) + ": " +
+                                           reserved.error().text + ": choose less");
 }
 
 result<void> daemon::make_engine() {

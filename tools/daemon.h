@@ -70,6 +70,7 @@ class daemon {
     [[nodiscard]] result<void> find_state();
     [[nodiscard]] std::vector<fastpath::worker_options> worker_options() const;
     [[nodiscard]] result<void> make_databases();
+    [[nodiscard]] result<void> reserve_memory();
     [[nodiscard]] result<void> make_engine();
     void introduce_policies(ipsec::listener& to);
     [[nodiscard]] std::vector<std::string> ports_of_fixed_mtu() const;

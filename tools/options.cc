@@ -13,6 +13,7 @@
 
 #include "fastpath/lane.h"
 #include "fastpath/mss.h"
+#include "fastpath/sa_directory.h"
 #include "tools/number.h"
 #include "tools/version.h"
 
@@ -127,6 +128,7 @@ struct stated {
     std::optional<std::string> xfrm;
     std::optional<std::string> xfrm_unknown;
     std::optional<unsigned> workers;
+    std::optional<unsigned> reserve;
     std::optional<std::string> cpus;
     std::optional<std::vector<std::string>> ports;
     std::optional<std::string> eal;
@@ -145,6 +147,7 @@ stated overlay(stated over, const stated& under) {
     if (!over.xfrm) over.xfrm = under.xfrm;
     if (!over.xfrm_unknown) over.xfrm_unknown = under.xfrm_unknown;
     if (!over.workers) over.workers = under.workers;
+    if (!over.reserve) over.reserve = under.reserve;
     if (!over.cpus) over.cpus = under.cpus;
     if (!over.ports) over.ports = under.ports;
     if (!over.eal) over.eal = under.eal;
@@ -232,6 +235,8 @@ result<stated> read_file(const std::string& path) {
             read = read_value(path, key, node, "a text", s.xfrm_unknown);
         else if (key == "workers")
             read = read_value(path, key, node, "a number", s.workers);
+        else if (key == "reserve")
+            read = read_value(path, key, node, "a number", s.reserve);
         else if (key == "cpus")
             read = read_value(path, key, node, "a text, as in cpus = \"2\"", s.cpus);
         else if (key == "port")
@@ -260,7 +265,8 @@ result<stated> read_file(const std::string& path) {
                 path,
                 "unknown key \"" + std::string(key) +
                     "\": there are run-dir, xfrm, xfrm-unknown, workers, cpus, poll, port, eal, "
-                    "punt-limit, mss-clamp, gcm-kernel, filter, routing, state and state-key");
+                    "punt-limit, mss-clamp, gcm-kernel, filter, reserve, routing, state and "
+                    "state-key");
         if (!read) return tl::unexpected(read.error());
     }
     return s;
@@ -379,6 +385,12 @@ result<daemon_options> interpret(const stated& s) {
                     "--workers " + std::to_string(o.workers) + ": choose 1 to " +
                         std::to_string(fastpath::max_lanes),
                     "workers");
+    o.reserve = s.reserve.value_or(0);
+    if (o.reserve > fastpath::sa_directory::capacity)
+        return fail(EINVAL,
+                    "--reserve " + std::to_string(o.reserve) + ": choose up to " +
+                        std::to_string(fastpath::sa_directory::capacity),
+                    "reserve");
     if (s.cpus) {
         auto cpus = parse_cpus(*s.cpus);
         if (!cpus) return tl::unexpected(cpus.error());
@@ -541,6 +553,9 @@ result<std::variant<daemon_options, text_answer>> parse_daemon_options(int argc,
         ->option_text("strict|kernel-like [strict]");
     app.add_option("--workers", given.workers, "packet threads, 1 to 64")->option_text("N [1]");
     app.add_option("--cpus", given.cpus, "the CPU to pin each worker to")->option_text("LIST");
+    app.add_option("--reserve", given.reserve,
+                   "SAs, each with a policy, that there is memory for from the start")
+        ->option_text("N [0]");
     std::vector<std::string> ports;
     CLI::Option* port_option = app.add_option("--port", ports, "a port; give it once for each")
                                    ->option_text("NAME=KIND:DEVICE[,role=plain|secure|host]")

@@ -3,8 +3,8 @@
 // What esplaned was asked to do: the command line over the configuration file over the defaults.
 //
 // The file is TOML and uses the names of the command line: `run-dir`, `xfrm`, `workers`, `cpus`,
-// `poll`, `punt-limit`, `mss-clamp`, `gcm-kernel`, `state`, `state-key`, and `port` and `filter`,
-// arrays of the same texts.  An option on the command line replaces the file's.
+// `reserve`, `poll`, `punt-limit`, `mss-clamp`, `gcm-kernel`, `state`, `state-key`, and `port` and
+// `filter`, arrays of the same texts.  An option on the command line replaces the file's.
 //
 // Does not: look at the machine.  Whether a device exists is found out when it is opened.
 #pragma once
@@ -53,6 +53,7 @@ struct daemon_options {
     unsigned workers = 1;
     bool always_poll = false;   ///< workers never sleep
     std::vector<unsigned> cpus; ///< one for each worker; empty: wherever the kernel puts them
+    unsigned reserve = 0;       ///< SAs and policies: fastpath::reserve_memory()
     std::vector<port_spec> ports;
     std::string eal; ///< arguments for DPDK's EAL, with blanks between
     fastpath::punt_rates punts = fastpath::default_punt_rates; ///< of all workers together

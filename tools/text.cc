@@ -49,6 +49,17 @@ std::string state_text(const json& reply) {
     return text;
 }
 
+/// Where some was asked for.
+std::string memory_text(const json& reply) {
+    const json memory = reply.value("memory", json());
+    if (!memory.is_object() || memory.at("reserved") == 0) return {};
+    std::string text = "memory    " + cell(memory.at("reserved")) + " MiB reserved, " +
+                       cell(memory.at("unused")) + " unused";
+    if (memory.at("not_huge") != 0)
+        text += "; no huge pages for " + cell(memory.at("not_huge")) + " MiB";
+    return text + "\n";
+}
+
 std::string status_text(const json& reply) {
     const json& policies = reply.at("policies");
     std::string text = "esplaned " + cell(reply.at("version")) + ", process " +
@@ -67,7 +78,7 @@ std::string status_text(const json& reply) {
     text += "SAs       " + cell(reply.at("sas")) + "\n";
     text += "policies  in " + cell(policies.at("in")) + ", fwd " + cell(policies.at("fwd")) +
             ", out " + cell(policies.at("out")) + "\n";
-    text += state_text(reply);
+    text += state_text(reply) + memory_text(reply);
     text += "packets   " + text_of_packets(reply.at("packets")) + "\n";
     return text;
 }

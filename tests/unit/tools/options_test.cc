@@ -245,6 +245,13 @@ TEST(Options, ClampTheMssByThePathOrToANumberOfBytes) {
         EXPECT_FALSE(parse_mss_clamp(text)) << text;
 }
 
+TEST(DaemonOptions, SayForHowManySAsMemoryIsPutAside) {
+    EXPECT_EQ(options_of({"--port", "a=packet:b"}).reserve, 0u);
+    EXPECT_EQ(options_of({"--port", "a=packet:b", "--reserve", "100000"}).reserve, 100'000u);
+    EXPECT_EQ(error_of({"--port", "a=packet:b", "--reserve", "16777217"}),
+              "--reserve 16777217: choose up to 16777216");
+}
+
 TEST(Options, RunSmallPacketsByTheirOwnKernelUnlessToldOtherwise) {
     EXPECT_TRUE(options_of({"--port", "a=packet:b"}).crypto.gcm_kernel);
     EXPECT_FALSE(options_of({"--port", "a=packet:b", "--gcm-kernel", "off"}).crypto.gcm_kernel);
@@ -255,9 +262,11 @@ TEST(Options, RunSmallPacketsByTheirOwnKernelUnlessToldOtherwise) {
 TEST_F(ConfigFile, EveryFaultHasALineThatNamesTheFile) {
     EXPECT_EQ(error_in("colour = 1\n"),
               "unknown key \"colour\": there are run-dir, xfrm, xfrm-unknown, workers, cpus, poll, "
-              "port, eal, punt-limit, mss-clamp, gcm-kernel, filter, routing, state and state-key");
+              "port, eal, punt-limit, mss-clamp, gcm-kernel, filter, reserve, routing, state and "
+              "state-key");
     EXPECT_EQ(error_in("workers = \"1\"\n"), "workers: must be a number");
     EXPECT_EQ(error_in("workers = -1\n"), "workers: out of range");
+    EXPECT_EQ(error_in("reserve = \"1\"\n"), "reserve: must be a number");
     EXPECT_EQ(error_in("run-dir = 5\n"), "run-dir: must be a text");
     EXPECT_EQ(error_in("cpus = 2\n"), "cpus: must be a text, as in cpus = \"2\"");
     EXPECT_EQ(error_in("gcm-kernel = 1\n"),
