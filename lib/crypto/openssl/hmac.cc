@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#define OPENSSL_SUPPRESS_DEPRECATED // what begins, goes on and ends: hmac.h says why
 #include "lib/crypto/openssl/hmac.h"
 
 #include <algorithm>
 
 #include "lib/base/secret.h"
 #include "lib/crypto/key_lengths.h"
+
+// What begins, goes on and ends is deprecated: hmac.h says why it is used.
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 namespace esplane::crypto::openssl {
 namespace {
