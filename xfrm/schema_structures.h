@@ -145,7 +145,7 @@ inline constexpr field stats_fields[] = {
 };
 inline constexpr structure stats = structure_of("xfrm_stats", sizeof(xfrm_stats), stats_fields);
 
-inline constexpr field sa_info_fields[] = {
+inline constexpr field usersa_info_fields[] = {
     FIELD(xfrm_usersa_info, sel, record, {}, &selector),
     FIELD(xfrm_usersa_info, id, record, {}, &id),
     FIELD(xfrm_usersa_info, saddr, address),
@@ -160,8 +160,8 @@ inline constexpr field sa_info_fields[] = {
     FIELD(xfrm_usersa_info, flags, bits, state_flags),
     gap(217, 7),
 };
-inline constexpr structure sa_info =
-    structure_of("xfrm_usersa_info", sizeof(xfrm_usersa_info), sa_info_fields);
+inline constexpr structure usersa_info =
+    structure_of("xfrm_usersa_info", sizeof(xfrm_usersa_info), usersa_info_fields);
 
 inline constexpr field sa_id_fields[] = {
     FIELD(xfrm_usersa_id, daddr, address),
@@ -174,7 +174,7 @@ inline constexpr structure sa_id =
     structure_of("xfrm_usersa_id", sizeof(xfrm_usersa_id), sa_id_fields);
 
 inline constexpr field spi_info_fields[] = {
-    FIELD(xfrm_userspi_info, info, record, {}, &sa_info),
+    FIELD(xfrm_userspi_info, info, record, {}, &usersa_info),
     FIELD(xfrm_userspi_info, min, mask),
     FIELD(xfrm_userspi_info, max, mask),
 };
@@ -191,7 +191,7 @@ inline constexpr structure aevent =
     structure_of("xfrm_aevent_id", sizeof(xfrm_aevent_id), aevent_fields, "sa_id.family");
 
 inline constexpr field expire_fields[] = {
-    FIELD(xfrm_user_expire, state, record, {}, &sa_info),
+    FIELD(xfrm_user_expire, state, record, {}, &usersa_info),
     FIELD(xfrm_user_expire, hard, number),
     gap(225, 7),
 };
@@ -218,7 +218,7 @@ inline constexpr field report_fields[] = {
 inline constexpr structure report =
     structure_of("xfrm_user_report", sizeof(xfrm_user_report), report_fields, "sel.family");
 
-inline constexpr field policy_info_fields[] = {
+inline constexpr field userpolicy_info_fields[] = {
     FIELD(xfrm_userpolicy_info, sel, record, {}, &selector),
     FIELD(xfrm_userpolicy_info, lft, record, {}, &limits),
     FIELD(xfrm_userpolicy_info, curlft, record, {}, &current),
@@ -230,8 +230,8 @@ inline constexpr field policy_info_fields[] = {
     FIELD(xfrm_userpolicy_info, share, word, shares),
     gap(164, 4),
 };
-inline constexpr structure policy_info = structure_of(
-    "xfrm_userpolicy_info", sizeof(xfrm_userpolicy_info), policy_info_fields, "sel.family");
+inline constexpr structure userpolicy_info = structure_of(
+    "xfrm_userpolicy_info", sizeof(xfrm_userpolicy_info), userpolicy_info_fields, "sel.family");
 
 inline constexpr field policy_id_fields[] = {
     FIELD(xfrm_userpolicy_id, sel, record, {}, &selector),
@@ -243,7 +243,7 @@ inline constexpr structure policy_id =
     structure_of("xfrm_userpolicy_id", sizeof(xfrm_userpolicy_id), policy_id_fields, "sel.family");
 
 inline constexpr field policy_expire_fields[] = {
-    FIELD(xfrm_user_polexpire, pol, record, {}, &policy_info),
+    FIELD(xfrm_user_polexpire, pol, record, {}, &userpolicy_info),
     FIELD(xfrm_user_polexpire, hard, number),
     gap(169, 7),
 };
@@ -254,7 +254,7 @@ inline constexpr field acquire_fields[] = {
     FIELD(xfrm_user_acquire, id, record, {}, &id),
     FIELD(xfrm_user_acquire, saddr, address),
     FIELD(xfrm_user_acquire, sel, record, {}, &selector),
-    FIELD(xfrm_user_acquire, policy, record, {}, &policy_info),
+    FIELD(xfrm_user_acquire, policy, record, {}, &userpolicy_info),
     FIELD(xfrm_user_acquire, aalgos, mask),
     FIELD(xfrm_user_acquire, ealgos, mask),
     FIELD(xfrm_user_acquire, calgos, mask),
