@@ -71,6 +71,10 @@ class callback_filter final : public fastpath::packet_filter {
 static_assert(static_cast<unsigned>(fastpath::filter_direction::in) == ESPLANE_FILTER_IN &&
               static_cast<unsigned>(fastpath::filter_direction::out) == ESPLANE_FILTER_OUT);
 
+crypto::engine_options crypto_of(const esplane_engine_options& o) noexcept {
+    return {.gcm_kernel = o.library_gcm == 0};
+}
+
 result<void> check_mtu(std::uint32_t mtu) {
     if (mtu >= smallest_mtu && mtu <= largest_mtu) return {};
     return fail(EINVAL, "mtu is not within 68 to 65535", "mtu");
@@ -120,7 +124,8 @@ seat* own_seat() noexcept {
 result<std::unique_ptr<engine>> engine::make(const esplane_engine_options& o) {
     if (auto ok = check(o); !ok) return tl::unexpected(ok.error());
     // A processor or a cipher that cannot be used is found out here, not by the first thread.
-    if (auto crypto = crypto::engine::make(); !crypto) return tl::unexpected(crypto.error());
+    if (auto crypto = crypto::engine::make(crypto_of(o)); !crypto)
+        return tl::unexpected(crypto.error());
     return std::unique_ptr<engine>(new engine(o));
 }
 
@@ -265,7 +270,7 @@ result<seat*> engine::free_seat() {
         if (s->thread.load(std::memory_order_acquire) == nullptr) return s.get();
     if (seats_.size() == options_.max_workers)
         return fail(ENOBUFS, "max_workers threads are registered", "max_workers");
-    auto run = worker::make(tables_, static_cast<unsigned>(seats_.size()));
+    auto run = worker::make(tables_, static_cast<unsigned>(seats_.size()), crypto_of(options_));
     if (!run) return tl::unexpected(run.error());
     auto s = std::make_unique<seat>();
     s->home = this;

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "lib/api/esplane/esplane.h"
 #include "lib/base/result.h"
 
 namespace esplane::embed {
@@ -18,6 +19,9 @@ namespace esplane::embed {
 /// The length that a struct had in the first version: nothing valid is shorter.
 template <typename T>
 inline constexpr std::size_t first_size = sizeof(T);
+template <>
+inline constexpr std::size_t first_size<esplane_engine_options> = offsetof(esplane_engine_options,
+                                                                           library_gcm);
 
 /// No struct of any version is longer: a `size` above it was never set, and nothing that far from
 /// the struct is read or written.

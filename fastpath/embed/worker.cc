@@ -77,8 +77,9 @@ std::uint32_t spi_of(const fastpath::sa_out& sa) noexcept {
 
 } // namespace
 
-result<std::unique_ptr<worker>> worker::make(fastpath::tables& shared, unsigned index) {
-    auto crypto = crypto::engine::make();
+result<std::unique_ptr<worker>> worker::make(fastpath::tables& shared, unsigned index,
+                                             crypto::engine_options options) {
+    auto crypto = crypto::engine::make(options);
     if (!crypto) return tl::unexpected(crypto.error());
     return std::unique_ptr<worker>(new worker(shared, index, std::move(*crypto)));
 }

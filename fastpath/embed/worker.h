@@ -50,8 +50,8 @@ class packet_array {
 class worker final : private fastpath::handover_sink, private fastpath::sa_seeker {
   public:
     /// index   below fastpath::max_lanes.  Errors: ENOTSUP (crypto::engine).
-    [[nodiscard]] static result<std::unique_ptr<worker>> make(fastpath::tables& shared,
-                                                              unsigned index);
+    [[nodiscard]] static result<std::unique_ptr<worker>>
+    make(fastpath::tables& shared, unsigned index, crypto::engine_options options);
     worker(const worker&) = delete;
     worker& operator=(const worker&) = delete;
 

@@ -352,6 +352,10 @@ struct esplane_engine_options {
      * is told. */
     void (*event)(void* user, const struct esplane_event* event);
     void* event_user;
+    /* 1: AES-GCM by intel-ipsec-mb alone; 0: by a kernel of esplane's own where the processor can,
+     * which is faster and takes half the memory for a key (doc/gcm-kernel.md). */
+    uint8_t library_gcm;
+    uint8_t reserved[7]; /* 0 */
 };
 
 /* A burst's packet.  The buffer is yours throughout, and nobody else's: the engine writes into it.

@@ -113,6 +113,14 @@ TEST(ApiPackets, OfALongerStructAreFoundAtTheirDistance) {
     }
 }
 
+TEST(ApiPackets, AreProtectedByTheLibraryAloneWhereAsked) {
+    gateway g(1, [](esplane_engine_options& o) { o.library_gcm = 1; });
+    g.add_tunnel();
+    buffer b(make_packet({}));
+    g.outbound(b);
+    EXPECT_EQ(b.packet.verdict, ESPLANE_PROTECTED);
+}
+
 TEST_F(ApiBurst, WhatNoPolicyCoversLeavesAsItCame) {
     buffer b(make_packet({.to = 3}));
     near.outbound(b);

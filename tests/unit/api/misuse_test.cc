@@ -3,6 +3,7 @@
 // What an embedder can do wrong and the library can see: an error value or a counted drop.
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <future>
 #include <thread>
 
@@ -107,7 +108,7 @@ TEST(Misuse, OptionsOutsideTheirRangesAreRefused) {
         EXPECT_EQ(create(o), -EINVAL) << field;
         EXPECT_STREQ(esplane_error_field(), field);
     };
-    refused([](auto& o) { o.size = sizeof o - 1; }, "size");
+    refused([](auto& o) { o.size = offsetof(esplane_engine_options, library_gcm) - 1; }, "size");
     refused([](auto& o) { o.size = 0; }, "size");
     refused([](auto& o) { o.size = SIZE_MAX; }, "size");
     refused([](auto& o) { o.packet_size = sizeof(esplane_packet) - 8; }, "packet_size");
@@ -117,6 +118,13 @@ TEST(Misuse, OptionsOutsideTheirRangesAreRefused) {
     refused([](auto& o) { o.max_workers = 0; }, "max_workers");
     refused([](auto& o) { o.max_workers = 65; }, "max_workers");
     EXPECT_EQ(create(default_options()), 0);
+}
+
+TEST(Misuse, OptionsOfTheFirstVersionAreTaken) {
+    esplane_engine_options o = default_options();
+    o.size = offsetof(esplane_engine_options, library_gcm);
+    std::memset(&o.library_gcm, 0xff, sizeof o - o.size); // not theirs
+    EXPECT_EQ(create(o), 0);
 }
 
 TEST(Misuse, AStructOfALaterVersionIsTakenUnlessItSaysSomethingNew) {
