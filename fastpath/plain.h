@@ -68,7 +68,7 @@ inline constexpr std::array<bool, 256> confined = [] {
     if (total < plain::least || total > there) [[unlikely]]
         return false;
 
-    // Sums of 32-bit words: none overflows, as the last byte of `first` is 0.
+    // No sum overflows: the last byte of `first`, its highest, is 0.
     const auto second = wire::load<std::uint64_t>(ip + 8);
     const std::uint64_t addresses = (second >> 32) + wire::load<std::uint32_t>(ip + 16);
     if (!wire::sums_to_ones(first + (second & 0xffffffff) + addresses)) [[unlikely]]
