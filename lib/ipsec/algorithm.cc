@@ -3,6 +3,8 @@
 
 #include <array>
 
+#include "lib/ipsec/algorithm_names.h"
+
 namespace esplane::ipsec {
 
 namespace {
@@ -26,12 +28,7 @@ struct suite_row {
     suite_layout layout;
 };
 
-constexpr std::string_view gcm = "rfc4106(gcm(aes))";
-constexpr std::string_view chacha = "rfc7539esp(chacha20,poly1305)";
-constexpr std::string_view cbc = "cbc(aes)";
-constexpr std::string_view null = "ecb(cipher_null)";
-constexpr std::string_view sha256 = "hmac(sha256)";
-constexpr std::string_view sha1 = "hmac(sha1)";
+using namespace algorithm_name;
 
 struct hash_row {
     std::string_view name;
