@@ -57,7 +57,7 @@ result<void> user_backend::check_memory() const {
                          "workers`");
 }
 
-result<void> user_backend::add_sa(const ipsec::sa& s) {
+result<void> user_backend::add_sa(const ipsec::sa& s, const ipsec::packed_sa& packed) {
     if (auto room = check_memory(); !room) return room;
     if (s.id.protocol != wire::proto_esp)
         return fail(EOPNOTSUPP, "only ESP is carried", "id.proto");
@@ -74,7 +74,7 @@ result<void> user_backend::add_sa(const ipsec::sa& s) {
     sa_record& r = *made;
     r.id = s.id;
     r.serial = ++serial_;
-    r.keep(s);
+    r.share(s, packed);
     r.key = std::move(*key);
     r.nonces = std::move(nonces);
     if (s.dir != ipsec::direction::out) {

@@ -35,7 +35,7 @@ class user_backend final : public control::backend {
     ~user_backend() override;
 
     void set_listener(control::backend_listener* l) override { listener_ = l; }
-    [[nodiscard]] result<void> add_sa(const ipsec::sa& s) override;
+    [[nodiscard]] result<void> add_sa(const ipsec::sa& s, const ipsec::packed_sa& packed) override;
     [[nodiscard]] result<void> update_sa(const ipsec::sa& s) override;
     [[nodiscard]] result<void> set_replay(const ipsec::sa& s, control::given_parts parts) override;
     [[nodiscard]] result<void> move_sa(const ipsec::sa_id& before, const ipsec::sa& s) override;
@@ -46,7 +46,7 @@ class user_backend final : public control::backend {
                                     std::uint64_t received) override;
     [[nodiscard]] result<void> add_policy(const ipsec::policy& p) override;
     [[nodiscard]] result<void> update_policy(const ipsec::policy& p) override;
-    void delete_policy(const ipsec::policy& p) override;
+    void delete_policy(std::uint32_t index) override;
     bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) override;
     void set_defaults(const ipsec::default_actions& actions) override;
     void await_sas(std::uint32_t seconds, bool hold) override;
@@ -154,10 +154,12 @@ class user_backend final : public control::backend {
     void resolve_transport(const endpoint& e);
     void resolve_added(sa_record& r, const ipsec::sa& s);
     void resolve_gone(const sa_record& r);
-    [[nodiscard]] bool give_out(sa_record& r);
+    [[nodiscard]] bool give_out(sa_record& r, const ipsec::sa& s);
     [[nodiscard]] bool put_first(group_record& g, sa_record& r, const ipsec::sa& s);
     [[nodiscard]] bool take_first(group_record& g, const sa_record& r);
     void publish_all(group_record& g);
+    template <typename Outgrown>
+    void bury(Outgrown outgrown);
     void resolve_peer(group_record& g, const ipsec::address& destination);
     void resolve_peers(group_record& g);
     peer_record& add_peer(group_record& g, const ipsec::address& destination);

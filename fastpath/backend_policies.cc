@@ -76,40 +76,47 @@ void user_backend::resolve_added(sa_record& r, const ipsec::sa& s) {
 void user_backend::resolve_gone(const sa_record& r) {
     if (r.out)
         for (group_record* g = first_group(r.where()); g != nullptr; g = g->next)
-            if (std::ranges::find(g->all(), r.out.get()) != g->all().end() && !take_first(*g, r))
-                resolve(*g);
+            if (g->has(r.out.get()) && !take_first(*g, r)) resolve(*g);
     resolve_transport(r.where());
 }
 
 /// False: it has to be ranked.
 bool user_backend::put_first(group_record& g, sa_record& r, const ipsec::sa& s) {
-    if (g.choices || g.cpu_acquire || r.of_cpu || s.dying || s.current.add_time < g.newest_add_time)
+    if (g.choices() || g.cpu_acquire || r.of_cpu || s.dying ||
+        s.current.add_time < g.newest_add_time)
         return false;
-    if (!give_out(r)) return true;
+    if (!give_out(r, s)) return true;
     g.newest_add_time = s.current.add_time;
-    auto outgrown = g.put_first(r.out.get());
+    auto outgrown = g.sas.put_first(r.out.get());
     publish_all(g);
-    if (!outgrown.empty()) shared_.graveyard().add([old = std::move(outgrown)] {});
+    bury(std::move(outgrown));
     return true;
 }
 
 bool user_backend::take_first(group_record& g, const sa_record& r) {
-    if (g.choices || g.all().front() != r.out.get()) return false;
-    ++g.first;
+    if (g.choices() || g.sas.all().front() != r.out.get()) return false;
+    g.sas.take_first();
     publish_all(g);
     return true;
 }
 
 void user_backend::publish_all(group_record& g) {
-    g.run.best.store(g.slots[g.first], std::memory_order_release);
-    g.run.all.store(&g.slots[g.first], std::memory_order_release);
+    g.run.best.store(*g.sas.begin(), std::memory_order_release);
+    g.run.all.store(g.sas.begin(), std::memory_order_release);
     shared_.note_sa_change();
 }
 
+/// Workers may still read it.
+template <typename Outgrown>
+void user_backend::bury(Outgrown outgrown) {
+    if (outgrown) shared_.graveyard().add([old = std::shared_ptr(std::move(outgrown))] {});
+}
+
 /// Makes it outbound.  False: there are too many already.
-bool user_backend::give_out(sa_record& r) {
+///
+/// s   its description
+bool user_backend::give_out(sa_record& r, const ipsec::sa& s) {
     if (r.out) return true;
-    const ipsec::sa s = r.describe();
     auto made = make_out(r, s);
     made->in_force.store(true, std::memory_order_release);
     if (!shared_.outbound().add(*made)) return false;
@@ -123,13 +130,13 @@ bool user_backend::give_out(sa_record& r) {
 /// Of a template in transport mode, what goes to one destination.
 void user_backend::resolve_peer(group_record& g, const ipsec::address& destination) {
     const auto ends = transport_ends_.find({g.wanted.reqid, destination});
-    auto& known = g.peers->by_destination;
+    auto& known = g.peers().by_destination;
     const auto there = known.find(destination);
     if (ends != transport_ends_.end()) {
         peer_record& p = there != known.end() ? *there->second : add_peer(g, destination);
         resolve(p.group);
     } else if (there != known.end()) {
-        g.peers->run.erase(&there->second->entry);
+        g.peers().run.erase(&there->second->entry);
         shared_.graveyard().add([gone = std::move(there->second)] {});
         known.erase(there);
     }
@@ -138,22 +145,21 @@ void user_backend::resolve_peer(group_record& g, const ipsec::address& destinati
 auto user_backend::add_peer(group_record& g, const ipsec::address& destination) -> peer_record& {
     auto p = std::make_shared<peer_record>();
     p->group.wanted = g.wanted;
-    p->group.wanted.id.destination = destination;
+    p->group.wanted.destination = destination;
     p->group.wanted.source = {};
     p->group.scope = g.scope;
-    p->group.security = g.security;
+    p->group.set_security(g.security());
     p->group.cpu_acquire = g.cpu_acquire;
     p->entry = {hash_of_peer(destination.bytes.data(), destination.fam), destination,
                 &p->group.run};
     resolve(p->group); // before it can be found
-    g.peers->run.insert(&p->entry);
-    return *g.peers->by_destination.emplace(destination, std::move(p)).first->second;
+    g.peers().run.insert(&p->entry);
+    return *g.peers().by_destination.emplace(destination, std::move(p)).first->second;
 }
 
 /// All destinations to which a template in transport mode may have SAs.
 void user_backend::resolve_peers(group_record& g) {
-    g.peers = std::make_unique<group_record::peer_set>(shared_.graveyard());
-    g.run.peers = &g.peers->run;
+    g.set_peers(std::make_unique<group_record::peer_set>(shared_.graveyard()));
     const std::uint32_t reqid = g.wanted.reqid;
     for (auto end = transport_ends_.lower_bound({reqid, {}});
          end != transport_ends_.end() && end->first.first == reqid; ++end)
@@ -170,31 +176,29 @@ void user_backend::count_transport(const sa_record& r, int by) {
 /// Newest first, those whose soft limit has passed last: xfrm_state_look_at.
 void user_backend::resolve(group_record& g) {
     std::vector<candidate> found;
-    sa_record* const first = first_at({g.wanted.id.destination, g.wanted.reqid});
+    sa_record* const first = first_at({g.wanted.destination, g.wanted.reqid});
     for (sa_record* r = first; r != nullptr; r = r->next_there == first ? nullptr : r->next_there) {
         const ipsec::sa s = r->describe();
-        if (g.takes(s) && give_out(*r))
+        if (g.takes(s) && give_out(*r, s))
             found.push_back({s.dying, s.current.add_time, r->serial, r, s.pcpu});
     }
     std::sort(found.begin(), found.end());
     std::vector<sa_out*> all;
     for (const candidate& c : found)
         all.push_back(c.sa->out.get());
-    if (g.is_published() && std::ranges::equal(all, g.all())) return;
-    all.push_back(nullptr);
+    if (g.is_published() && std::ranges::equal(all, g.sas.all())) return;
+    g.newest_add_time = found.empty() ? 0 : found.front().add_time;
+    auto outgrown = g.sas.assign(all);
     // Which of the two pointers a worker goes by: never neither.
     auto choices = choices_among(found, g.cpu_acquire);
-    if (choices) g.run.choices.store(choices.get(), std::memory_order_release);
-    g.run.best.store(choices ? nullptr : all.front(), std::memory_order_release);
-    g.run.all.store(all.data(), std::memory_order_release);
-    if (!choices) g.run.choices.store(nullptr, std::memory_order_release);
+    const bool chooses = choices != nullptr;
+    if (chooses) g.run.choices.store(choices.get(), std::memory_order_release);
+    g.run.best.store(chooses ? nullptr : *g.sas.begin(), std::memory_order_release);
+    g.run.all.store(g.sas.begin(), std::memory_order_release);
+    if (!chooses) g.run.choices.store(nullptr, std::memory_order_release);
     shared_.note_sa_change();
-    g.first = 0;
-    g.newest_add_time = found.empty() ? 0 : found.front().add_time;
-    g.slots.swap(all);
-    g.choices.swap(choices);
-    if (all.empty() && !choices) return;
-    shared_.graveyard().add([old = std::move(all), former = std::move(choices)] {});
+    bury(std::move(outgrown));
+    bury(g.set_choices(std::move(choices)));
 }
 
 /// xfrm_state_look_at() with a CPU: the SAs of a worker's own come before those of none; those of
@@ -233,9 +237,9 @@ std::optional<unsigned> user_backend::worker_of(std::uint32_t cpu) const {
 
 auto user_backend::acquire_group(const ipsec::policy& p) -> group_record* {
     auto made = std::make_unique<group_record>();
-    made->wanted = p.templates.front();
+    made->wanted = wanted_sa::of(p.templates.front());
     made->scope = scope_of(p);
-    made->security = p.security;
+    made->set_security(p.security);
     made->cpu_acquire = asks_for_cpus(p);
     group_record* const first = first_group(made->where());
     for (group_record* g = first; g != nullptr; g = g->next) {
@@ -325,16 +329,16 @@ bool user_backend::is_wanted(const worker_event& e) const {
     if (found == nullptr || found->group == nullptr) return false;
     const group_record* g = found->group;
     if (g->is_transport()) {
-        const auto peer = g->peers->by_destination.find(e.flow.destination);
-        if (peer == g->peers->by_destination.end()) return true;
+        const auto peer = g->peers().by_destination.find(e.flow.destination);
+        if (peer == g->peers().by_destination.end()) return true;
         g = &peer->second->group;
     }
     const auto carries = [&](const sa_out* sa) {
         return (sa->inner_family == family::unspecified || sa->inner_family == e.flow.source.fam) &&
                (!sa->has_selector || sa->selector.matches(e.flow));
     };
-    if (!g->choices) return std::ranges::none_of(g->all(), carries);
-    const sa_choices::list& theirs = g->choices->of(e.worker);
+    if (!g->choices()) return std::ranges::none_of(g->sas.all(), carries);
+    const sa_choices::list& theirs = g->choices()->of(e.worker);
     const std::size_t count = e.of_cpu ? theirs.own : theirs.sas.size();
     return std::ranges::none_of(std::span(theirs.sas).first(count), carries);
 }
@@ -412,8 +416,8 @@ result<void> user_backend::update_policy(const ipsec::policy& p) {
     return {};
 }
 
-void user_backend::delete_policy(const ipsec::policy& p) {
-    policy_record* const found = find_policy(p.index);
+void user_backend::delete_policy(std::uint32_t index) {
+    policy_record* const found = find_policy(index);
     if (found == nullptr) return;
     show_entered();
     policies_.erase(found);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
 #include <span>
@@ -15,6 +16,7 @@
 
 #include "fastpath/backend.h"
 #include "fastpath/succession.h"
+#include "lib/base/slab.h"
 #include "lib/ipsec/packed_sa.h"
 
 namespace esplane::fastpath {
@@ -50,7 +52,9 @@ struct user_backend::sa_record {
     bool of_cpu = false; ///< for the traffic of one CPU alone
     std::uint64_t serial = 0;
     std::uint64_t work_known = 0; ///< as loads_of() last told
-    ipsec::packed_sa described;   ///< without its keys: they live in the schedule alone
+    /// Control's own, until one of the two changes its own: from then on without keys, which the
+    /// schedule has.
+    ipsec::packed_sa described;
     std::shared_ptr<const crypto::key> key;
     nonce_lease nonces;
     std::unique_ptr<sa_in> in;
@@ -59,10 +63,13 @@ struct user_backend::sa_record {
     sa_record* next_there = nullptr;
     sa_record* previous_there = nullptr;
 
-    [[nodiscard]] ipsec::sa describe() const { return described.unpack(id); }
+    /// Without keys.
+    [[nodiscard]] ipsec::sa describe() const { return described.unpack_without_keys(id); }
     /// Changes all of its description but the id.
-    void keep(const ipsec::sa& s) {
-        described = ipsec::packed_sa::without_keys(s);
+    void keep(const ipsec::sa& s) { share(s, ipsec::packed_sa::without_keys(s)); }
+    /// The same; `packed` is somebody else's, too.
+    void share(const ipsec::sa& s, const ipsec::packed_sa& packed) {
+        described = packed;
         reqid = s.reqid;
         transport = s.run_mode == ipsec::mode::transport;
         of_cpu = s.pcpu && s.dir == ipsec::direction::out;
@@ -182,20 +189,68 @@ struct user_backend::candidate {
     }
 };
 
-struct user_backend::group_record {
-    sa_group run;
-    ipsec::template_ wanted;
-    policy_scope scope;                              ///< the policy's
-    std::optional<ipsec::security_context> security; ///< the policy's
-    /// What run.all points into, from `first` on; ends with nullptr.  Before that is room.
-    std::vector<sa_out*> slots;
-    std::size_t first = 0;
-    std::uint64_t newest_add_time = 0; ///< none of those that are not dying is newer
-    unsigned users = 0;
-    bool cpu_acquire = false;                  ///< the policy's
-    std::shared_ptr<const sa_choices> choices; ///< what run.choices points to
-    group_record* next = nullptr;              ///< of the same endpoint
+/// SAs, best first, as workers read them: an array that ends with nullptr.
+///
+///   few    [ SA ][ null ]                        while there were never two at a time
+///   many   [ room ][ room ][ SA ][ SA ][ null ]
+///                          ^ first               ^ end
+class sa_ranking {
+  public:
+    using array = std::unique_ptr<sa_out*[]>;
 
+    [[nodiscard]] sa_out* const* begin() const noexcept { return slots() + first_; }
+    [[nodiscard]] std::span<sa_out* const> all() const noexcept { return {begin(), end_ - first_}; }
+    /// Returns what was outgrown, which workers may still read; nullptr where nothing was.
+    [[nodiscard]] array put_first(sa_out* sa) {
+        array outgrown;
+        if (first_ == 0) outgrown = replace(all(), end_ + 1);
+        slots()[--first_] = sa;
+        return outgrown;
+    }
+    void take_first() noexcept { ++first_; }
+    /// Others in the place of all.  Returns as put_first().
+    [[nodiscard]] array assign(std::span<sa_out* const> sas) {
+        const bool untouched = !many_ && few_.front() == nullptr;
+        if (untouched && sas.size() <= 1) return sas.empty() ? nullptr : put_first(sas.front());
+        return replace(sas, 0);
+    }
+
+  private:
+    [[nodiscard]] sa_out* const* slots() const noexcept {
+        return many_ ? many_.get() : few_.data();
+    }
+    [[nodiscard]] sa_out** slots() noexcept { return many_ ? many_.get() : few_.data(); }
+    /// room   for more in front
+    array replace(std::span<sa_out* const> sas, std::size_t room) {
+        auto wider = std::make_unique<sa_out*[]>(room + sas.size() + 1);
+        std::ranges::copy(sas, wider.get() + room);
+        first_ = static_cast<std::uint32_t>(room);
+        end_ = static_cast<std::uint32_t>(room + sas.size());
+        return std::exchange(many_, std::move(wider));
+    }
+
+    std::array<sa_out*, 2> few_{};
+    array many_;
+    std::uint32_t first_ = 1;
+    std::uint32_t end_ = 1;
+};
+
+/// Of a template, what says which SAs it takes.
+struct wanted_sa {
+    ipsec::address destination;
+    ipsec::address source; ///< any = not looked at
+    wire::be32 spi;        ///< 0 = any
+    std::uint8_t protocol = 0;
+    ipsec::mode run_mode = ipsec::mode::tunnel;
+    std::uint32_t reqid = 0;
+
+    [[nodiscard]] static wanted_sa of(const ipsec::template_& t) {
+        return {t.id.destination, t.source, t.id.spi, t.id.protocol, t.run_mode, t.reqid};
+    }
+    friend bool operator==(const wanted_sa&, const wanted_sa&) = default;
+};
+
+struct user_backend::group_record {
     /// Of a template in transport mode: its SAs to each destination, a group of their own.
     struct peer_set {
         explicit peer_set(retired& graveyard)
@@ -203,44 +258,67 @@ struct user_backend::group_record {
         lookup_table<peer_group> run;
         std::map<ipsec::address, std::shared_ptr<peer_record>> by_destination;
     };
-    std::unique_ptr<peer_set> peers; ///< what run.peers points to
+    /// What few have.
+    struct seldom {
+        std::optional<ipsec::security_context> security; ///< the policy's
+        std::shared_ptr<const sa_choices> choices;       ///< what run.choices points to
+        std::unique_ptr<peer_set> peers;                 ///< what run.peers points to
+    };
 
-    [[nodiscard]] bool is_published() const noexcept { return !slots.empty(); }
-    /// The SAs it takes, best first.
-    [[nodiscard]] std::span<sa_out* const> all() const noexcept {
-        return std::span(slots).subspan(first, slots.size() - first - (slots.empty() ? 0 : 1));
+    sa_group run;
+    wanted_sa wanted;
+    std::uint32_t users : 31 = 0;      ///< policies with such a template
+    std::uint32_t cpu_acquire : 1 = 0; ///< the policy's
+    policy_scope scope;                ///< the policy's
+    sa_ranking sas;                    ///< what run.all points into
+    std::uint64_t newest_add_time = 0; ///< none of those that are not dying is newer
+    group_record* next = nullptr;      ///< of the same endpoint
+
+    [[nodiscard]] bool is_published() const noexcept {
+        return run.all.load(std::memory_order_relaxed) != nullptr;
     }
-    /// Returns what was outgrown, where it was.
-    std::vector<sa_out*> put_first(sa_out* sa) {
-        std::vector<sa_out*> outgrown;
-        if (first == 0) {
-            const std::size_t count = all().size();
-            std::vector<sa_out*> wider(2 * count + 2);
-            std::ranges::copy(all(), wider.end() - static_cast<std::ptrdiff_t>(count + 1));
-            first = count + 1;
-            outgrown = std::exchange(slots, std::move(wider));
-        }
-        slots[--first] = sa;
-        return outgrown;
+    [[nodiscard]] bool has(const sa_out* sa) const {
+        return std::ranges::find(sas.all(), sa) != sas.all().end();
+    }
+    [[nodiscard]] const std::optional<ipsec::security_context>& security() const {
+        static const std::optional<ipsec::security_context> none;
+        return seldom_ ? seldom_->security : none;
+    }
+    void set_security(const std::optional<ipsec::security_context>& s) {
+        if (s) own_seldom().security = s;
+    }
+    [[nodiscard]] const sa_choices* choices() const noexcept {
+        return seldom_ ? seldom_->choices.get() : nullptr;
+    }
+    /// Returns what was there.
+    std::shared_ptr<const sa_choices> set_choices(std::shared_ptr<const sa_choices> c) {
+        if (!c && !seldom_) return nullptr;
+        return std::exchange(own_seldom().choices, std::move(c));
+    }
+    /// Of one in transport mode that is no peer's.
+    [[nodiscard]] peer_set& peers() const { return *seldom_->peers; }
+    void set_peers(std::unique_ptr<peer_set> p) {
+        run.peers = &p->run;
+        own_seldom().peers = std::move(p);
     }
     [[nodiscard]] bool is_for_the_same(const group_record& other) const {
-        return wanted == other.wanted && scope == other.scope && security == other.security &&
+        return wanted == other.wanted && scope == other.scope && security() == other.security() &&
                cpu_acquire == other.cpu_acquire;
     }
     [[nodiscard]] bool is_transport() const { return wanted.run_mode == ipsec::mode::transport; }
     /// Where it is in user_backend::groups_.  Packets in transport mode bring their destination.
     [[nodiscard]] endpoint where() const {
-        return {is_transport() ? ipsec::address() : wanted.id.destination, wanted.reqid};
+        return {is_transport() ? ipsec::address() : wanted.destination, wanted.reqid};
     }
     /// xfrm_state_find: which SAs a template takes.
     [[nodiscard]] bool takes(const ipsec::sa& s) const {
         return s.dir != ipsec::direction::in && s.run_mode == wanted.run_mode &&
-               s.id.protocol == wanted.id.protocol && s.reqid == wanted.reqid &&
-               s.if_id == scope.if_id && s.security == security &&
+               s.id.protocol == wanted.protocol && s.reqid == wanted.reqid &&
+               s.if_id == scope.if_id && s.security == security() &&
                s.id.mark.matches(scope.mark.value & scope.mark.mask) &&
-               s.id.destination == wanted.id.destination &&
+               s.id.destination == wanted.destination &&
                (wanted.source.is_any() || s.source == wanted.source) &&
-               (wanted.id.spi == wire::be32() || s.id.spi == wanted.id.spi) &&
+               (wanted.spi == wire::be32() || s.id.spi == wanted.spi) &&
                (s.flags & ipsec::sa_flag::wildcard_receive) == 0 &&
                (!is_transport() || may_carry(s));
     }
@@ -252,6 +330,13 @@ struct user_backend::group_record {
                 ipsec::prefix_equal(s.sel.source.bytes.data(), s.source.bytes.data(),
                                     s.sel.source_prefix));
     }
+
+  private:
+    [[nodiscard]] seldom& own_seldom() {
+        if (!seldom_) seldom_ = std::make_unique<seldom>();
+        return *seldom_;
+    }
+    std::unique_ptr<seldom> seldom_;
 };
 
 struct user_backend::peer_record {
@@ -281,7 +366,7 @@ struct user_backend::policy_record {
 };
 
 template <std::size_t Words>
-struct user_backend::keyed_record final : policy_record {
+struct user_backend::keyed_record final : policy_record, on_slab<keyed_record<Words>> {
     using policy_record::policy_record;
 
     [[nodiscard]] policy_entry& run() noexcept override { return entry.run; }

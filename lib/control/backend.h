@@ -12,6 +12,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/result.h"
+#include "lib/ipsec/packed_sa.h"
 #include "lib/ipsec/policy.h"
 #include "lib/ipsec/sa.h"
 
@@ -60,7 +61,10 @@ class backend {
 
     /// A valid (never larval) SA.  Errors: ENOSYS, EINVAL with the field that cannot be carried;
     /// ENOMEM.  Nothing has changed then.
-    [[nodiscard]] virtual result<void> add_sa(const ipsec::sa& s) = 0;
+    ///
+    /// packed   the same as `s`, for a backend that keeps it: so does control
+    [[nodiscard]] virtual result<void> add_sa(const ipsec::sa& s,
+                                              const ipsec::packed_sa& packed) = 0;
     /// The lifetimes, encapsulation, interface id or limits of an SA changed; keys, id and counters
     /// did not.
     [[nodiscard]] virtual result<void> update_sa(const ipsec::sa& s) = 0;
@@ -89,7 +93,8 @@ class backend {
     /// Same direction, interface id, selector and index; anything else may differ.  Atomic for
     /// packets.
     [[nodiscard]] virtual result<void> update_policy(const ipsec::policy& p) = 0;
-    virtual void delete_policy(const ipsec::policy& p) = 0;
+    /// Cannot fail; one that is not there is ignored.
+    virtual void delete_policy(std::uint32_t index) = 0;
     /// False where it has no such policy.
     virtual bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) = 0;
 

@@ -183,7 +183,7 @@ result<void> layer::migrate(const ipsec::migration& m, ipsec::originator by, mom
         return control::migrate(m, state_->sas, state_->policies, state_->note(now));
     }();
     if (!done) return tl::unexpected(done.error());
-    state_->out.announce(ipsec::policies_migrated{m, by, done->selected, done->sas});
+    state_->out.announce(ipsec::policies_migrated{m, by, &done->selected, done->sas});
     return {};
 }
 
@@ -247,8 +247,8 @@ void layer::on_replay(const ipsec::sa_id& id) {
 void layer::on_sa_wanted(std::uint32_t index, const ipsec::flow& f,
                          std::optional<std::uint32_t> cpu) {
     if (state_->answering.empty()) return;
-    const ipsec::policy* const p = state_->policies.find_index(index);
-    if (p != nullptr && p->dir == ipsec::policy_direction::out && p->protects())
+    const auto p = state_->policies.find_index(index);
+    if (p && p->dir == ipsec::policy_direction::out && p->protects())
         state_->sas.acquire(*p, f, cpu, state_->latest);
 }
 

@@ -147,7 +147,9 @@ class layer final : private backend_listener {
     /// policy. Errors: ENOENT.
     [[nodiscard]] result<void> expire_policy(const ipsec::policy_key& k, bool hard,
                                              ipsec::originator by);
+    /// As get_sa().
     [[nodiscard]] const ipsec::policy* get_policy(const ipsec::policy_key& k);
+    /// As next_sa().
     [[nodiscard]] const ipsec::policy* next_policy(cursor& c);
     [[nodiscard]] spd_counts policy_counts() const noexcept;
 

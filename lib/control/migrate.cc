@@ -133,17 +133,17 @@ result<migrated> migrate(const ipsec::migration& m, sa_keeper& sas, policy_keepe
     if (auto ok = check(m.moves); !ok) return tl::unexpected(std::move(ok.error()));
     if (m.selected.sel.fam == ipsec::family::unspecified)
         return fail(EAFNOSUPPORT, "Target policy not found");
-    const ipsec::policy* const p = policies.find_covering(m.selected);
-    if (p == nullptr) return fail(ENOENT, "Target policy not found");
+    const std::optional<ipsec::policy> p = policies.find_covering(m.selected);
+    if (!p) return fail(ENOENT, "Target policy not found");
     std::vector<ipsec::template_> templates = moved_templates(*p, m.moves);
     if (templates.empty()) return fail(ENODATA);
     if (auto ok = check_places(m, sas); !ok) return tl::unexpected(std::move(ok.error()));
     relocations moved(sas, now);
     for (const ipsec::sa_move& one : m.moves)
         if (auto ok = moved.move(one, m); !ok) return tl::unexpected(std::move(ok.error()));
-    if (auto ok = policies.set_templates(p->index, std::move(templates)); !ok)
-        return tl::unexpected(std::move(ok.error()));
-    migrated all{p, {}, {}};
+    auto selected = policies.set_templates(p->index, std::move(templates));
+    if (!selected) return tl::unexpected(std::move(selected.error()));
+    migrated all{std::move(*selected), {}, {}};
     moved.keep(all);
     return all;
 }

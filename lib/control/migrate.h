@@ -15,7 +15,7 @@
 namespace esplane::control {
 
 struct migrated {
-    const ipsec::policy* selected;
+    ipsec::policy selected;               ///< as it is now
     std::deque<ipsec::sa> now;            ///< the SAs that were moved, and what they are now
     std::vector<ipsec::relocated_sa> sas; ///< the same
 };

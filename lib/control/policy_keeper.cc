@@ -18,9 +18,9 @@ constexpr std::int64_t ns_per_s = 1'000'000'000;
 constexpr std::int64_t soft_repeat_ns = 30 * ns_per_s;
 
 /// The kernel hangs "use" on the last use, and on the addition before the first.
-std::int64_t used_ns(const ipsec::spd::entry& e, moment now) noexcept {
-    const std::uint64_t used = e.what.current.use_time;
-    return used == 0 ? e.origin.added_ns : ipsec::monotonic_of(used, now);
+ipsec::lifetime_origin origin_of(const ipsec::spd::entry& e, const ipsec::policy& p, moment now) {
+    const std::uint64_t used = p.current.use_time;
+    return {e.added_ns, used == 0 ? e.added_ns : ipsec::monotonic_of(used, now)};
 }
 
 result<void> check_index(const ipsec::policy& p) {
@@ -72,19 +72,17 @@ result<void> policy_keeper::add(ipsec::policy p, ipsec::originator by, moment no
     if (auto r = check_index(p); !r) return r;
     if (spd_.find(key_of(p)) != nullptr) return fail(EEXIST);
     if (auto r = check_beside(p); !r) return r;
-    const auto e = put_new(std::move(p), now);
-    if (!e) return tl::unexpected(e.error());
-    out_.announce(ipsec::policy_added{(*e)->what, by});
+    if (auto r = put_new(p, now); !r) return r;
+    out_.announce(ipsec::policy_added{p, by});
     return {};
 }
 
 result<void> policy_keeper::update(ipsec::policy p, ipsec::originator by, moment now) {
     if (auto r = check_index(p); !r) return r;
     if (auto r = check_beside(p); !r) return r;
-    entry* old = spd_.find(key_of(p));
-    const auto e = old == nullptr ? put_new(std::move(p), now) : put_over(*old, std::move(p), now);
-    if (!e) return tl::unexpected(e.error());
-    out_.announce(ipsec::policy_updated{(*e)->what, by});
+    entry* const old = spd_.find(key_of(p));
+    if (auto r = old == nullptr ? put_new(p, now) : put_over(*old, p, now); !r) return r;
+    out_.announce(ipsec::policy_updated{p, by});
     return {};
 }
 
@@ -99,12 +97,12 @@ result<void> policy_keeper::check_beside(const ipsec::policy& p) {
     if (!p.protects()) return {};
     if (p.type == ipsec::policy_type::main) {
         for (const std::uint32_t sub : protecting_subs_)
-            if (both_protect(spd_.find_index(sub)->what, p)) return refuse();
+            if (both_protect(spd_.find_index(sub)->describe(), p)) return refuse();
         return {};
     }
     entry* e = spd_.newest_from(~std::uint64_t{0});
-    for (; e != nullptr; e = spd_.newest_from(e->serial() - 1))
-        if (e->what.type == ipsec::policy_type::main && both_protect(p, e->what)) return refuse();
+    for (; e != nullptr; e = spd_.newest_from(e->serial - 1))
+        if (e->type == ipsec::policy_type::main && both_protect(p, e->describe())) return refuse();
     return {};
 }
 
@@ -115,29 +113,32 @@ void policy_keeper::note(const ipsec::policy& p) {
         protecting_subs_.erase(p.index);
 }
 
-result<policy_keeper::entry*> policy_keeper::put_new(ipsec::policy p, moment now) {
+/// Index, position and times are its own from here on.
+result<void> policy_keeper::put_new(ipsec::policy& p, moment now) {
     const std::uint32_t wanted = std::exchange(p.index, spd_.choose_index(p.dir, p.index));
     const bool chosen = p.index != wanted;
     p.position = spd_.next_position();
     start_life(p, now);
-    if (auto r = backend_.add_policy(p); !r) return tl::unexpected(r.error());
-    entry& e = spd_.insert(std::move(p), chosen);
-    note(e.what);
-    start_timer(e, now);
-    return &e;
+    if (auto r = backend_.add_policy(p); !r) return r;
+    entry& e = spd_.insert(p, chosen);
+    note(p);
+    e.added_ns = static_cast<std::int64_t>(now.monotonic_ns);
+    start_timer(e, p, now);
+    return {};
 }
 
 /// The index stays, whatever the client gave.
-result<policy_keeper::entry*> policy_keeper::put_over(entry& e, ipsec::policy p, moment now) {
-    p.index = e.what.index;
+result<void> policy_keeper::put_over(entry& e, ipsec::policy& p, moment now) {
+    p.index = e.index;
     p.position = spd_.next_position();
     start_life(p, now);
-    if (auto r = backend_.update_policy(p); !r) return tl::unexpected(r.error());
-    timers_.disarm(e.serial());
-    spd_.replace(e, std::move(p));
-    note(e.what);
-    start_timer(e, now);
-    return &e;
+    if (auto r = backend_.update_policy(p); !r) return r;
+    timers_.disarm(e.serial);
+    spd_.replace(e, p);
+    note(p);
+    e.added_ns = static_cast<std::int64_t>(now.monotonic_ns);
+    start_timer(e, p, now);
+    return {};
 }
 
 /// As an earlier daemon had it, but for its position: they come in order.
@@ -145,26 +146,19 @@ result<void> policy_keeper::restore(ipsec::policy p, moment now) {
     if (spd_.find(key_of(p)) != nullptr || spd_.find_index(p.index) != nullptr) return fail(EEXIST);
     p.position = spd_.next_position();
     if (auto r = backend_.add_policy(p); !r) return r;
-    entry& e = spd_.insert(std::move(p), false);
-    note(e.what);
-    e.origin.added_ns = ipsec::monotonic_of(e.what.current.add_time, now);
-    e.origin.used_ns = used_ns(e, now);
-    arm(e, now);
-    out_.announce(ipsec::policy_added{e.what, {}});
+    entry& e = spd_.insert(p, false);
+    note(p);
+    e.added_ns = ipsec::monotonic_of(p.current.add_time, now);
+    start_timer(e, p, now);
+    out_.announce(ipsec::policy_added{p, {}});
     return {};
 }
 
-void policy_keeper::start_timer(entry& e, moment now) {
-    const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
-    e.origin = {now_ns, now_ns};
-    arm(e, now);
-}
-
 /// As in the kernel the first look at a limit comes a second after it was set.
-void policy_keeper::arm(const entry& e, moment now) {
+void policy_keeper::start_timer(const entry& e, const ipsec::policy& p, moment now) {
     const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
-    if (const auto due_ns = ipsec::first_time_limit(e.what.limits, e.origin))
-        timers_.arm(e.serial(), std::max(*due_ns, now_ns + ns_per_s));
+    if (const auto due_ns = ipsec::first_time_limit(p.limits, origin_of(e, p, now)))
+        timers_.arm(e.serial, std::max(*due_ns, now_ns + ns_per_s));
 }
 
 result<void> policy_keeper::remove(const ipsec::policy_key& k, ipsec::originator by) {
@@ -181,9 +175,9 @@ void policy_keeper::flush(ipsec::policy_type type, ipsec::originator by) {
         const batch together(backend_);
         entry* e = spd_.newest_from(~std::uint64_t{0});
         while (e != nullptr) {
-            const std::uint64_t serial = e->serial();
-            if (e->what.type == type) {
-                take(*e);
+            const std::uint64_t serial = e->serial;
+            if (e->type == type) {
+                drop(*e);
                 any = true;
             }
             e = spd_.newest_from(serial - 1);
@@ -193,50 +187,52 @@ void policy_keeper::flush(ipsec::policy_type type, ipsec::originator by) {
 }
 
 const ipsec::policy* policy_keeper::get(const ipsec::policy_key& k) {
-    entry* e = spd_.find(k);
-    if (e == nullptr) return nullptr;
-    refresh(*e);
-    return &e->what;
+    const entry* e = spd_.find(k);
+    return e == nullptr ? nullptr : show(as_it_is(*e));
 }
 
 const ipsec::policy* policy_keeper::next(cursor& c) {
-    entry* e = spd_.newest_from(c.next);
+    const entry* e = spd_.newest_from(c.next);
     if (e == nullptr) return nullptr;
-    c.next = e->serial() - 1;
-    refresh(*e);
-    return &e->what;
+    c.next = e->serial - 1;
+    return show(as_it_is(*e));
 }
 
-const ipsec::policy* policy_keeper::find_index(std::uint32_t index) {
-    entry* e = spd_.find_index(index);
-    if (e == nullptr) return nullptr;
-    refresh(*e);
-    return &e->what;
+const ipsec::policy* policy_keeper::show(ipsec::policy p) {
+    shown_ = std::move(p);
+    return &shown_;
 }
 
-const ipsec::policy* policy_keeper::find_covering(const ipsec::policy_key& k) {
+std::optional<ipsec::policy> policy_keeper::find_index(std::uint32_t index) {
+    const entry* e = spd_.find_index(index);
+    if (e == nullptr) return std::nullopt;
+    return as_it_is(*e);
+}
+
+std::optional<ipsec::policy> policy_keeper::find_covering(const ipsec::policy_key& k) {
     const ipsec::flow f = flow_of(k.sel);
     const auto covers = [&](const ipsec::policy& p) {
-        return p.dir == k.dir && p.type == k.type && p.if_id == k.if_id && p.mark.matches(0) &&
-               p.sel.fam == k.sel.fam && p.sel.matches(f);
+        return p.if_id == k.if_id && p.mark.matches(0) && p.sel.fam == k.sel.fam &&
+               p.sel.matches(f);
     };
-    const ipsec::policy* best = nullptr;
+    std::optional<ipsec::policy> best;
     entry* e = spd_.newest_from(~std::uint64_t{0});
-    for (; e != nullptr; e = spd_.newest_from(e->serial() - 1))
-        if (covers(e->what) && (best == nullptr || e->what.priority <= best->priority))
-            best = &e->what; // from the newest down: among equal priorities the earlier wins
+    for (; e != nullptr; e = spd_.newest_from(e->serial - 1)) {
+        if (e->dir != k.dir || e->type != k.type) continue;
+        if (ipsec::policy p = e->describe(); covers(p) && (!best || p.priority <= best->priority))
+            best = std::move(p); // from the newest down: among equal priorities the earlier wins
+    }
     return best;
 }
 
-result<void> policy_keeper::set_templates(std::uint32_t index,
-                                          std::vector<ipsec::template_> templates) {
+result<ipsec::policy> policy_keeper::set_templates(std::uint32_t index,
+                                                   std::vector<ipsec::template_> templates) {
     entry& e = *spd_.find_index(index);
-    refresh(e);
-    ipsec::policy changed = e.what;
+    ipsec::policy changed = as_it_is(e);
     changed.templates = std::move(templates);
-    if (auto r = backend_.update_policy(changed); !r) return r;
-    e.what = std::move(changed);
-    return {};
+    if (auto r = backend_.update_policy(changed); !r) return tl::unexpected(r.error());
+    e.keep(changed);
+    return changed;
 }
 
 spd_counts policy_keeper::counts() const noexcept {
@@ -245,19 +241,26 @@ spd_counts policy_keeper::counts() const noexcept {
             spd_.count(policy_direction::fwd)};
 }
 
-void policy_keeper::refresh(entry& e) const {
+ipsec::policy policy_keeper::as_it_is(const entry& e) const {
+    ipsec::policy p = e.describe();
     ipsec::lifetime_current counted;
-    if (!backend_.query_policy(e.what.index, counted)) return;
-    counted.add_time = e.what.current.add_time;
-    e.what.current = counted;
+    if (!backend_.query_policy(e.index, counted)) return p;
+    counted.add_time = p.current.add_time;
+    p.current = counted;
+    return p;
+}
+
+void policy_keeper::drop(entry& e) {
+    backend_.delete_policy(e.index);
+    timers_.disarm(e.serial);
+    protecting_subs_.erase(e.index);
+    spd_.erase(e);
 }
 
 ipsec::policy policy_keeper::take(entry& e) {
-    refresh(e);
-    backend_.delete_policy(e.what);
-    timers_.disarm(e.serial());
-    protecting_subs_.erase(e.what.index);
-    return spd_.take(e);
+    ipsec::policy what = as_it_is(e);
+    drop(e);
+    return what;
 }
 
 void policy_keeper::expire(entry& e, bool hard, ipsec::originator by) {
@@ -265,15 +268,16 @@ void policy_keeper::expire(entry& e, bool hard, ipsec::originator by) {
         const ipsec::policy gone = take(e);
         out_.announce(ipsec::policy_expired{gone, true, by});
     } else {
-        e.what.dying = true;
-        out_.announce(ipsec::policy_expired{e.what, false, by});
+        ipsec::policy p = as_it_is(e);
+        p.dying = true;
+        e.keep(p);
+        out_.announce(ipsec::policy_expired{p, false, by});
     }
 }
 
 result<void> policy_keeper::expire(const ipsec::policy_key& k, bool hard, ipsec::originator by) {
     entry* e = spd_.find(k);
     if (e == nullptr) return fail(ENOENT);
-    refresh(*e);
     expire(*e, hard, by);
     return {};
 }
@@ -289,14 +293,13 @@ void policy_keeper::tick(moment now) {
 /// xfrm_policy_timer()
 void policy_keeper::check_time(entry& e, moment now) {
     const auto now_ns = static_cast<std::int64_t>(now.monotonic_ns);
-    refresh(e);
-    e.origin.used_ns = used_ns(e, now);
-    auto check = ipsec::check_time_limits(e.what.limits, e.origin, false, now_ns);
+    const ipsec::policy p = as_it_is(e);
+    auto check = ipsec::check_time_limits(p.limits, origin_of(e, p, now), false, now_ns);
     if (check.verdict == lifetime_verdict::soft) {
         const std::int64_t repeat_ns = now_ns + soft_repeat_ns;
         check.next_ns = std::min(check.next_ns.value_or(repeat_ns), repeat_ns);
     }
-    if (check.next_ns) timers_.arm(e.serial(), *check.next_ns);
+    if (check.next_ns) timers_.arm(e.serial, *check.next_ns);
     if (check.verdict != lifetime_verdict::running)
         expire(e, check.verdict == lifetime_verdict::hard, {});
 }

@@ -28,18 +28,18 @@ class policy_keeper {
     void flush(ipsec::policy_type type, ipsec::originator by);
     [[nodiscard]] const ipsec::policy* get(const ipsec::policy_key& k);
     [[nodiscard]] const ipsec::policy* next(cursor& c);
-    /// Of any interface id; nullptr where there is none.
-    [[nodiscard]] const ipsec::policy* find_index(std::uint32_t index);
+    /// Of any interface id; nullopt where there is none.
+    [[nodiscard]] std::optional<ipsec::policy> find_index(std::uint32_t index);
     [[nodiscard]] spd_counts counts() const noexcept;
     [[nodiscard]] result<void> expire(const ipsec::policy_key& k, bool hard, ipsec::originator by);
     /// xfrm_migrate_policy_find(): the policy of that direction, type and interface id that a
-    /// packet from the selector's source to its destination falls under; nullptr where there is
+    /// packet from the selector's source to its destination falls under; nullopt where there is
     /// none. Looks at all policies.
-    [[nodiscard]] const ipsec::policy* find_covering(const ipsec::policy_key& k);
-    /// Puts other templates into the policy of that index; it keeps its place among the others.
-    /// Errors: what the backend says.
-    [[nodiscard]] result<void> set_templates(std::uint32_t index,
-                                             std::vector<ipsec::template_> templates);
+    [[nodiscard]] std::optional<ipsec::policy> find_covering(const ipsec::policy_key& k);
+    /// Puts other templates into the policy of that index, which it returns; it keeps its place
+    /// among the others.  Errors: what the backend says.
+    [[nodiscard]] result<ipsec::policy> set_templates(std::uint32_t index,
+                                                      std::vector<ipsec::template_> templates);
 
     void tick(moment now);
     [[nodiscard]] std::optional<std::int64_t> next_deadline_ns() const { return timers_.next_ns(); }
@@ -49,12 +49,16 @@ class policy_keeper {
 
     [[nodiscard]] result<void> check_beside(const ipsec::policy& p);
     void note(const ipsec::policy& p);
-    [[nodiscard]] result<entry*> put_new(ipsec::policy p, moment now);
-    [[nodiscard]] result<entry*> put_over(entry& e, ipsec::policy p, moment now);
-    void start_timer(entry& e, moment now);
-    void arm(const entry& e, moment now);
-    void refresh(entry& e) const;
-    /// Out of the backend and the database; what it was, with final counters.
+    [[nodiscard]] result<void> put_new(ipsec::policy& p, moment now);
+    [[nodiscard]] result<void> put_over(entry& e, ipsec::policy& p, moment now);
+    void start_timer(const entry& e, const ipsec::policy& p, moment now);
+    /// With counters as of now.
+    [[nodiscard]] ipsec::policy as_it_is(const entry& e) const;
+    /// `p` for whoever asked, until the next who does.
+    const ipsec::policy* show(ipsec::policy p);
+    /// Out of the backend and the database.
+    void drop(entry& e);
+    /// The same; what it was, with final counters.
     ipsec::policy take(entry& e);
     void expire(entry& e, bool hard, ipsec::originator by);
     void check_time(entry& e, moment now);
@@ -62,6 +66,7 @@ class policy_keeper {
     backend& backend_;
     const announcer& out_;
     ipsec::spd spd_;
+    ipsec::policy shown_;
     std::set<std::uint32_t> protecting_subs_; ///< indices of sub-policies with templates
     timer_queue timers_;                      ///< by serial
 };

@@ -56,7 +56,7 @@ void replay_watch::begin_running(const entry& e, moment now) {
     const ipsec::sa s = describe_(e);
     if (s.replay_threshold == 0 && s.replay_timer == 0) return;
     watched& w = watched_[e.serial];
-    const std::int64_t due = e.origin.added_ns + period_of(s);
+    const std::int64_t due = e.origin().added_ns + period_of(s);
     if (s.replay_timer != 0 && due > static_cast<std::int64_t>(now.monotonic_ns))
         timers_.arm(e.serial, due);
     else

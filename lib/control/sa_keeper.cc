@@ -116,8 +116,9 @@ sa_keeper::sa_keeper(backend& b, const announcer& out, random_source random)
 
 result<void> sa_keeper::add(ipsec::sa s, ipsec::originator by, moment now) {
     if (sad_.find(s.id) != nullptr) return fail(EEXIST);
-    if (auto r = admit(s, now); !r) return r;
-    insert(s, now);
+    auto packed = admit(s, now);
+    if (!packed) return tl::unexpected(std::move(packed.error()));
+    insert(s, std::move(*packed), now);
     end_acquire(s);
     out_.announce(ipsec::sa_added{s, by});
     return {};
@@ -126,9 +127,11 @@ result<void> sa_keeper::add(ipsec::sa s, ipsec::originator by, moment now) {
 result<void> sa_keeper::restore(ipsec::sa s, moment now) {
     if (sad_.find_exact(s.id) != nullptr) return fail(EEXIST);
     const bool dying = s.dying;
-    if (auto r = admit(s, now); !r) return r;
+    auto packed = admit(s, now);
+    if (!packed) return tl::unexpected(std::move(packed.error()));
     s.dying = dying;
-    keep_restored(insert(s, now), s);
+    entry& e = insert(s, std::move(*packed), now);
+    if (dying) keep_dying(e, s);
     out_.announce(ipsec::sa_added{s, {}});
     return {};
 }
@@ -139,21 +142,23 @@ result<void> sa_keeper::restore_again(ipsec::sa s, moment now) {
     if (e == nullptr) return fail(ESRCH);
     const bool dying = s.dying;
     backend_.delete_sa(s.id);
-    if (auto r = admit(s, now); !r) {
+    auto packed = admit(s, now);
+    if (!packed) {
         take(*e);
-        return r;
+        return tl::unexpected(std::move(packed.error()));
     }
     s.dying = dying;
     timers_.disarm(e->serial);
     begin_life(*e, s, now);
-    keep_restored(*e, s);
+    e->keep(s, std::move(*packed));
+    if (dying) keep_dying(*e, s);
     out_.announce(ipsec::sa_updated{s, {}});
     return {};
 }
 
-void sa_keeper::keep_restored(entry& e, const ipsec::sa& s) {
+void sa_keeper::keep_dying(entry& e, const ipsec::sa& s) {
     e.keep(s);
-    if (s.dying) (void)backend_.update_sa(s); // a template takes another one, if it can
+    (void)backend_.update_sa(s); // a template takes another one, if it can
 }
 
 /// Not remove(): what a mark stands for does not matter here.
@@ -168,22 +173,24 @@ void sa_keeper::begin_from(const ipsec::sa_id& id, const sa_usage& n, moment now
     entry* const e = sad_.find_exact(id);
     if (e == nullptr) return;
     backend_.begin_from(id, n);
-    if (e->origin.used_ns || n.current.use_time == 0) return;
-    e->origin.used_ns = ipsec::monotonic_of(n.current.use_time, now);
+    if (e->was_used() || n.current.use_time == 0) return;
+    e->set_origin({e->origin().added_ns, ipsec::monotonic_of(n.current.use_time, now)});
     timers_.disarm(e->serial);
     start_timer(*e, e->describe().limits, now);
 }
 
-/// Makes `s` a valid SA of the backend.
-result<void> sa_keeper::admit(ipsec::sa& s, moment now) const {
+/// Makes `s` a valid SA of the backend.  Returns what both keep of it.
+result<ipsec::packed_sa> sa_keeper::admit(ipsec::sa& s, moment now) const {
     s.state = sa_state::valid;
     s.dying = false;
     if (s.current.add_time == 0) s.current.add_time = now.realtime_s;
-    return backend_.add_sa(s);
+    ipsec::packed_sa packed(s);
+    if (auto r = backend_.add_sa(s, packed); !r) return tl::unexpected(std::move(r.error()));
+    return packed;
 }
 
-sa_keeper::entry& sa_keeper::insert(const ipsec::sa& s, moment now) {
-    entry& e = sad_.insert(s);
+sa_keeper::entry& sa_keeper::insert(const ipsec::sa& s, ipsec::packed_sa packed, moment now) {
+    entry& e = sad_.insert(s, std::move(packed));
     begin_life(e, s, now);
     if (s.state == sa_state::valid) replays_.begin(e, s, now);
     return e;
@@ -196,13 +203,13 @@ void sa_keeper::begin_life(entry& e, const ipsec::sa& s, moment now) {
 
 /// Its limits in time count from the times that a client gave.
 void sa_keeper::redate(entry& e, const ipsec::lifetime_current& times, moment now) {
-    e.origin.added_ns = ipsec::monotonic_of(times.add_time, now);
-    e.origin.used_ns.reset();
-    if (times.use_time != 0) e.origin.used_ns = ipsec::monotonic_of(times.use_time, now);
+    ipsec::lifetime_origin origin{ipsec::monotonic_of(times.add_time, now), {}};
+    if (times.use_time != 0) origin.used_ns = ipsec::monotonic_of(times.use_time, now);
+    e.set_origin(origin);
 }
 
 void sa_keeper::start_timer(const entry& e, const ipsec::lifetime_limits& limits, moment now) {
-    if (const auto due_ns = ipsec::first_time_limit(limits, e.origin))
+    if (const auto due_ns = ipsec::first_time_limit(limits, e.origin()))
         timers_.arm(e.serial, first_check_ns(*due_ns, now));
 }
 
@@ -215,9 +222,10 @@ result<void> sa_keeper::update(ipsec::sa s, ipsec::originator by, moment now) {
 
 result<void> sa_keeper::fill_larval(entry& larval, ipsec::sa s, ipsec::originator by, moment now) {
     if (s.dir != ipsec::direction::unknown && s.dir != larval.describe().dir) return fail(ESRCH);
-    if (auto r = admit(s, now); !r) return r;
+    auto packed = admit(s, now);
+    if (!packed) return tl::unexpected(std::move(packed.error()));
     drop(larval);
-    insert(s, now);
+    insert(s, std::move(*packed), now);
     out_.announce(ipsec::sa_updated{s, by});
     return {};
 }
@@ -342,7 +350,7 @@ result<void> sa_keeper::relocate(const ipsec::sa_id& id, const sa_place& to, mom
     timers_.disarm(e->serial);
     replays_.end(*e);
     sad_.erase(*e);
-    insert(s, now);
+    insert(s, ipsec::packed_sa(s), now);
     if (to.id != id) end_acquire(s);
     return {};
 }
@@ -405,7 +413,7 @@ result<std::reference_wrapper<const ipsec::sa>> sa_keeper::allocate_spi(const sp
     }
     ipsec::sa larval = make_larval(r, *spi, acquire_expires_s_);
     larval.current.add_time = now.realtime_s;
-    insert(larval, now);
+    insert(larval, ipsec::packed_sa(larval), now);
     return show(std::move(larval));
 }
 
@@ -477,8 +485,7 @@ void sa_keeper::expire(entry& e, lifetime_verdict verdict) {
     } else if (verdict == lifetime_verdict::soft) {
         ipsec::sa s = as_it_is(e);
         s.dying = true;
-        e.keep(s);
-        (void)backend_.update_sa(s); // a template takes another one from now on, if it can
+        keep_dying(e, s);
         out_.announce(ipsec::sa_expired{s, false, {}});
     }
 }
@@ -504,7 +511,7 @@ void sa_keeper::check_time(entry& e, std::int64_t now_ns) {
         return;
     }
     const ipsec::sa s = e.describe();
-    const auto check = ipsec::check_time_limits(s.limits, e.origin, s.dying, now_ns);
+    const auto check = ipsec::check_time_limits(s.limits, e.origin(), s.dying, now_ns);
     if (check.next_ns) timers_.arm(e.serial, *check.next_ns);
     expire(e, check.verdict);
 }
@@ -529,10 +536,11 @@ void sa_keeper::on_replay(const ipsec::sa_id& id, moment now) {
 
 void sa_keeper::on_first_use(const ipsec::sa_id& id, moment now) {
     entry* e = sad_.find_exact(id);
-    if (e == nullptr || e->origin.used_ns) return;
+    if (e == nullptr || e->was_used()) return;
     const ipsec::sa s = as_it_is(*e);
     const std::uint64_t used = s.current.use_time;
-    e->origin.used_ns = ipsec::monotonic_of(used != 0 ? used : now.realtime_s, now);
+    e->set_origin(
+        {e->origin().added_ns, ipsec::monotonic_of(used != 0 ? used : now.realtime_s, now)});
     if (s.limits.soft_use_s != 0 || s.limits.hard_use_s != 0) // others have their time already
         check_time(*e, static_cast<std::int64_t>(now.monotonic_ns));
 }

@@ -82,9 +82,9 @@ class sa_keeper {
   private:
     using entry = ipsec::sad::entry;
 
-    [[nodiscard]] result<void> admit(ipsec::sa& s, moment now) const;
-    entry& insert(const ipsec::sa& s, moment now);
-    void keep_restored(entry& e, const ipsec::sa& s);
+    [[nodiscard]] result<ipsec::packed_sa> admit(ipsec::sa& s, moment now) const;
+    entry& insert(const ipsec::sa& s, ipsec::packed_sa packed, moment now);
+    void keep_dying(entry& e, const ipsec::sa& s);
     void begin_life(entry& e, const ipsec::sa& s, moment now);
     void end_acquire(const ipsec::sa& answer);
     [[nodiscard]] entry* asked_for(const spi_request& r);

@@ -72,16 +72,6 @@ sad::entry* sad::of_spi(wire::be32 spi, std::uint8_t protocol) const {
     });
 }
 
-sad::entry* sad::find_serial(std::uint64_t serial) {
-    const auto at = by_serial_.find(serial);
-    return at == by_serial_.end() ? nullptr : &at->second;
-}
-
-sad::entry* sad::newest_from(std::uint64_t serial) {
-    const auto after = by_serial_.upper_bound(serial);
-    return after == by_serial_.begin() ? nullptr : &std::prev(after)->second;
-}
-
 sad::entry* sad::find_acquiring(const acquire_key& k) {
     const auto at = acquiring_.find(k);
     return at == acquiring_.end() ? nullptr : at->second;
@@ -92,22 +82,21 @@ sad::entry* sad::find_acquiring(std::uint32_t seq) {
     return at == acquiring_by_seq_.end() ? nullptr : at->second;
 }
 
-sad::entry& sad::put(const sa& s) {
-    entry& e = by_serial_.try_emplace(by_serial_.end(), ++last_serial_)->second;
+sad::entry& sad::put(const sa& s, packed_sa packed) {
+    entry& e = arrivals_.put(std::make_unique<entry>());
     e.id = s.id;
-    e.serial = last_serial_;
-    e.keep(s);
+    e.keep(s, std::move(packed));
     return e;
 }
 
-sad::entry& sad::insert(const sa& s) {
-    entry& e = put(s);
+sad::entry& sad::insert(const sa& s, packed_sa packed) {
+    entry& e = put(s, std::move(packed));
     name(e);
     return e;
 }
 
 sad::entry& sad::insert_acquiring(const sa& s) {
-    entry& e = put(s);
+    entry& e = put(s, packed_sa(s));
     e.acquiring = true;
     acquiring_.emplace(acquire_key_of(s), &e);
     acquiring_by_seq_.emplace(s.seq, &e);
@@ -166,7 +155,7 @@ void sad::erase(entry& e) {
         acquiring_by_seq_.erase(what.seq);
     }
     forget_name(e);
-    by_serial_.erase(e.serial);
+    arrivals_.take(e.serial);
 }
 
 } // namespace esplane::ipsec

@@ -2,10 +2,10 @@
 //
 // The security association database (RFC 4301 section 4.4.2): descriptions by id and by age.
 //
-// Hash tables and an ordered index: no operation takes time linear in the number of SAs, not even
-// once in a while, but for a table of those with a mark and one of those that an ACQUIRE waits for,
-// which grow all at once.
-// Threads: one.  Does not: know rules, timers or backends (lib/control does).
+// Hash tables and a list in order of arrival (arrivals.h): no operation takes time linear in the
+// number of SAs, but for one in as many as there are that closes the list's gaps, and for a table
+// of those with a mark and one of those that an ACQUIRE waits for, which grow all at once. Threads:
+// one.  Does not: know rules, timers or backends (lib/control does).
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 #include <unordered_map>
 
 #include "lib/base/growing_table.h"
+#include "lib/ipsec/arrivals.h"
 #include "lib/ipsec/lifetime.h"
 #include "lib/ipsec/packed_sa.h"
 
@@ -41,18 +42,34 @@ class sad {
         sa_state state = sa_state::valid;
         bool acquiring = false;   ///< an ACQUIRE asks for it
         std::uint64_t serial = 0; ///< from 1 up in order of insertion, never given twice
-        lifetime_origin origin;
+
+        /// Since when its limits in time count.
+        [[nodiscard]] lifetime_origin origin() const noexcept {
+            return {added_ns_, was_used() ? std::optional(used_ns_) : std::nullopt};
+        }
+        [[nodiscard]] bool was_used() const noexcept { return used_ns_ != never_; }
+        void set_origin(const lifetime_origin& o) noexcept {
+            added_ns_ = o.added_ns;
+            used_ns_ = o.used_ns.value_or(never_);
+        }
 
         /// As it was put in, or last kept.
         [[nodiscard]] sa describe() const { return kept_.unpack(id); }
         /// Changes all of the description but its id.
-        void keep(const sa& s) {
-            kept_ = packed_sa(s);
+        ///
+        /// packed   the same; whoever has it already shares it
+        void keep(const sa& s, packed_sa packed) {
+            kept_ = std::move(packed);
             state = s.state;
         }
+        void keep(const sa& s) { keep(s, packed_sa(s)); }
 
       private:
         friend class sad;
+        static constexpr std::int64_t never_ = INT64_MIN;
+
+        std::int64_t added_ns_ = 0; ///< CLOCK_MONOTONIC
+        std::int64_t used_ns_ = never_;
         packed_sa kept_;
         // Those of one SPI and protocol, in a ring.
         entry* next_of_spi_ = nullptr;
@@ -66,12 +83,13 @@ class sad {
     [[nodiscard]] entry* find_exact(const sa_id& id);
     /// Whether there is one of that SPI and protocol, whatever its destination and mark.
     [[nodiscard]] bool knows_spi(wire::be32 spi, std::uint8_t protocol) const;
-    [[nodiscard]] entry* find_serial(std::uint64_t serial);
+    [[nodiscard]] entry* find_serial(std::uint64_t serial) { return arrivals_.find(serial); }
     /// The newest entry whose serial is at most `serial`; nullptr at the end of a walk.
-    [[nodiscard]] entry* newest_from(std::uint64_t serial);
+    [[nodiscard]] entry* newest_from(std::uint64_t serial) { return arrivals_.newest_from(serial); }
 
-    /// Puts in an SA whose id is not there yet.
-    entry& insert(const sa& s);
+    /// Puts in an SA whose id is not there yet; `packed` as for keep().
+    entry& insert(const sa& s, packed_sa packed);
+    entry& insert(const sa& s) { return insert(s, packed_sa(s)); }
 
     /// Puts in a larval SA that an ACQUIRE asks for; nothing of its acquire_key is there yet. Where
     /// it has no SPI find() does not know it.
@@ -85,7 +103,7 @@ class sad {
     /// Takes out an entry of this database.
     void erase(entry& e);
 
-    [[nodiscard]] std::size_t size() const noexcept { return by_serial_.size(); }
+    [[nodiscard]] std::size_t size() const noexcept { return arrivals_.size(); }
 
   private:
     struct id_hash {
@@ -98,20 +116,19 @@ class sad {
         [[nodiscard]] std::uint32_t operator()(const entry& e) const noexcept;
     };
 
-    entry& put(const sa& s);
+    entry& put(const sa& s, packed_sa packed);
     void name(entry& e);
     void forget_name(entry& e);
     [[nodiscard]] entry* of_spi(wire::be32 spi, std::uint8_t protocol) const;
     void join_spi(entry& e);
     void leave_spi(entry& e);
 
-    std::map<std::uint64_t, entry> by_serial_;
+    arrivals<entry> arrivals_;
     growing_table<entry, id_hash> by_id_;                    ///< what has an SPI
     std::unordered_multimap<sa_id, entry*, id_hash> marked_; ///< of these, by the id without mark
     growing_table<entry, spi_hash> by_spi_;                  ///< of these, one of each ring
     std::map<acquire_key, entry*> acquiring_;
     std::unordered_map<std::uint32_t, entry*> acquiring_by_seq_;
-    std::uint64_t last_serial_ = 0;
 };
 
 } // namespace esplane::ipsec

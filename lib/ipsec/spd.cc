@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/ipsec/spd.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <string_view>
 
@@ -34,43 +33,38 @@ std::uint32_t hash_of_name(policy_direction dir, policy_type type, std::uint32_t
 
 } // namespace
 
-bool spd::has_name(const policy& p, const policy_key& k) {
-    return p.dir == k.dir && p.type == k.type && p.if_id == k.if_id && p.mark == k.mark &&
-           p.sel == k.sel && p.security == k.security;
+policy spd::entry::describe() const {
+    policy p = kept_.unpack();
+    p.dir = dir;
+    p.type = type;
+    p.index = index;
+    p.position = serial;
+    return p;
+}
+
+bool spd::has_name(const entry& e, const policy_key& k) {
+    if (e.dir != k.dir || e.type != k.type) return false;
+    const policy p = e.describe();
+    return p.if_id == k.if_id && p.mark == k.mark && p.sel == k.sel && p.security == k.security;
 }
 
 spd::entry* spd::find(const policy_key& k) {
-    if (k.index != 0) {
-        entry* e = find_index(k.index);
-        return e != nullptr && e->what.dir == k.dir && e->what.if_id == k.if_id &&
-                       e->what.mark == k.mark && e->what.type == k.type
-                   ? e
-                   : nullptr;
-    }
-    return by_name_.find(hash_of_name(k.dir, k.type, k.if_id, k.mark, k.sel),
-                         [&](const entry& e) { return has_name(e.what, k); });
+    if (k.index == 0)
+        return by_name_.find(hash_of_name(k.dir, k.type, k.if_id, k.mark, k.sel),
+                             [&](const entry& e) { return has_name(e, k); });
+    entry* const e = find_index(k.index);
+    if (e == nullptr || e->dir != k.dir || e->type != k.type) return nullptr;
+    const policy p = e->describe();
+    return p.if_id == k.if_id && p.mark == k.mark ? e : nullptr;
 }
 
 spd::entry* spd::find_index(std::uint32_t index) {
-    return by_index_.find(hash_of_index(index),
-                          [&](const entry& e) { return e.what.index == index; });
+    return by_index_.find(hash_of_index(index), [&](const entry& e) { return e.index == index; });
 }
 
 bool spd::has_index(std::uint32_t index) const {
-    return by_index_.find(hash_of_index(index),
-                          [&](const entry& e) { return e.what.index == index; }) != nullptr;
-}
-
-spd::entry* spd::find_serial(std::uint64_t serial) {
-    entry* const e = newest_from(serial);
-    return e != nullptr && e->serial() == serial ? e : nullptr;
-}
-
-spd::entry* spd::newest_from(std::uint64_t serial) {
-    auto after = std::ranges::upper_bound(arrivals_, serial, {}, &arrival::serial);
-    while (after != arrivals_.begin())
-        if (const auto& e = (--after)->there) return e.get();
-    return nullptr;
+    return by_index_.find(hash_of_index(index), [&](const entry& e) { return e.index == index; }) !=
+           nullptr;
 }
 
 std::uint32_t spd::choose_index(policy_direction dir, std::uint32_t wanted) const {
@@ -86,49 +80,29 @@ spd::index_choice spd::generate_index(policy_direction dir) const {
     }
 }
 
-spd::entry& spd::insert(policy p, bool index_chosen) {
+spd::entry& spd::insert(const policy& p, bool index_chosen) {
     if (index_chosen) index_generator_ = generate_index(p.dir).generator;
-    const std::uint32_t name_hash = hash_of_name(p.dir, p.type, p.if_id, p.mark, p.sel);
-    entry& e = arrive(std::make_unique<entry>(entry{std::move(p), {}, name_hash}));
+    entry& e = arrivals_.put(std::make_unique<entry>());
+    e.index = p.index;
+    e.dir = p.dir;
+    e.type = p.type;
+    e.name_hash_ = hash_of_name(p.dir, p.type, p.if_id, p.mark, p.sel);
+    e.keep(p);
     by_name_.insert(&e);
     by_index_.insert(&e);
-    ++counts_[bits_of(e.what.dir)];
+    ++counts_[bits_of(e.dir)];
     return e;
 }
 
-void spd::replace(entry& e, policy p) {
-    std::unique_ptr<entry> same = leave(e.serial());
-    same->what = std::move(p);
-    arrive(std::move(same));
+void spd::replace(entry& e, const policy& p) {
+    arrivals_.put(arrivals_.take(e.serial)).keep(p);
 }
 
-spd::entry& spd::arrive(std::unique_ptr<entry> e) {
-    e->what.position = ++last_position_;
-    return *arrivals_.emplace_back(arrival{last_position_, std::move(e)}).there;
-}
-
-/// Leaves a gap; where these are the greater part they are closed.
-std::unique_ptr<spd::entry> spd::leave(std::uint64_t serial) {
-    const auto at = std::ranges::lower_bound(arrivals_, serial, {}, &arrival::serial);
-    std::unique_ptr<entry> gone = std::move(at->there);
-    ++gaps_;
-    const auto is_gap = [](const arrival& a) { return a.there == nullptr; };
-    for (; !arrivals_.empty() && is_gap(arrivals_.back()); --gaps_)
-        arrivals_.pop_back();
-    for (; !arrivals_.empty() && is_gap(arrivals_.front()); --gaps_)
-        arrivals_.pop_front();
-    if (2 * gaps_ > arrivals_.size()) {
-        std::erase_if(arrivals_, is_gap);
-        gaps_ = 0;
-    }
-    return gone;
-}
-
-policy spd::take(entry& e) {
+void spd::erase(entry& e) {
     by_name_.erase(&e);
     by_index_.erase(&e);
-    --counts_[bits_of(e.what.dir)];
-    return std::move(leave(e.serial())->what);
+    --counts_[bits_of(e.dir)];
+    arrivals_.take(e.serial);
 }
 
 } // namespace esplane::ipsec

@@ -110,7 +110,7 @@ TEST_F(PolicyChange, APolicyThatIsAddedRelievesTheOneThatIsDeleted) {
     EXPECT_EQ(misses_while([&] {
                   const ipsec::policy before = mine_;
                   mine_ = add(before.sel, before.priority == 10 ? 1 : 10);
-                  backend_.delete_policy(before);
+                  backend_.delete_policy(before.index);
               }),
               0u);
 }
@@ -124,7 +124,7 @@ TEST_F(PolicyChange, WhileAWorkerIsStuckTheLatestVersionIsInForce) {
     update(2);
     update(3);
     EXPECT_EQ(found_priority(), 3u);
-    backend_.delete_policy(mine_);
+    backend_.delete_policy(mine_.index);
     EXPECT_EQ(find(), nullptr) << "none that waited comes into force again";
     stuck.quiescent();
     EXPECT_TRUE(shared_.graveyard().reclaim());
@@ -137,7 +137,7 @@ TEST_F(PolicyChange, AmongEqualPrioritiesTheEarlierWinsAfterManyChanges) {
         const ipsec::policy before = mine_;
         mine_ = add(before.sel, 10);
         EXPECT_EQ(find()->index, before.index);
-        backend_.delete_policy(before);
+        backend_.delete_policy(before.index);
     }
 }
 

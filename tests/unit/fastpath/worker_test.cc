@@ -146,12 +146,12 @@ TEST(Backend, AddsNothingWhileTooMuchWaitsForAStuckWorker) {
     s.id = l.sa_of({}, true);
     s.algs = make_algorithms(ipsec::suite::aes128_gcm16, 1);
     s.run_mode = ipsec::mode::tunnel;
-    const auto refused = l.backend.add_sa(s);
+    const auto refused = l.backend.add_sa(s, ipsec::packed_sa(s));
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, ENOBUFS);
     stuck.quiescent();
     EXPECT_TRUE(l.tables.graveyard().reclaim());
-    EXPECT_TRUE(l.backend.add_sa(s));
+    EXPECT_TRUE(l.backend.add_sa(s, ipsec::packed_sa(s)));
 }
 
 TEST(WorkerWatch, NamesAWorkerWhoseLoopRestsWhileItIsAwake) {

@@ -17,7 +17,7 @@ class fake_backend final : public backend {
   public:
     void set_listener(backend_listener* l) override { listener = l; }
 
-    result<void> add_sa(const ipsec::sa& s) override {
+    result<void> add_sa(const ipsec::sa& s, const ipsec::packed_sa& /*packed*/) override {
         log("add_sa", s.id.spi.host());
         if (refuse) return tl::unexpected(*refuse);
         sas.insert(s.id);
@@ -80,9 +80,9 @@ class fake_backend final : public backend {
         positions[p.index] = p.position;
         return {};
     }
-    void delete_policy(const ipsec::policy& p) override {
-        log("delete_policy", p.index);
-        positions.erase(p.index);
+    void delete_policy(std::uint32_t index) override {
+        log("delete_policy", index);
+        positions.erase(index);
     }
     bool query_policy(std::uint32_t index, ipsec::lifetime_current& into) override {
         const auto at = policy_usage.find(index);

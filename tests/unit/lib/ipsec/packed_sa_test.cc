@@ -130,10 +130,30 @@ TEST(PackedSa, KeepsNoKeyWhereNoneIsWanted) {
     expected.algs = {};
     expected.algs.run = run;
     expect_same(packed_sa::without_keys(full()).unpack(full().id), expected);
+    expect_same(packed_sa(full()).unpack_without_keys(full().id), expected);
+}
+
+TEST(PackedSa, KeepsNamesThatNobodyKnows) {
+    for (const std::size_t length : {1u, 63u, 200u}) {
+        sa s = plain();
+        s.algs.aead.name = std::string(length, 'x');
+        expect_same(packed_sa(s).unpack(s.id), s);
+    }
+}
+
+TEST(PackedSa, ACopyOutlivesWhatItIsACopyOf) {
+    packed_sa copy;
+    {
+        const packed_sa first(full());
+        copy = first;
+        copy = packed_sa(plain());
+        copy = first;
+    }
+    expect_same(copy.unpack(full().id), full());
 }
 
 TEST(PackedSa, AnOrdinarySaTakesLittle) {
-    EXPECT_LE(packed_sa(plain()).size(), 112u);
+    EXPECT_LE(packed_sa(plain()).size(), 88u);
     EXPECT_LE(packed_sa::without_keys(plain()).size(), 64u);
 }
 

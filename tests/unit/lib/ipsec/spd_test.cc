@@ -28,19 +28,19 @@ spd::entry& put(spd& db, policy p) {
 
 std::vector<std::uint32_t> walk(spd& db) {
     std::vector<std::uint32_t> indices;
-    for (auto* e = db.newest_from(~0ull); e != nullptr; e = db.newest_from(e->serial() - 1))
-        indices.push_back(e->what.index);
+    for (auto* e = db.newest_from(~0ull); e != nullptr; e = db.newest_from(e->serial - 1))
+        indices.push_back(e->index);
     return indices;
 }
 
 // The numbers that a kernel 6.12 gave in the same order of calls.
 TEST(Spd, GivesIndicesAsTheKernelDoes) {
     spd db;
-    EXPECT_EQ(put(db, from("10.0.0.1", out)).what.index, 1u);
-    EXPECT_EQ(put(db, from("10.0.0.2", in)).what.index, 8u);
-    EXPECT_EQ(put(db, from("10.0.0.3", fwd)).what.index, 18u);
-    EXPECT_EQ(put(db, from("10.0.0.4", out)).what.index, 25u);
-    EXPECT_EQ(put(db, from("10.0.0.5", out)).what.index, 33u);
+    EXPECT_EQ(put(db, from("10.0.0.1", out)).index, 1u);
+    EXPECT_EQ(put(db, from("10.0.0.2", in)).index, 8u);
+    EXPECT_EQ(put(db, from("10.0.0.3", fwd)).index, 18u);
+    EXPECT_EQ(put(db, from("10.0.0.4", out)).index, 25u);
+    EXPECT_EQ(put(db, from("10.0.0.5", out)).index, 33u);
 }
 
 TEST(Spd, KeepsPoliciesOfTwoInterfacesApart) {
@@ -52,23 +52,23 @@ TEST(Spd, KeepsPoliciesOfTwoInterfacesApart) {
     EXPECT_EQ(db.find({out, p.sel, 0, 0}), none);
     EXPECT_EQ(db.find({out, p.sel, 0, 7}), seven);
     EXPECT_EQ(db.find({out, p.sel, 0, 8}), nullptr);
-    EXPECT_EQ(db.find({out, {}, seven->what.index, 7}), seven);
-    EXPECT_EQ(db.find({out, {}, seven->what.index, 0}), nullptr);
+    EXPECT_EQ(db.find({out, {}, seven->index, 7}), seven);
+    EXPECT_EQ(db.find({out, {}, seven->index, 0}), nullptr);
 }
 
 TEST(Spd, NeverGivesIndexZero) {
     spd db;
-    EXPECT_EQ(put(db, from("10.0.0.1", in)).what.index, 8u);
-    EXPECT_EQ(put(db, from("10.0.0.2", in)).what.index, 16u);
+    EXPECT_EQ(put(db, from("10.0.0.1", in)).index, 8u);
+    EXPECT_EQ(put(db, from("10.0.0.2", in)).index, 16u);
 }
 
 TEST(Spd, HonoursAnIndexThatIsFree) {
     spd db;
     policy p = from("10.0.0.1");
     p.index = 0x1001;
-    EXPECT_EQ(put(db, p).what.index, 0x1001u);
+    EXPECT_EQ(put(db, p).index, 0x1001u);
     p.sel.source_prefix = 24;
-    EXPECT_EQ(put(db, p).what.index, 1u) << "taken: the next free one";
+    EXPECT_EQ(put(db, p).index, 1u) << "taken: the next free one";
 }
 
 TEST(Spd, SkipsIndicesThatClientsTook) {
@@ -76,8 +76,8 @@ TEST(Spd, SkipsIndicesThatClientsTook) {
     policy p = from("10.0.0.1");
     p.index = 9;
     put(db, p);
-    EXPECT_EQ(put(db, from("10.0.0.2")).what.index, 1u);
-    EXPECT_EQ(put(db, from("10.0.0.3")).what.index, 17u);
+    EXPECT_EQ(put(db, from("10.0.0.2")).index, 1u);
+    EXPECT_EQ(put(db, from("10.0.0.3")).index, 17u);
 }
 
 TEST(Spd, ChoosingAnIndexChangesNothing) {
@@ -108,11 +108,11 @@ TEST(Spd, APolicyReplacedIsTheNewest) {
     spd db;
     auto& first = put(db, from("10.0.0.1"));
     put(db, from("10.0.0.2"));
-    policy p = first.what;
+    policy p = first.describe();
     p.priority = 7;
     db.replace(first, std::move(p));
     EXPECT_EQ(walk(db), (std::vector<std::uint32_t>{1, 9}));
-    EXPECT_EQ(first.what.position, 3u);
+    EXPECT_EQ(first.describe().position, 3u);
     EXPECT_EQ(db.size(), 2u);
 }
 
@@ -120,7 +120,7 @@ TEST(Spd, APolicyTakenOutIsGoneFromEveryIndex) {
     spd db;
     put(db, from("10.0.0.1"));
     put(db, from("10.0.0.2"));
-    db.take(*db.find_index(1));
+    db.erase(*db.find_index(1));
     EXPECT_EQ(db.find({out, from("10.0.0.1").sel, 0}), nullptr);
     EXPECT_EQ(db.find_index(1), nullptr);
     EXPECT_EQ(db.find_serial(1), nullptr);
@@ -150,22 +150,22 @@ TEST(Spd, FindsAndWalksAsAListDoes) {
         spd::entry* const e = db.find(key(n));
         ASSERT_EQ(e == nullptr, at == list.end());
         if (e == nullptr) {
-            list.emplace_back(n, put(db, name(n)).what.index);
+            list.emplace_back(n, put(db, name(n)).index);
         } else if (random() % 4 == 0) { // the newest then
             policy p = name(n);
-            p.index = e->what.index;
+            p.index = e->index;
             db.replace(*e, std::move(p));
             std::rotate(at, at + 1, list.end());
         } else {
             ASSERT_EQ(db.find_index(at->second), e);
-            ASSERT_EQ(db.find_serial(e->serial()), e);
-            ASSERT_EQ(db.take(*e).index, at->second);
+            ASSERT_EQ(db.find_serial(e->serial), e);
+            db.erase(*e);
             list.erase(at);
         }
         if (round % 100 == 0) check();
     }
     while (!list.empty()) {
-        db.take(*db.find_index(list[list.size() / 2].second));
+        db.erase(*db.find_index(list[list.size() / 2].second));
         list.erase(list.begin() + static_cast<long>(list.size() / 2));
         if (list.size() % 16 == 0) check();
     }
