@@ -25,22 +25,26 @@ constexpr std::size_t slice_length = 64;
 constexpr std::size_t iv_length = IMB_AES_BLOCK_SIZE;
 constexpr std::size_t ivs_at_once = 64;
 
-enum class manner : std::uint8_t { direct, jobs };
+enum class manner : std::uint8_t {
+    direct, ///< a packet at a time
+    jobs,   ///< cipher and hash of a job in one call for many jobs
+    passes, ///< a call for the ciphers of many jobs, and one for their hashes
+};
 
 /// Which calls of the library a suite takes.
 struct calls {
     manner how;
     aes_gcm_enc_dec_t IMB_MGR::*encrypt; ///< direct only
     aes_gcm_enc_dec_t IMB_MGR::*decrypt;
-    IMB_CIPHER_MODE cipher; ///< jobs only, like the hash
-    IMB_HASH_ALG hash;
+    IMB_HASH_ALG hash; ///< not for direct
 };
 
 constexpr calls gcm_with(aes_gcm_enc_dec_t IMB_MGR::*encrypt, aes_gcm_enc_dec_t IMB_MGR::*decrypt) {
-    return {manner::direct, encrypt, decrypt, IMB_CIPHER_GCM, IMB_AUTH_AES_GMAC};
+    return {manner::direct, encrypt, decrypt, IMB_AUTH_AES_GMAC};
 }
-constexpr calls jobs_of(IMB_CIPHER_MODE cipher, IMB_HASH_ALG hash) {
-    return {manner::jobs, nullptr, nullptr, cipher, hash};
+constexpr calls chacha_by_jobs{manner::jobs, nullptr, nullptr, IMB_AUTH_CHACHA20_POLY1305};
+constexpr calls passes_with(IMB_HASH_ALG hash) {
+    return {manner::passes, nullptr, nullptr, hash};
 }
 
 /// The choice, in the order of ipsec::suite.  Measured with intel-ipsec-mb 1.3 (AVX512 with VAES,
@@ -49,30 +53,31 @@ constexpr calls jobs_of(IMB_CIPHER_MODE cipher, IMB_HASH_ALG hash) {
 ///   AES-128-GCM           direct 31, 138      jobs 36, 143
 ///   AES-256-GCM           direct 34, 160      jobs 40, 165
 ///   ChaCha20-Poly1305     direct 242, 609     jobs 148, 502
-///   AES-128-CBC, SHA-1    jobs 102, 370       OpenSSL, a packet at a time: 313, 1936
-///   AES-256-CBC, SHA-256  jobs 137, 606       OpenSSL, a packet at a time: 339, 2371
-///   NULL, SHA-256         jobs 117, 473
+///   AES-128-CBC, SHA-1    jobs 79, 264        passes 77, 263
+///     decrypting          jobs 81, 209        passes 71, 205
+///   AES-256-CBC, SHA-256  jobs 100, 418       passes 99, 404
+///     decrypting          jobs 83, 355        passes 76, 349
 ///
 /// One GCM packet keeps the processor busy by itself; a job only adds its queue.  (Where the
-/// processor can they have a kernel of their own: gcm.h.)  CBC and the hashes are chains: jobs run
-/// up to 16 packets side by side, across SAs.
+/// processor can they have a kernel of their own: gcm.h.)  CBC and the hashes are chains: up to 16
+/// packets run side by side, across SAs, and two passes need no queue between the two.
 constexpr std::array<calls, ipsec::suite_count> table{{
     gcm_with(&IMB_MGR::gcm128_enc, &IMB_MGR::gcm128_dec),
     gcm_with(&IMB_MGR::gcm192_enc, &IMB_MGR::gcm192_dec),
     gcm_with(&IMB_MGR::gcm256_enc, &IMB_MGR::gcm256_dec),
-    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_256),
-    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_256),
-    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_256),
-    jobs_of(IMB_CIPHER_NULL, IMB_AUTH_HMAC_SHA_256),
-    jobs_of(IMB_CIPHER_CHACHA20_POLY1305, IMB_AUTH_CHACHA20_POLY1305),
-    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_1),
-    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_1),
-    jobs_of(IMB_CIPHER_CBC, IMB_AUTH_HMAC_SHA_1),
-    jobs_of(IMB_CIPHER_NULL, IMB_AUTH_HMAC_SHA_1),
+    passes_with(IMB_AUTH_HMAC_SHA_256),
+    passes_with(IMB_AUTH_HMAC_SHA_256),
+    passes_with(IMB_AUTH_HMAC_SHA_256),
+    passes_with(IMB_AUTH_HMAC_SHA_256),
+    chacha_by_jobs,
+    passes_with(IMB_AUTH_HMAC_SHA_1),
+    passes_with(IMB_AUTH_HMAC_SHA_1),
+    passes_with(IMB_AUTH_HMAC_SHA_1),
+    passes_with(IMB_AUTH_HMAC_SHA_1),
 }};
 
-/// What fills the library's lanes is as fast as it gets; what is left over, and would wait in lanes
-/// that are mostly empty, is hashed by SHA-NI, one or two at a time.
+/// Hashes that fill the library's lanes are as fast as they get; those left over, which would wait
+/// in lanes that are mostly empty, are run by SHA-NI, one or two at a time.
 constexpr std::size_t lane_count = 16;
 
 /// The most left over that SHA-NI runs faster than the lanes, by the mean length of the texts.
@@ -82,17 +87,22 @@ struct left_over {
     std::uint8_t sha1;
 };
 
-/// ns per packet on Zen 5, AES-128-CBC, encrypting, lanes / SHA-NI:
+/// ns per packet on Zen 4, lanes / SHA-NI:
 ///
-///                  1 job      8 jobs    12 jobs   16 jobs   32 jobs   64 jobs
-///   SHA-256   64   719, 212   181, 112  147, 115  114, 108   99, 103   90, 101
-///            256  1472, 473   282, 201  215, 209  163, 199  147, 193  137, 192
-///           1408  5406,2049   778, 732  542, 776  402, 716  396, 732  382, 715
-///   SHA-1     64   451, 199   139,  96  133,  96   94,  92   79,  89   69,  84
-///            256   870, 461   197, 183  158, 177  120, 166  109, 163   97, 160
-///           1408  3308,1984   509, 641  368, 686  273, 632  262, 625  255, 631
-constexpr left_over left_overs[] = {{64, 15, 15}, {128, 15, 13}, {256, 12, 10},
-                                    {512, 10, 8}, {1024, 9, 7},  {~0U, 8, 6}};
+///                  1 job      4 jobs     8 jobs    12 jobs   16 jobs
+///   SHA-256   64   611, 115   222,  83   143,  81  114,  80   84,  79
+///            256  1148, 232   364, 154   217, 154  159, 151  116, 153
+///           1440  4330, 865  1192, 582   623, 571  433, 572  323, 581
+///   SHA-1     64   342,  96   147,  68   101,  66   87,  66   62,  65
+///            256   612, 197   219, 123   141, 122  108, 123   80, 123
+///           1440  2258, 806   636, 469   352, 471  246, 465  182, 464
+constexpr left_over left_overs[] = {{64, 15, 15}, {128, 15, 14}, {256, 12, 10},
+                                    {512, 10, 6}, {1024, 8, 6},  {~0U, 8, 4}};
+
+/// Up to so many packets are encrypted by the manager for few, in its eight lanes.  ns per packet,
+/// AES-128-CBC, sixteen lanes / eight: one packet of 64 bytes 109, 81, eight 36, 31; of 1440 bytes
+/// 1213, 1212 and 184, 170.  Nine of 1440 bytes: 166, 289.
+constexpr std::size_t few_ciphers = 8;
 
 std::size_t most_left_over(bool sha1, std::uint32_t mean_length) noexcept {
     const left_over* row = left_overs;
@@ -197,41 +207,30 @@ void run_gcm(aes_gcm_enc_dec_t call, const gcm_key_data& keys, gcm_context_data&
          tag, gcm_icv_length);
 }
 
-/// The part of an HMAC suite in describe().
-void describe_pair(IMB_JOB& to, const job& j) noexcept {
+/// What both passes of an HMAC suite read; the rest of the library's job is not looked at.
+void describe_pair(IMB_JOB& to, const job& j, slot& scratch) noexcept {
     const auto& keys = *static_cast<const hmac_schedule*>(j.keys);
-    // Only NULL may have nothing to do.
-    to.cipher_mode = j.text_length == 0 ? IMB_CIPHER_NULL : calls_for(keys.run).cipher;
+    to.src = j.esp;
+    to.dst = text_of(j);
+    to.cipher_start_src_offset_in_bytes = esp_header_length + keys.iv_length;
+    to.msg_len_to_cipher_in_bytes = j.text_length;
     to.enc_keys = keys.encrypt;
     to.dec_keys = keys.decrypt;
     to.iv = j.esp + esp_header_length;
-    to.iv_len_in_bytes = keys.iv_length;
     to.hash_start_src_offset_in_bytes = 0;
     to.msg_len_to_hash_in_bytes = covered_length(j) + (j.esn ? seq_high_length : 0);
     to.u.HMAC._hashed_auth_key_xor_ipad = keys.inner;
     to.u.HMAC._hashed_auth_key_xor_opad = keys.outer;
-}
-
-/// The part of ChaCha20-Poly1305 in describe().
-void describe_chacha(IMB_JOB& to, const job& j, slot& scratch) noexcept {
-    const auto& keys = *static_cast<const chacha_schedule*>(j.keys);
-    scratch.nonce = aead_nonce(j);
-    scratch.aad = esn_aad(j);
-    to.cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
-    to.enc_keys = keys.bytes;
-    to.dec_keys = keys.bytes;
-    to.iv = reinterpret_cast<const std::uint8_t*>(&scratch.nonce);
-    to.iv_len_in_bytes = aead_nonce_length;
-    to.hash_start_src_offset_in_bytes = esp_header_length + keys.iv_length;
-    to.msg_len_to_hash_in_bytes = j.text_length;
-    to.u.CHACHA20_POLY1305.aad = j.esn ? static_cast<const void*>(&scratch.aad) : j.esp;
-    to.u.CHACHA20_POLY1305.aad_len_in_bytes = esp_header_length + (j.esn ? seq_high_length : 0);
+    to.auth_tag_output = scratch.tag;
+    to.auth_tag_output_len_in_bytes = keys.icv_length;
 }
 
 /// Tells the library everything: jobs are reused and keep what the last user said.
 template <direction Direction>
-void describe(IMB_JOB& to, job& j, slot& scratch) noexcept {
-    const key::schedule& keys = *j.keys;
+void describe_chacha(IMB_JOB& to, job& j, slot& scratch) noexcept {
+    const auto& keys = *static_cast<const chacha_schedule*>(j.keys);
+    scratch.nonce = aead_nonce(j);
+    scratch.aad = esn_aad(j);
     if constexpr (Direction == direction::encrypt) {
         to.cipher_direction = IMB_DIR_ENCRYPT;
         to.chain_order = IMB_ORDER_CIPHER_HASH;
@@ -239,20 +238,25 @@ void describe(IMB_JOB& to, job& j, slot& scratch) noexcept {
         to.cipher_direction = IMB_DIR_DECRYPT;
         to.chain_order = IMB_ORDER_HASH_CIPHER;
     }
+    to.cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
+    to.hash_alg = IMB_AUTH_CHACHA20_POLY1305;
     to.key_len_in_bytes = keys.cipher_key_length;
+    to.enc_keys = keys.bytes;
+    to.dec_keys = keys.bytes;
     to.src = j.esp;
     to.dst = text_of(j);
     to.cipher_start_src_offset_in_bytes = esp_header_length + keys.iv_length;
     to.msg_len_to_cipher_in_bytes = j.text_length;
-    to.hash_alg = calls_for(keys.run).hash;
+    to.iv = reinterpret_cast<const std::uint8_t*>(&scratch.nonce);
+    to.iv_len_in_bytes = aead_nonce_length;
+    to.hash_start_src_offset_in_bytes = esp_header_length + keys.iv_length;
+    to.msg_len_to_hash_in_bytes = j.text_length;
+    to.u.CHACHA20_POLY1305.aad = j.esn ? static_cast<const void*>(&scratch.aad) : j.esp;
+    to.u.CHACHA20_POLY1305.aad_len_in_bytes = esp_header_length + (j.esn ? seq_high_length : 0);
     to.auth_tag_output = scratch.tag;
     to.auth_tag_output_len_in_bytes = keys.icv_length;
     to.user_data = &j;
     to.user_data2 = &scratch;
-    if (is_aead(keys.run))
-        describe_chacha(to, j, scratch);
-    else
-        describe_pair(to, j);
 }
 
 /// Saves what decrypt compares.  For an HMAC the high half of the sequence number then goes after
@@ -266,18 +270,30 @@ void prepare(const job& j, slot& scratch) noexcept {
     std::memcpy(icv_of(j), &high, seq_high_length);
 }
 
+/// Writes the ICV, or says whether the one received was right.
 template <direction Direction>
-void finish(const IMB_JOB& done) noexcept {
-    job& j = *static_cast<job*>(done.user_data);
-    const slot& scratch = *static_cast<const slot*>(done.user_data2);
+void finish(job& j, const slot& scratch) noexcept {
     const std::size_t length = j.keys->icv_length;
     if constexpr (Direction == direction::encrypt) {
         copy_icv(icv_of(j), scratch.tag, length);
     } else {
         copy_icv(icv_of(j), scratch.received, length);
-        j.ok =
-            done.status == IMB_STATUS_COMPLETED && same_icv(scratch.tag, scratch.received, length);
+        j.ok = same_icv(scratch.tag, scratch.received, length);
     }
+}
+
+/// Of a job that was run as a whole.
+template <direction Direction>
+void finish(const IMB_JOB& done) noexcept {
+    job& j = *static_cast<job*>(done.user_data);
+    finish<Direction>(j, *static_cast<const slot*>(done.user_data2));
+    if constexpr (Direction == direction::decrypt)
+        j.ok = j.ok && done.status == IMB_STATUS_COMPLETED;
+}
+
+/// Bytes of the key of CBC; 0 where there is nothing to cipher.
+std::uint32_t cbc_key_length(const job& j) noexcept {
+    return j.text_length == 0 ? 0 : j.keys->cipher_key_length;
 }
 
 /// Of a packet that is next: another core, or a device, has written it, and the path has looked at
@@ -327,6 +343,7 @@ struct engine::state {
         wipe(&gcm, sizeof gcm);
         wipe(&older_keys, sizeof older_keys);
         wipe(slots.data(), sizeof slots);
+        wipe(described.data(), sizeof described);
         wipe(iv_keys, sizeof iv_keys);
         wipe(&next_ivs, sizeof next_ivs);
         wipe(ivs.data(), sizeof ivs);
@@ -346,16 +363,22 @@ struct engine::state {
     void run_direct(const calls& suite, job& j) noexcept;
     [[nodiscard]] std::size_t fill_lanes(std::span<job* const> jobs) const noexcept;
     template <direction Direction>
-    void run_jobs(std::span<job*> jobs) noexcept;
+    void run_many(std::span<job*> jobs) noexcept;
     template <direction Direction>
-    void run_with(IMB_MGR* lanes, std::span<job* const> jobs) noexcept;
+    void run_jobs(std::span<job* const> jobs) noexcept;
+    template <direction Direction>
+    void run_passes(std::span<job* const> jobs) noexcept;
+    template <direction Direction>
+    void run_ciphers(std::span<job* const> jobs) noexcept;
+    void run_hashes(std::span<job* const> jobs) noexcept;
 
     manager library;
-    manager sha_ni; ///< may be empty
+    manager sha_ni; ///< for few; may be empty
     gcm_choice own{};
     alignas(64) gcm_context_data gcm;
     alignas(64) gcm_key_data older_keys; ///< of a packet whose key was made for the kernel alone
     std::array<slot, slice_length> slots;
+    std::array<IMB_JOB, slice_length> described; ///< for passes
     alignas(16) std::uint8_t iv_keys[11 * 16];
     /// What the counter blocks of a call begin with; the library counts behind it.
     struct iv_counter {
@@ -422,45 +445,96 @@ std::size_t engine::state::fill_lanes(std::span<job* const> jobs) const noexcept
                : jobs.size() - left;
 }
 
-/// At most slice_length jobs, in any order: lanes are filled by hash.
+/// At most slice_length jobs, in any order.  Those that hash alike share the lanes; the order of
+/// the suites puts them together.
 template <direction Direction>
-void engine::state::run_jobs(std::span<job*> jobs) noexcept {
-    const auto part_off = [&](auto belongs) {
-        const auto end = std::partition(jobs.begin(), jobs.end(), belongs);
+void engine::state::run_many(std::span<job*> jobs) noexcept {
+    const auto suite_of = [](const job* j) { return j->keys->run; };
+    if (!std::ranges::is_sorted(jobs, {}, suite_of)) std::ranges::sort(jobs, {}, suite_of);
+    while (!jobs.empty()) {
+        const calls& suite = calls_for(suite_of(jobs.front()));
+        const auto end = std::ranges::find_if(
+            jobs, [&](const job* j) { return calls_for(suite_of(j)).hash != suite.hash; });
         const auto part = jobs.first(static_cast<std::size_t>(end - jobs.begin()));
         jobs = jobs.subspan(part.size());
-        return part;
-    };
-    run_with<Direction>(library.get(), part_off([](job* j) { return is_aead(j->keys->run); }));
-    for (const bool sha1 : {false, true}) {
-        const auto part = part_off([&](job* j) { return hashes_with_sha1(j->keys->run) == sha1; });
-        const std::size_t in_lanes = fill_lanes(part);
-        run_with<Direction>(library.get(), part.first(in_lanes));
-        run_with<Direction>(sha_ni.get(), part.subspan(in_lanes));
+        if (suite.how == manner::passes)
+            run_passes<Direction>(part);
+        else
+            run_jobs<Direction>(part);
     }
 }
 
-/// The queue of `lanes` is empty before and after, and holds more than a slice.
+/// Of ChaCha20-Poly1305.  The library's queue is empty before and after, and holds more than a
+/// slice.
 template <direction Direction>
-void engine::state::run_with(IMB_MGR* lanes, std::span<job* const> jobs) noexcept {
-    if (jobs.empty()) return;
+void engine::state::run_jobs(std::span<job* const> jobs) noexcept {
     std::array<IMB_JOB*, slice_length> burst;
     const auto count = static_cast<std::uint32_t>(jobs.size());
-    [[maybe_unused]] const std::uint32_t got = IMB_GET_NEXT_BURST(lanes, count, burst.data());
+    [[maybe_unused]] const std::uint32_t got =
+        IMB_GET_NEXT_BURST(library.get(), count, burst.data());
     assert(got == count);
     for (std::size_t i = 0; i < count; ++i) {
         prepare<Direction>(*jobs[i], slots[i]);
-        describe<Direction>(*burst[i], *jobs[i], slots[i]);
+        describe_chacha<Direction>(*burst[i], *jobs[i], slots[i]);
     }
 
-    std::uint32_t done = IMB_SUBMIT_BURST_NOCHECK(lanes, count, burst.data());
+    std::uint32_t done = IMB_SUBMIT_BURST_NOCHECK(library.get(), count, burst.data());
     for (std::uint32_t finished = 0;;) {
         for (std::uint32_t i = 0; i < done; ++i)
             finish<Direction>(*burst[i]);
         finished += done;
         if (finished == count) return;
-        done = IMB_FLUSH_BURST(lanes, count - finished, burst.data());
+        done = IMB_FLUSH_BURST(library.get(), count - finished, burst.data());
     }
+}
+
+/// Of suites with an HMAC, which hash alike.
+template <direction Direction>
+void engine::state::run_passes(std::span<job* const> jobs) noexcept {
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        prepare<Direction>(*jobs[i], slots[i]);
+        describe_pair(described[i], *jobs[i], slots[i]);
+    }
+    if constexpr (Direction == direction::encrypt) run_ciphers<Direction>(jobs);
+    run_hashes(jobs);
+    if constexpr (Direction == direction::decrypt) run_ciphers<Direction>(jobs);
+    for (std::size_t i = 0; i < jobs.size(); ++i)
+        finish<Direction>(*jobs[i], slots[i]);
+}
+
+/// A call for jobs whose keys are of one length, as long as they follow each other.
+template <direction Direction>
+void engine::state::run_ciphers(std::span<job* const> jobs) noexcept {
+    constexpr bool encrypts = Direction == direction::encrypt;
+    const bool few = encrypts && sha_ni != nullptr && jobs.size() <= few_ciphers;
+    IMB_MGR* const lanes = few ? sha_ni.get() : library.get();
+    for (std::size_t at = 0; at < jobs.size();) {
+        const std::uint32_t key_length = cbc_key_length(*jobs[at]);
+        const std::size_t begin = at++;
+        while (at < jobs.size() && cbc_key_length(*jobs[at]) == key_length)
+            ++at;
+        if (key_length == 0) continue;
+        const auto count = static_cast<std::uint32_t>(at - begin);
+        [[maybe_unused]] const std::uint32_t done =
+            IMB_SUBMIT_CIPHER_BURST_NOCHECK(lanes, &described[begin], count, IMB_CIPHER_CBC,
+                                            encrypts ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
+                                            static_cast<IMB_KEY_SIZE_BYTES>(key_length));
+        assert(done == count);
+    }
+}
+
+void engine::state::run_hashes(std::span<job* const> jobs) noexcept {
+    const IMB_HASH_ALG hash = calls_for(jobs.front()->keys->run).hash;
+    const std::size_t in_lanes = fill_lanes(jobs);
+    const auto run_with = [&](const manager& by, std::span<IMB_JOB> some) {
+        const auto count = static_cast<std::uint32_t>(some.size());
+        if (count == 0) return;
+        [[maybe_unused]] const std::uint32_t done =
+            IMB_SUBMIT_HASH_BURST_NOCHECK(by.get(), some.data(), count, hash);
+        assert(done == count);
+    };
+    run_with(library, std::span(described).first(in_lanes));
+    run_with(sha_ni, std::span(described).subspan(in_lanes, jobs.size() - in_lanes));
 }
 
 template <direction Direction>
@@ -492,10 +566,10 @@ void engine::state::run(std::span<job> jobs) noexcept {
         }
         slice[gathered++] = &j;
         if (gathered < slice_length) continue;
-        run_jobs<Direction>(slice);
+        run_many<Direction>(slice);
         gathered = 0;
     }
-    run_jobs<Direction>(std::span(slice).first(gathered));
+    run_many<Direction>(std::span(slice).first(gathered));
 }
 
 result<void> engine::state::seed_ivs() {
