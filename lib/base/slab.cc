@@ -2,6 +2,7 @@
 #include "lib/base/slab.h"
 
 #include <new>
+#include <utility>
 
 #include "lib/base/sanitizer.h"
 #include "lib/base/secret.h"
@@ -71,18 +72,27 @@ std::size_t slab::chunks() const noexcept {
 slab::chunk* slab::add_chunk() noexcept {
     void* const memory = huge_memory::take(huge_memory::page, huge_memory::pages::small);
     if (memory == nullptr) return nullptr;
-    if (chunks_ != 0) huge_memory::make_huge(memory);
     static_assert(sizeof(chunk) <= line);
     const auto objects = static_cast<std::uint32_t>((huge_memory::page - line) / size_);
     auto* const c = new (memory) chunk(this, objects);
-    ++chunks_;
+    if (chunks_++ == 0)
+        on_small_pages_ = c;
+    else
+        make_huge(c);
     enlist(c);
     return c;
+}
+
+/// And the one that began on small pages.
+void slab::make_huge(chunk* added) noexcept {
+    huge_memory::make_huge(added);
+    if (on_small_pages_ != nullptr) huge_memory::make_huge(std::exchange(on_small_pages_, nullptr));
 }
 
 void slab::release(chunk* c) noexcept {
     delist(c);
     --chunks_;
+    if (c == on_small_pages_) on_small_pages_ = nullptr;
     allow_touch(c, huge_memory::page);
     huge_memory::give_back(c, huge_memory::page);
 }

@@ -47,6 +47,7 @@ class slab {
     };
 
     [[nodiscard]] chunk* add_chunk() noexcept;
+    void make_huge(chunk* added) noexcept;
     void release(chunk* c) noexcept;
     void enlist(chunk* c) noexcept;
     void delist(chunk* c) noexcept;
@@ -54,6 +55,7 @@ class slab {
     const std::size_t size_;
     mutable std::mutex mutex_;
     chunk* with_room_ = nullptr; ///< a list of those with room
+    chunk* on_small_pages_ = nullptr;
     std::size_t chunks_ = 0;
 };
 

@@ -11,6 +11,8 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include "lib/base/sanitizer.h"
+
 namespace esplane::slab_test {
 namespace {
 
@@ -112,6 +114,23 @@ long page_faults() {
     rusage used{};
     ::getrusage(RUSAGE_SELF, &used);
     return used.ru_minflt;
+}
+
+TEST(Slab, PutsItsFirstChunkOnAHugePageWhenItIsFull) {
+#if defined(ESPLANE_ASAN) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "the sanitizer has page faults of its own";
+#endif
+    slab s(object_size);
+    const std::vector<void*> all = take(s, of_a_chunk);
+    std::memset(all[0], 1, object_size);
+    void* const next = s.take();
+    const long faults = page_faults();
+    for (std::size_t n = 1; n < all.size(); ++n)
+        std::memset(all[n], 1, object_size);
+    EXPECT_LE(page_faults() - faults, 4);
+    EXPECT_EQ(*static_cast<const std::uint8_t*>(all[0]), 1) << "what was there stayed";
+    slab::give_back(next);
+    give_back(all);
 }
 
 TEST(HugeMemory, ThatWasReservedIsTouchedAlready) {
