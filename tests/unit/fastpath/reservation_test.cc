@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/reservation.h"
 
+#include <cstdio>
+#include <cstdlib>
 #include <sys/resource.h>
 
 #include <gtest/gtest.h>
@@ -58,15 +60,36 @@ void add_pairs(lab& gateway) {
     }
 }
 
-TEST(Reservation, SparesWhatItIsForThePageFaults) {
+/// For a process that did nothing before: memory that others have had is no reservation's.
+[[noreturn]] void exit_with_verdict() {
+    const bool reserved = reserve_memory(pairs, lasting_memory::of_this_process()).has_value();
+    lab gateway(1);
+    const long before = page_faults();
+    add_pairs(gateway);
+    const long faults = page_faults() - before;
+    std::fprintf(stderr, "%ld page faults\n", faults);
+    std::_Exit(reserved && !testing::Test::HasFailure() && faults < pairs / 20 ? EXIT_SUCCESS
+                                                                               : EXIT_FAILURE);
+}
+
+/// A page is not much more than a pair takes.
+TEST(ReservationDeathTest, SparesWhatItIsForThePageFaults) {
 #if defined(ESPLANE_ASAN) || defined(__SANITIZE_THREAD__)
     GTEST_SKIP() << "malloc is the sanitizer's";
 #endif
-    lab gateway(1);
-    ASSERT_TRUE(reserve_memory(pairs, lasting_memory::of_this_process()));
-    const long before = page_faults();
-    add_pairs(gateway);
-    EXPECT_LT(page_faults() - before, pairs / 20) << "a page is not much more than a pair takes";
+    GTEST_FLAG_SET(death_test_style, "threadsafe"); // which runs this program anew
+    EXPECT_EXIT(exit_with_verdict(), testing::ExitedWithCode(EXIT_SUCCESS), "");
+}
+
+TEST(Reservation, OfMoreThanTheMachineHasTakesNothing) {
+    const std::size_t before = huge_memory::now().reserved;
+    const auto done =
+        reserve_memory(std::size_t{1} << 36, lasting_memory::of_this_process()); // 360 TB
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code, ENOMEM);
+    EXPECT_NE(done.error().text.find(" and the machine has "), std::string::npos)
+        << done.error().text;
+    EXPECT_EQ(huge_memory::now().reserved, before);
 }
 
 } // namespace
