@@ -55,7 +55,7 @@ class Takeover : public testing::Test {
         return gone_;
     }
 
-    const temporary_directory directory_;
+    const temporary_directory directory_{};
     pid_t old_ = -1;
     bool gone_ = false;
     bool caught_up_ = false;
