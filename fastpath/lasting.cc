@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <new>
+#include <optional>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -44,6 +45,21 @@ constexpr std::size_t first_object = line;
 /// In the file: so that huge pages can hold it.
 constexpr std::size_t place_of_chunk(std::size_t n) noexcept {
     return (n + 1) * lasting_memory::chunk_size;
+}
+
+/// How a version wrote it.
+struct file_form {
+    std::size_t first_chunk;
+    std::size_t chunk_size;
+    bool says_what_is_missing;
+};
+std::optional<file_form> form_of(const file_header& h) noexcept {
+    if (h.magic != magic) return {};
+    constexpr file_form first{header_size, std::size_t{1} << 20, false}; // not always
+    if (h.version == 1 && h.chunk_size == first.chunk_size) return first;
+    constexpr file_form present{place_of_chunk(0), lasting_memory::chunk_size, true};
+    if (h.version == version && h.chunk_size == present.chunk_size) return present;
+    return {};
 }
 
 std::uint32_t distance(const void* object, const void* member) noexcept {
@@ -232,9 +248,7 @@ class lasting_file {
     [[nodiscard]] T at(std::size_t offset) const noexcept {
         return wire::load<T>(start_ + offset);
     }
-    [[nodiscard]] std::size_t chunks() const noexcept {
-        return size_ / lasting_memory::chunk_size - (size_ < lasting_memory::chunk_size ? 0 : 1);
-    }
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
   private:
     lasting_file(const std::uint8_t* start, std::size_t size) noexcept
@@ -273,12 +287,12 @@ lasting_numbers read_object(const lasting_file& file, std::size_t at, lasting_ki
     return n;
 }
 
-void read_chunk(const lasting_file& file, std::size_t start, const file_header& h,
+void read_chunk(const lasting_file& file, std::size_t start, std::size_t size, const file_header& h,
                 const std::function<void(const lasting_numbers&)>& f) {
     const auto label = file.at<chunk_label>(start);
     if (label.kind != lasting_kind::inbound && label.kind != lasting_kind::outbound) return;
     const lasting_layout& l = label.kind == lasting_kind::inbound ? h.inbound : h.outbound;
-    for (std::size_t at = first_object; at + l.size <= lasting_memory::chunk_size; at += l.size)
+    for (std::size_t at = first_object; at + l.size <= size; at += l.size)
         if (file.at<std::uint8_t>(start + at + l.in_force) != 0)
             f(read_object(file, start + at, label.kind, l));
 }
@@ -290,13 +304,14 @@ result<bool> read_lasting(int file, const lasting_name& name,
     const auto opened = lasting_file::open(file);
     if (!opened) return tl::unexpected(opened.error());
     const auto h = opened->at<file_header>(0);
-    if (h.magic != magic || h.version != version || h.chunk_size != lasting_memory::chunk_size ||
-        !is_sound(h.inbound) || !is_sound(h.outbound))
+    const auto form = form_of(h);
+    if (!form || !is_sound(h.inbound) || !is_sound(h.outbound))
         return fail(EINVAL, "live numbers: not a file of esplane's, or of another version");
     if (h.name != name) return fail(EINVAL, "live numbers: of another state");
-    for (std::size_t i = 0; i < opened->chunks(); ++i)
-        read_chunk(*opened, place_of_chunk(i), h, f);
-    return h.incomplete == 0;
+    const std::size_t size = form->chunk_size;
+    for (std::size_t at = form->first_chunk; at + size <= opened->size(); at += size)
+        read_chunk(*opened, at, size, h, f);
+    return form->says_what_is_missing && h.incomplete == 0;
 }
 
 } // namespace esplane::fastpath

@@ -12,7 +12,8 @@
 // numbers, windows and counters simply stand there, and who comes after finds the last store.  It
 // holds pointers, which mean nothing then, and no keys.
 //
-// The header says where in an object each number stands, so another version can read it.
+// The header says where in an object each number stands, so another version can read it; version 1,
+// whose chunks had 1 MiB and followed the header at once, is read, too.
 // Threads: control's, and any that frees an object.
 #pragma once
 

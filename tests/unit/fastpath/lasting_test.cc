@@ -7,10 +7,13 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "fastpath/sa.h"
+#include "lib/wire/endian.h"
 
 namespace esplane::tests {
 namespace {
@@ -44,6 +47,22 @@ class LastingMemory : public testing::Test {
     unique_fd file_;
     std::unique_ptr<lasting_memory> memory_;
 };
+
+/// The same as version 1 wrote it: chunks of 1 MiB at once behind a header of 4 KiB.  Of a file
+/// whose chunks are at most half full.
+unique_fd as_version_1(int file) {
+    constexpr std::ptrdiff_t header = 4096, half = lasting_memory::chunk_size / 2;
+    std::vector<std::uint8_t> now(static_cast<std::size_t>(::lseek(file, 0, SEEK_END)));
+    EXPECT_EQ(::pread(file, now.data(), now.size(), 0), std::ssize(now));
+    std::vector<std::uint8_t> before(now.begin(), now.begin() + header);
+    EXPECT_EQ(std::exchange(before[8], std::uint8_t{1}), 2) << "its version";
+    wire::store(before.data() + 12, static_cast<std::uint32_t>(half));
+    for (std::ptrdiff_t at = 2 * half; at < std::ssize(now); at += 2 * half)
+        before.insert(before.end(), now.begin() + at, now.begin() + at + half);
+    unique_fd made(::memfd_create("before", MFD_CLOEXEC));
+    EXPECT_EQ(::write(made.get(), before.data(), before.size()), std::ssize(before));
+    return made;
+}
 
 TEST_F(LastingMemory, ShowsWhatWasCountedToWhoComesLater) {
     const auto in = inbound(7);
@@ -107,6 +126,28 @@ TEST_F(LastingMemory, GrowsByMoreThanAChunk) {
         all.push_back(inbound(spi));
     EXPECT_EQ(found().size(), 10'000u);
     EXPECT_EQ(memory_->short_of(), 0u);
+}
+
+TEST_F(LastingMemory, OfTheVersionBeforeIsRead) {
+    constexpr std::uint32_t sas = 1000;
+    std::vector<std::unique_ptr<sa_in>> all;
+    for (std::uint32_t spi = 1; spi <= sas; ++spi) {
+        all.push_back(inbound(spi));
+        ASSERT_EQ(all.back()->window.commit(spi + 1), ipsec::replay_verdict::fresh);
+    }
+    std::unique_ptr<sa_out> out(new (*memory_) sa_out); // in a second chunk
+    out->id.spi = wire::be32(sas + 1);
+    out->sequence_sent.set(sas + 2);
+    out->in_force.store(true);
+    std::map<std::uint32_t, std::uint64_t> numbers;
+    const unique_fd before = as_version_1(file_.get());
+    const auto read = read_lasting(before.get(), some_name, [&](const lasting_numbers& n) {
+        numbers[n.id.spi.host()] = n.number;
+    });
+    EXPECT_FALSE(read.value()) << "it did not always say that some were missing";
+    ASSERT_EQ(numbers.size(), sas + 1);
+    for (const auto& [spi, number] : numbers)
+        EXPECT_EQ(number, spi + 1);
 }
 
 TEST_F(LastingMemory, SaysThatThereWasNoRoomForSome) {
