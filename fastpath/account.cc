@@ -84,7 +84,6 @@ bool take(Sa& sa, Rest rest) noexcept {
 bool take_given(sa_out& sa) noexcept {
     return take(sa, [&sa](const given_state& given) {
         if (!given.replay) return;
-        sa.sequence = given.sent;
         sa.sequence_sent.set(given.sent);
     });
 }
@@ -132,7 +131,8 @@ void tell_watched(stage& s) noexcept {
     for (unsigned i = 0; i < s.watched; ++i) {
         const auto [in, out] = s.scratch.watched[i];
         sa_limits& limits = in != nullptr ? in->limits : out->limits;
-        const std::uint64_t number = in != nullptr ? in->window.highest() : out->sequence;
+        const std::uint64_t number =
+            in != nullptr ? in->window.highest() : out->sequence_sent.get();
         std::uint64_t goal = limits.goal.load(relaxed);
         if (number < goal) continue;
         worker_event e;

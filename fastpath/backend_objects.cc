@@ -116,7 +116,6 @@ void write_numbers(sa_in& in, const ipsec::sa& s) {
 
 /// counts   what was counted before goes on in it, and not in the other direction
 void write_numbers(sa_out& out, const ipsec::sa& s, bool counts) {
-    out.sequence = s.replay.sent;
     out.sequence_sent.set(s.replay.sent);
     out.account.last_used.set(s.last_used);
     out.limits.use_time.set(s.current.use_time);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fastpath/outbound.h"
 
-#include <bit>
-
 #include "fastpath/account.h"
 #include "fastpath/fragment.h"
 #include "fastpath/icmp.h"
@@ -18,10 +16,6 @@ namespace {
 using ipsec::family;
 
 constexpr std::uint8_t ecn_mask = 3;
-
-/// The longest Ethernet header with tags.
-constexpr std::uint32_t most_ethernet =
-    sizeof(wire::ethernet_header) + vlan_tags::most * vlan_tags::tag_bytes;
 
 /// RFC 4303 section 2.4.  One store of fixed size: no suite pads more, and the ICV is as long.
 constexpr std::array<std::uint8_t, 16> padding{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -193,18 +187,17 @@ class sa_run {
             s.counters.expired_out.add(1);
             return drop_reason::sa_expired;
         }
-        if (sa.sequence >= sa.last_sequence) return drop_reason::sequence_exhausted;
+        if (sa.sequence_sent.get() >= sa.last_sequence) return drop_reason::sequence_exhausted;
         if (sa.counter_mode && sa.nonce == sa.nonce_end && !refill_nonces(sa))
             return drop_reason::nonces_exhausted;
         return drop_reason::none;
     }
     void take_up() noexcept {
-        sequence_ = first_ = sa.sequence;
+        sequence_ = first_ = sa.sequence_sent.get();
         nonce_ahead_ = sa.nonce - first_ - 1;
     }
     void put_back() noexcept {
         if (sequence_ == first_) return;
-        sa.sequence = sequence_;
         sa.sequence_sent.set(sequence_);
         if (sa.counter_mode) sa.nonce = nonce_of(sequence_) + 1;
         sa.account.packets.add(sequence_ - first_);
@@ -247,15 +240,6 @@ struct esp_work {
     return why;
 }
 
-/// Moves both ends outwards.
-[[gnu::always_inline]] inline void grow(packet& p, std::uint32_t front,
-                                        std::uint32_t back) noexcept {
-    p.data -= front;
-    p.length += front + back;
-    p.headroom = static_cast<std::uint16_t>(p.headroom - front);
-    p.tailroom = static_cast<std::uint16_t>(p.tailroom - back);
-}
-
 /// Everything that can stop a packet, before anything of it or of its SA has changed.
 ///
 /// fits   its way
@@ -275,12 +259,6 @@ std::uint8_t outer_tos(const sa_run& run, std::uint8_t inner) noexcept {
     return static_cast<std::uint8_t>(ce_as_ect0 & run.tos_mask);
 }
 
-/// checksum_finish() of a short sum: turned by half, its halves meet with the carry of their sum.
-wire::be16 finish_short(std::uint32_t sum) noexcept {
-    const std::uint32_t folded = (sum + std::rotr(sum, 16)) >> 16;
-    return wire::be16::from_network(static_cast<std::uint16_t>(~folded));
-}
-
 /// `p.tos` and `p.flags` are the inner packet's still.
 [[gnu::always_inline]] inline void write_outer_v4(packet& p, const sa_run& run,
                                                   std::uint64_t sequence) noexcept {
@@ -298,7 +276,7 @@ wire::be16 finish_short(std::uint32_t sum) noexcept {
     sum += tos.network();
     sum += length.network();
     sum += fragment;
-    ip.checksum = finish_short(sum);
+    ip.checksum = wire::checksum_finish(sum);
     ip.tos = static_cast<std::uint8_t>(tos.host());
     ip.total_length = length;
     wire::store(p.data + offsetof(wire::ipv4_header, id), fragment);
@@ -372,7 +350,7 @@ void write_udp_length(packet& p, const sa_run& run, std::uint8_t* esp, esp_work&
     write_trailer(inner + p.length, trailer,
                   p.family == family::ipv4 ? wire::proto_ipip : wire::proto_ipv6);
     std::memcpy(iv - sa_out::template_size, run.sa.header.data(), sa_out::template_size);
-    grow(p, run.front, trailer + run.icv_length);
+    p.grow(run.front, trailer + run.icv_length);
     const std::uint64_t sequence = run.take(bytes);
     if (run.sa.outer_family == family::ipv4) [[likely]]
         write_outer_v4(p, run, sequence);
@@ -387,7 +365,7 @@ void insert_esp(stage& s, packet& p, sa_run& run, const ip_front& front, esp_wor
     const std::uint32_t upper = p.length - front.length;
     const std::uint32_t text = run.text_length(upper);
     write_trailer(p.data + p.length, text - upper, p.data[front.next_at]);
-    grow(p, run.front, text - upper + run.icv_length);
+    p.grow(run.front, text - upper + run.icv_length);
     std::memmove(p.data, p.data + run.front, front.length);
     std::uint8_t* const iv = p.data + front.length + sa.header_length;
     std::memcpy(iv - sa.header_length, sa.header.end() - sa.header_length, sa.header_length);

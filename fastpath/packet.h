@@ -121,6 +121,13 @@ struct alignas(64) packet {
         length = static_cast<std::uint32_t>(static_cast<int>(length) - bytes);
         headroom = static_cast<std::uint16_t>(headroom + bytes);
     }
+    /// Moves both ends outwards.  The caller has checked the room.
+    void grow(std::uint32_t front, std::uint32_t back) noexcept {
+        data -= front;
+        length += front + back;
+        headroom = static_cast<std::uint16_t>(headroom - front);
+        tailroom = static_cast<std::uint16_t>(tailroom - back);
+    }
     /// Moves the end by `bytes`; negative shortens.
     void extend(int bytes) noexcept {
         length = static_cast<std::uint32_t>(static_cast<int>(length) + bytes);

@@ -163,13 +163,19 @@ struct alignas(64) sa_out {
     /// Room for outer header (tunnel mode), UDP header and ESP header: at most 40 + 8 + 8 bytes.
     static constexpr unsigned template_size = 64;
 
-    // Line 0: per packet.
+    // Line 0: what packets ask of it, and the way they take.
     const crypto::key::schedule* keys = nullptr;
-    std::uint64_t sequence = 0;               ///< last one sent; worker
     std::uint64_t last_sequence = 0xffffffff; ///< never above it
-    std::uint64_t nonce = 0;                  ///< next IV of a counter mode
-    std::uint64_t nonce_end = 0;              ///< of the block it is from
-    nonce_space* nonces = nullptr;
+    /// Where the outer packet leaves, looked up once per fib::generation_in(); worker.
+    const adjacency* route = nullptr;
+    std::uint64_t route_generation = 0;
+    /// The mark its ESP is sent with, and bit 32; 0: the port's.  Control may change it.
+    std::atomic<std::uint64_t> output_mark{0};
+    /// Of the interface whose traffic goes into it; 0 = of none.  Control may change it.
+    std::atomic<std::uint32_t> if_id{0};
+    /// What has been learnt of the path to the peer, where that is less than the route says: bytes
+    /// from the outer IP header on.  Control may change it.
+    std::atomic<std::uint32_t> path_mtu{no_path_limit};
     std::uint8_t header_length = 0;
     std::uint8_t flags = 0; ///< ipsec::sa_flag
     ipsec::suite_layout layout{};
@@ -183,25 +189,21 @@ struct alignas(64) sa_out {
     sa_owner owner;
     std::uint16_t tfc_pad = 0; ///< bytes that a shorter packet is made to look like; tunnel mode
 
-    /// What every packet starts with, at the end of the line: one copy of fixed size puts it
-    /// before the IV.
+    /// Line 1: what every packet starts with, at its end: one copy of fixed size puts it before
+    /// the IV.
     alignas(64) std::array<std::uint8_t, template_size> header{};
+
+    // Line 2: what packets count and use up; worker.
     alignas(64) sa_account account;
-    counter sequence_sent; ///< `sequence` for other threads
-    /// Where the outer packet leaves, looked up once per fib::generation_in(); worker.
-    const adjacency* route = nullptr;
-    std::uint64_t route_generation = 0;
-    /// Of the interface whose traffic goes into it; 0 = of none.  Control may change it.
-    std::atomic<std::uint32_t> if_id{0};
-    /// What has been learnt of the path to the peer, where that is less than the route says: bytes
-    /// from the outer IP header on.  Control may change it.
-    std::atomic<std::uint32_t> path_mtu{no_path_limit};
-    /// The mark its ESP is sent with, and bit 32; 0: the port's.  Control may change it.
-    std::atomic<std::uint64_t> output_mark{0};
+    counter sequence_sent;       ///< the last one
+    std::uint64_t nonce = 0;     ///< next IV of a counter mode
+    std::uint64_t nonce_end = 0; ///< of the block it is from
+
+    // Seldom.
+    alignas(64) nonce_space* nonces = nullptr;
     sa_name name; ///< the directory's
     /// Where `owner` says spread.
     std::atomic<spread_out*> spread{nullptr};
-
     sa_limits limits;
     rare_selector selector; ///< where has_selector says so
     ipsec::sa_id id;

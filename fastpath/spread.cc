@@ -73,7 +73,7 @@ void finish_outbound(stage& s, spread_out& all, std::uint64_t first, std::span<p
                      packet_list& leaving) noexcept {
     if (items.empty()) return;
     sa_out& share = *all.shares[s.self];
-    share.sequence = all.base.load(std::memory_order_relaxed) + first;
+    share.sequence_sent.set(all.base.load(std::memory_order_relaxed) + first);
     for (protect_item& item : items)
         item.sa = &share;
     packet_list done;
@@ -114,8 +114,9 @@ void number(stage& s, std::span<protect_item> run, packet_list& leaving) noexcep
             s.drop(*item.p, drop_reason::spread_full);
         return;
     }
-    if (all.base.load(std::memory_order_relaxed) != sa.sequence)
-        all.base.store(sa.sequence, std::memory_order_relaxed); // the line is everybody's
+    if (const std::uint64_t sent = sa.sequence_sent.get();
+        all.base.load(std::memory_order_relaxed) != sent)
+        all.base.store(sent, std::memory_order_relaxed); // the line is everybody's
     std::size_t dealt = 0;
     if (const unsigned to = idle_worker(s, run.size());
         to != handover_sink::none && all_in_clear(run))

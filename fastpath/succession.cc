@@ -66,8 +66,7 @@ sa_counts continue_from(sa_out& next, const sa_out& old, std::uint64_t margin) n
     continue_account(next.account, old.account, counted);
     continue_limits(next.limits, old.limits);
     const std::uint64_t sent = std::min(old.sequence_sent.get(), next.last_sequence);
-    next.sequence = sent + std::min(margin, next.last_sequence - sent);
-    next.sequence_sent.set(next.sequence);
+    next.sequence_sent.set(sent + std::min(margin, next.last_sequence - sent));
     next.name = old.name;
     return counted;
 }

@@ -3,6 +3,7 @@
 // The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -52,6 +53,11 @@ namespace esplane::wire {
     return static_cast<std::uint16_t>(sum);
 }
 
+/// The same of a short one: turned by half, its halves meet with the carry of their sum.
+[[nodiscard]] constexpr std::uint16_t checksum_fold(std::uint32_t sum) noexcept {
+    return static_cast<std::uint16_t>((sum + std::rotr(sum, 16)) >> 16);
+}
+
 /// Whether a sum folds to 0xffff, as that of a message with a right checksum does.  `sum` is not 0.
 [[nodiscard]] constexpr bool sums_to_ones(std::uint64_t sum) noexcept {
     return sum % 0xffff == 0; // folding is taking the remainder; a multiplication tells
@@ -59,6 +65,9 @@ namespace esplane::wire {
 
 /// The checksum field for a message whose checksum field was zero when summed.
 [[nodiscard]] constexpr be16 checksum_finish(std::uint64_t sum) noexcept {
+    return be16::from_network(static_cast<std::uint16_t>(~checksum_fold(sum)));
+}
+[[nodiscard]] constexpr be16 checksum_finish(std::uint32_t sum) noexcept {
     return be16::from_network(static_cast<std::uint16_t>(~checksum_fold(sum)));
 }
 

@@ -52,6 +52,18 @@ TEST(Checksum, CanBeTakenPieceByPiece) {
     EXPECT_EQ(checksum_fold(whole), checksum_fold(pieces));
 }
 
+TEST(Checksum, OfAShortSumIsThatOfALongOne) {
+    std::mt19937 random(3);
+    for (const std::uint32_t high : {0u, 1u, 0x7fffu, 0xfffeu, 0xffffu})
+        for (const std::uint32_t low : {0u, 1u, 0x7fffu, 0xfffeu, 0xffffu})
+            EXPECT_EQ(checksum_fold(high << 16 | low), checksum_fold(std::uint64_t{high + low}))
+                << high << ' ' << low;
+    for (int round = 0; round < 10000; ++round) {
+        const auto sum = static_cast<std::uint32_t>(random());
+        EXPECT_EQ(checksum_finish(sum), checksum_finish(std::uint64_t{sum})) << sum;
+    }
+}
+
 TEST(Checksum, UpdatedForOneWordIsTheChecksumTakenAnew) {
     std::mt19937 random(2);
     for (int round = 0; round < 10000; ++round) {
