@@ -64,7 +64,8 @@ struct engine_options {
 
 /// A job that it cannot run (CBC over part of a block, HMAC over more than an IP packet holds) is
 /// refused: `ok` is false; decrypt leaves the packet alone, encrypt overwrites the text with zeros,
-/// so that it cannot leave in clear.
+/// so that it cannot leave in clear.  So are those of a call that the library did not do in full;
+/// of them decrypt may leave any text.
 class engine {
   public:
     /// Errors: ENOTSUP where the processor lacks what intel-ipsec-mb needs (AES-NI), OpenSSL lacks

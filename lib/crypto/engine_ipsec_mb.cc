@@ -282,13 +282,23 @@ void finish(job& j, const slot& scratch) noexcept {
     }
 }
 
+/// Of a job that prepare() has seen and that the library did not do.
+template <direction Direction>
+void give_up(job& j, const slot& scratch) noexcept {
+    if constexpr (Direction == direction::decrypt)
+        copy_icv(icv_of(j), scratch.received, j.keys->icv_length);
+    refuse<Direction>(j);
+}
+
 /// Of a job that was run as a whole.
 template <direction Direction>
 void finish(const IMB_JOB& done) noexcept {
     job& j = *static_cast<job*>(done.user_data);
-    finish<Direction>(j, *static_cast<const slot*>(done.user_data2));
-    if constexpr (Direction == direction::decrypt)
-        j.ok = j.ok && done.status == IMB_STATUS_COMPLETED;
+    const slot& scratch = *static_cast<const slot*>(done.user_data2);
+    if (done.status == IMB_STATUS_COMPLETED) [[likely]]
+        finish<Direction>(j, scratch);
+    else
+        give_up<Direction>(j, scratch);
 }
 
 /// Bytes of the key of CBC; 0 where there is nothing to cipher.
@@ -369,14 +379,18 @@ struct engine::state {
     template <direction Direction>
     void run_passes(std::span<job* const> jobs) noexcept;
     template <direction Direction>
-    void run_ciphers(std::span<job* const> jobs) noexcept;
-    void run_hashes(std::span<job* const> jobs) noexcept;
+    [[nodiscard]] bool run_ciphers(std::span<job* const> jobs) noexcept;
+    [[nodiscard]] bool run_hashes(std::span<job* const> jobs) noexcept;
+    template <direction Direction>
+    void give_up_all(std::span<job* const> jobs) noexcept;
+    void forget_older_keys() noexcept;
 
     manager library;
     manager sha_ni; ///< for few; may be empty
     gcm_choice own{};
     alignas(64) gcm_context_data gcm;
     alignas(64) gcm_key_data older_keys; ///< of a packet whose key was made for the kernel alone
+    bool has_older_keys = false;
     std::array<slot, slice_length> slots;
     std::array<IMB_JOB, slice_length> described; ///< for passes
     alignas(16) std::uint8_t iv_keys[11 * 16];
@@ -417,7 +431,14 @@ const gcm_key_data& engine::state::library_keys(const job& j) noexcept {
     if (keys->is_of_library) return static_cast<const library_gcm_schedule*>(keys)->keys;
     // The first round keys of AES are its key.
     expand_library_gcm(library.get(), {keys->compact.bytes, keys->cipher_key_length}, older_keys);
+    has_older_keys = true;
     return older_keys;
+}
+
+/// The SA may be gone before the next burst.
+[[gnu::cold, gnu::noinline]] void engine::state::forget_older_keys() noexcept {
+    wipe(&older_keys, sizeof older_keys);
+    has_older_keys = false;
 }
 
 template <direction Direction>
@@ -470,13 +491,12 @@ template <direction Direction>
 void engine::state::run_jobs(std::span<job* const> jobs) noexcept {
     std::array<IMB_JOB*, slice_length> burst;
     const auto count = static_cast<std::uint32_t>(jobs.size());
-    [[maybe_unused]] const std::uint32_t got =
-        IMB_GET_NEXT_BURST(library.get(), count, burst.data());
-    assert(got == count);
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = 0; i < count; ++i)
         prepare<Direction>(*jobs[i], slots[i]);
+    if (IMB_GET_NEXT_BURST(library.get(), count, burst.data()) != count) [[unlikely]]
+        return give_up_all<Direction>(jobs);
+    for (std::size_t i = 0; i < count; ++i)
         describe_chacha<Direction>(*burst[i], *jobs[i], slots[i]);
-    }
 
     std::uint32_t done = IMB_SUBMIT_BURST_NOCHECK(library.get(), count, burst.data());
     for (std::uint32_t finished = 0;;) {
@@ -485,7 +505,16 @@ void engine::state::run_jobs(std::span<job* const> jobs) noexcept {
         finished += done;
         if (finished == count) return;
         done = IMB_FLUSH_BURST(library.get(), count - finished, burst.data());
+        if (done == 0) [[unlikely]] // its queue is empty
+            return give_up_all<Direction>(jobs);
     }
+}
+
+/// Where the library did less than it was given: which jobs it left is not known.
+template <direction Direction>
+[[gnu::cold, gnu::noinline]] void engine::state::give_up_all(std::span<job* const> jobs) noexcept {
+    for (std::size_t i = 0; i < jobs.size(); ++i)
+        give_up<Direction>(*jobs[i], slots[i]);
 }
 
 /// Of suites with an HMAC, which hash alike.
@@ -495,16 +524,21 @@ void engine::state::run_passes(std::span<job* const> jobs) noexcept {
         prepare<Direction>(*jobs[i], slots[i]);
         describe_pair(described[i], *jobs[i], slots[i]);
     }
-    if constexpr (Direction == direction::encrypt) run_ciphers<Direction>(jobs);
-    run_hashes(jobs);
-    if constexpr (Direction == direction::decrypt) run_ciphers<Direction>(jobs);
+    bool all_done = false;
+    if constexpr (Direction == direction::encrypt)
+        all_done = run_ciphers<Direction>(jobs) && run_hashes(jobs);
+    else
+        all_done = run_hashes(jobs) && run_ciphers<Direction>(jobs);
+    if (!all_done) [[unlikely]]
+        return give_up_all<Direction>(jobs);
     for (std::size_t i = 0; i < jobs.size(); ++i)
         finish<Direction>(*jobs[i], slots[i]);
 }
 
-/// A call for jobs whose keys are of one length, as long as they follow each other.
+/// A call for jobs whose keys are of one length, as long as they follow each other.  False: the
+/// library did not do them all.
 template <direction Direction>
-void engine::state::run_ciphers(std::span<job* const> jobs) noexcept {
+bool engine::state::run_ciphers(std::span<job* const> jobs) noexcept {
     constexpr bool encrypts = Direction == direction::encrypt;
     const bool few = encrypts && sha_ni != nullptr && jobs.size() <= few_ciphers;
     IMB_MGR* const lanes = few ? sha_ni.get() : library.get();
@@ -515,26 +549,27 @@ void engine::state::run_ciphers(std::span<job* const> jobs) noexcept {
             ++at;
         if (key_length == 0) continue;
         const auto count = static_cast<std::uint32_t>(at - begin);
-        [[maybe_unused]] const std::uint32_t done =
+        const std::uint32_t done =
             IMB_SUBMIT_CIPHER_BURST_NOCHECK(lanes, &described[begin], count, IMB_CIPHER_CBC,
                                             encrypts ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
                                             static_cast<IMB_KEY_SIZE_BYTES>(key_length));
-        assert(done == count);
+        if (done != count) [[unlikely]]
+            return false;
     }
+    return true;
 }
 
-void engine::state::run_hashes(std::span<job* const> jobs) noexcept {
+/// False: as of run_ciphers().
+bool engine::state::run_hashes(std::span<job* const> jobs) noexcept {
     const IMB_HASH_ALG hash = calls_for(jobs.front()->keys->run).hash;
     const std::size_t in_lanes = fill_lanes(jobs);
     const auto run_with = [&](const manager& by, std::span<IMB_JOB> some) {
         const auto count = static_cast<std::uint32_t>(some.size());
-        if (count == 0) return;
-        [[maybe_unused]] const std::uint32_t done =
-            IMB_SUBMIT_HASH_BURST_NOCHECK(by.get(), some.data(), count, hash);
-        assert(done == count);
+        return count == 0 ||
+               IMB_SUBMIT_HASH_BURST_NOCHECK(by.get(), some.data(), count, hash) == count;
     };
-    run_with(library, std::span(described).first(in_lanes));
-    run_with(sha_ni, std::span(described).subspan(in_lanes, jobs.size() - in_lanes));
+    return run_with(library, std::span(described).first(in_lanes)) &&
+           run_with(sha_ni, std::span(described).subspan(in_lanes, jobs.size() - in_lanes));
 }
 
 template <direction Direction>
@@ -570,6 +605,8 @@ void engine::state::run(std::span<job> jobs) noexcept {
         gathered = 0;
     }
     run_many<Direction>(std::span(slice).first(gathered));
+    if (has_older_keys) [[unlikely]]
+        forget_older_keys();
 }
 
 result<void> engine::state::seed_ivs() {
