@@ -63,10 +63,6 @@ void refuse_last_hop(stage& s, packet& p) noexcept;
 void write_tagged(packet& p, const wire::mac_address& to, const wire::mac_address& from,
                   const vlan_tags& tags) noexcept;
 
-/// The longest Ethernet header with tags.
-inline constexpr std::uint32_t most_ethernet =
-    sizeof(wire::ethernet_header) + vlan_tags::most * vlan_tags::tag_bytes;
-
 /// Bytes of the Ethernet header and tags with which packets leave.
 [[nodiscard]] inline unsigned ethernet_length(const adjacency& next) noexcept {
     if (next.kind == adjacency_kind::bare) return 0;

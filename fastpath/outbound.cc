@@ -106,7 +106,7 @@ class sa_run {
         , icv_length(of.layout.icv_length)
         , block(of.layout.block_length)
         , headroom(std::max(sa_out::template_size + std::uint32_t{of.layout.iv_length},
-                            front + most_ethernet))
+                            front + ethernet_length(route)))
         , tailroom(most_behind(of.layout))
         , path(path_of(of, route))
         , longest(refused == drop_reason::none ? largest_packet(of, path, 0) : 0)
