@@ -92,6 +92,9 @@ result<void> check(const esplane_engine_options& o) {
     if (auto ok = check_mtu(o.mtu); !ok) return ok;
     if (o.max_workers == 0 || o.max_workers > fastpath::max_lanes)
         return fail(EINVAL, "max_workers is not within 1 to 64", "max_workers");
+    if (o.library_gcm > 1) return fail(EINVAL, "library_gcm is neither 0 nor 1", "library_gcm");
+    if (std::any_of(std::begin(o.reserved), std::end(o.reserved), [](auto b) { return b != 0; }))
+        return fail(EINVAL, "reserved is not zero", "reserved");
     return {};
 }
 

@@ -353,7 +353,7 @@ struct esplane_engine_options {
     void (*event)(void* user, const struct esplane_event* event);
     void* event_user;
     /* 1: AES-GCM by intel-ipsec-mb alone; 0: by a kernel of esplane's own where the processor can,
-     * which is faster and takes half the memory for a key (doc/gcm-kernel.md). */
+     * which is faster and takes half the memory for a key (doc/gcm-kernel.md).  Nothing else. */
     uint8_t library_gcm;
     uint8_t reserved[7]; /* 0 */
 };

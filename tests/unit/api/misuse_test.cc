@@ -117,6 +117,9 @@ TEST(Misuse, OptionsOutsideTheirRangesAreRefused) {
     refused([](auto& o) { o.mtu = 65536; }, "mtu");
     refused([](auto& o) { o.max_workers = 0; }, "max_workers");
     refused([](auto& o) { o.max_workers = 65; }, "max_workers");
+    refused([](auto& o) { o.library_gcm = 2; }, "library_gcm");
+    refused([](auto& o) { o.reserved[0] = 1; }, "reserved");
+    refused([](auto& o) { o.reserved[6] = 1; }, "reserved");
     EXPECT_EQ(create(default_options()), 0);
 }
 
@@ -412,6 +415,42 @@ TEST(Misuse, ShortRoomIsAVerdictAndThePacketStaysWhole) {
     g.outbound(b);
     EXPECT_EQ(b.packet.verdict, ESPLANE_PROTECTED);
     EXPECT_EQ(g.counters().encrypted, 1u);
+}
+
+TEST(Misuse, ThePromisedRoomIsEnoughForEverySuiteAndOuterHeader) {
+    const bytes cipher_key(32, 1), auth_key(32, 2);
+    for (unsigned which = 0; which < 8; ++which) {
+        const bool v6 = (which & 1) != 0, cbc = (which & 2) != 0, in_udp = (which & 4) != 0;
+        gateway g(1);
+        esplane_sa sa = make_sa(1, g.key);
+        if (v6) {
+            sa.source = ip("2001:db8::1");
+            sa.id.destination = ip("2001:db8::2");
+        }
+        if (cbc) {
+            sa.aead = {};
+            sa.cipher = {"cbc(aes)", cipher_key.data(), 32, 0};
+            sa.auth = {"hmac(sha256)", auth_key.data(), 32, 128};
+        }
+        if (in_udp) {
+            sa.encapsulation.type = 2;
+            sa.encapsulation.source_port = sa.encapsulation.destination_port = 4500;
+        }
+        ASSERT_EQ(esplane_sa_add(g.engine, &sa, at(1)), 0) << esplane_error_text();
+        esplane_template via;
+        const esplane_policy policy = make_policy(ESPLANE_OUT, 1, via);
+        via.family = sa.source.family;
+        via.source = sa.source;
+        via.id.destination = sa.id.destination;
+        ASSERT_EQ(esplane_policy_add(g.engine, &policy, at(1)), 0) << esplane_error_text();
+        for (std::uint32_t length = 64; length < 80; ++length) {
+            buffer b(make_packet({.length = length}), ESPLANE_HEADROOM, ESPLANE_TAILROOM);
+            g.outbound(b);
+            EXPECT_EQ(b.packet.verdict, ESPLANE_PROTECTED)
+                << (v6 ? "IPv6 " : "IPv4 ") << (in_udp ? "UDP " : "") << (cbc ? "CBC " : "GCM ")
+                << length;
+        }
+    }
 }
 
 TEST(Misuse, WhatCannotBeAPacketIsDroppedAndCounted) {
