@@ -174,7 +174,7 @@ class unpacker {
         if constexpr (described<T>)
             for (T& value : values)
                 take(value);
-        else
+        else if (count != 0)
             std::memcpy(values.data(), raw(count * sizeof(T)), count * sizeof(T));
     }
     void take(security_context& c) {

@@ -141,6 +141,12 @@ TEST(PackedSa, KeepsNamesThatNobodyKnows) {
     }
 }
 
+TEST(PackedSa, KeepsASecurityContextWithoutALabel) {
+    sa s = plain();
+    s.security = {20, 21, {}};
+    expect_same(packed_sa(s).unpack(s.id), s);
+}
+
 TEST(PackedSa, ACopyOutlivesWhatItIsACopyOf) {
     packed_sa copy;
     {
