@@ -144,7 +144,7 @@ result<void> sa_keeper::restore_again(ipsec::sa s, moment now) {
     backend_.delete_sa(s.id);
     auto packed = admit(s, now);
     if (!packed) {
-        take(*e);
+        drop(*e);
         return tl::unexpected(std::move(packed.error()));
     }
     s.dying = dying;
@@ -163,10 +163,7 @@ void sa_keeper::keep_dying(entry& e, const ipsec::sa& s) {
 
 /// Not remove(): what a mark stands for does not matter here.
 void sa_keeper::withdraw(const ipsec::sa_id& id) {
-    entry* const e = sad_.find_exact(id);
-    if (e == nullptr) return;
-    const ipsec::sa gone = take(*e);
-    out_.announce(ipsec::sa_deleted{gone, {}});
+    if (entry* const e = sad_.find_exact(id)) remove(*e, {});
 }
 
 void sa_keeper::begin_from(const ipsec::sa_id& id, const sa_usage& n, moment now) {
@@ -257,26 +254,26 @@ result<void> sa_keeper::change_valid(entry& e, ipsec::sa s, ipsec::originator by
 result<void> sa_keeper::remove(const ipsec::sa_id& id, ipsec::originator by) {
     entry* e = sad_.find(id);
     if (e == nullptr) return fail(ESRCH);
-    const ipsec::sa gone = take(*e);
-    out_.announce(ipsec::sa_deleted{gone, by});
+    remove(*e, by);
     return {};
 }
 
 void sa_keeper::flush(std::uint8_t protocol, ipsec::originator by) {
-    bool any = false;
-    {
-        const batch together(backend_);
-        entry* e = sad_.newest_from(~std::uint64_t{0});
-        while (e != nullptr) {
-            const std::uint64_t serial = e->serial;
-            if (protocol_matches(e->id.protocol, protocol)) {
-                drop(*e);
-                any = true;
-            }
-            e = sad_.newest_from(serial - 1);
-        }
+    const auto newest_from = [&](std::uint64_t serial) {
+        entry* e = sad_.newest_from(serial);
+        while (e != nullptr && !protocol_matches(e->id.protocol, protocol))
+            e = sad_.newest_from(e->serial - 1);
+        return e;
+    };
+    entry* e = newest_from(~std::uint64_t{0});
+    if (e == nullptr) return;
+    out_.announce(ipsec::sa_flushed{protocol, by});
+    const batch together(backend_);
+    while (e != nullptr) {
+        const std::uint64_t serial = e->serial;
+        drop(*e);
+        e = newest_from(serial - 1);
     }
-    if (any) out_.announce(ipsec::sa_flushed{protocol, by});
 }
 
 /// xfrm_state_add(): by `seq` where that names one, else by what it was for.  Nobody is told.
@@ -472,16 +469,15 @@ void sa_keeper::drop(entry& e) {
     shown_.algs = {}; // it may be this one's description that was asked for last: keys end with it
 }
 
-ipsec::sa sa_keeper::take(entry& e) {
-    ipsec::sa what = as_it_is(e);
+void sa_keeper::remove(entry& e, ipsec::originator by) {
+    out_.announce(ipsec::sa_deleted{as_it_is(e), by});
     drop(e);
-    return what;
 }
 
 void sa_keeper::expire(entry& e, lifetime_verdict verdict) {
     if (verdict == lifetime_verdict::hard) {
-        const ipsec::sa gone = take(e);
-        out_.announce(ipsec::sa_expired{gone, true, {}});
+        out_.announce(ipsec::sa_expired{as_it_is(e), true, {}});
+        drop(e);
     } else if (verdict == lifetime_verdict::soft) {
         ipsec::sa s = as_it_is(e);
         s.dying = true;

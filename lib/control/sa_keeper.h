@@ -3,8 +3,9 @@
 // The rules for SAs: net/xfrm/xfrm_state.c over the SAD and a backend.
 //
 // Effects go to the backend first, then the database, then the listeners: where the backend
-// refuses, nothing has changed.  Larval SAs never reach the backend.  Contracts of the calls that
-// layer.h has too stand there.
+// refuses, nothing has changed.  What goes is the other way round: listeners hear of it first, and
+// whoever keeps the state over restarts knows before the numbers of the SA end with it.  Larval SAs
+// never reach the backend.  Contracts of the calls that layer.h has too stand there.
 #pragma once
 
 #include <functional>
@@ -99,10 +100,10 @@ class sa_keeper {
     [[nodiscard]] ipsec::sa as_it_is(const entry& e) const;
     /// `s` for whoever asked, until the next who does.
     const ipsec::sa& show(ipsec::sa s);
+    /// Says that it is deleted, and drops it.
+    void remove(entry& e, ipsec::originator by);
     /// Out of the backend and the database.
     void drop(entry& e);
-    /// The same; what it was, with final counters.
-    ipsec::sa take(entry& e);
     void expire(entry& e, ipsec::lifetime_verdict verdict);
     void check_time(entry& e, std::int64_t now_ns);
 

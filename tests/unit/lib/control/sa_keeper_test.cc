@@ -152,6 +152,43 @@ TEST_F(SaRules, ADeletionCarriesTheFinalCounters) {
     EXPECT_EQ(layer_.get_sa(id_of(1)), nullptr);
 }
 
+/// Hears of events, and writes down what the backend was asked before.
+class early_listener final : public ipsec::listener {
+  public:
+    explicit early_listener(fake_backend& b)
+        : backend_(b) {}
+    void on_event(const ipsec::event& /*e*/) override {
+        for (std::string& call : backend_.taken_calls())
+            before_.push_back(std::move(call));
+        before_.emplace_back("event");
+    }
+    lines taken() {
+        for (std::string& call : backend_.taken_calls())
+            before_.push_back(std::move(call));
+        return std::exchange(before_, {});
+    }
+
+  private:
+    fake_backend& backend_;
+    lines before_;
+};
+
+TEST_F(SaRules, TheBackendHasAnSaUntilAllHaveHeardThatItGoes) {
+    for (const std::uint32_t spi : {1u, 2u, 3u, 4u})
+        given(timed(spi, 0, spi == 3 ? 5 : 0));
+    early_listener listener(backend_);
+    layer_.subscribe(&listener);
+    ASSERT_TRUE(layer_.delete_sa(id_of(1), client));
+    EXPECT_EQ(listener.taken(), (lines{"event", "delete_sa 1"}));
+    backend_.listener->on_lifetime(id_of(2), true);
+    EXPECT_EQ(listener.taken(), (lines{"event", "delete_sa 2"}));
+    layer_.tick(after(5));
+    EXPECT_EQ(listener.taken(), (lines{"begin_batch", "event", "delete_sa 3", "end_batch"}));
+    layer_.flush_sas(0, client);
+    EXPECT_EQ(listener.taken(), (lines{"event", "begin_batch", "delete_sa 4", "end_batch"}));
+    layer_.unsubscribe(&listener);
+}
+
 TEST_F(SaRules, KeysThatWereAskedForEndWithTheirSa) {
     ipsec::sa s = make_sa(1);
     s.algs.aead = {"rfc4106(gcm(aes))", secret(std::array<std::uint8_t, 20>{1, 2, 3}), 128};
