@@ -143,7 +143,6 @@ class fib {
                 return all_.find<4>(vrf, destination);
             return all_.target(main_.find(destination));
         }
-        [[nodiscard]] const fib& all() const noexcept { return all_; }
 
       private:
         const fib& all_;

@@ -120,13 +120,4 @@ inline constexpr std::array<bool, 256> confined = [] {
     if (p.next->kind == adjacency_kind::local) p.flags |= packet_flag::for_machine;
 }
 
-/// parse_ip(), with plain packets in place.  `routes` is the burst's.
-[[nodiscard, gnu::always_inline]] inline drop_reason
-parse_here(packet& p, const fib::reader_v4& routes, bool from_wire) noexcept {
-    if (!open_plain(p, 0, from_wire)) [[unlikely]]
-        return parse_ip(p, routes.all(), from_wire);
-    route_plain(p, routes.find(p.interface, p.data + offsetof(wire::ipv4_header, destination)));
-    return drop_reason::none;
-}
-
 } // namespace esplane::fastpath
