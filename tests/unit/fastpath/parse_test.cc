@@ -30,12 +30,13 @@ struct parsed {
                     std::uint16_t flags = 0)
         : bytes(std::move(f)) {
         bytes.shrink_to_fit();
-        const auto routes = fastpath::fib::everywhere(0, 1500, locals);
+        static const auto without_locals = fastpath::fib::everywhere(0, 1500, {});
+        const auto own = locals.empty() ? nullptr : fastpath::fib::everywhere(0, 1500, locals);
         p.data = bytes.data();
         p.length = static_cast<std::uint32_t>(bytes.size());
         p.flags = flags;
-        why = fastpath::parse_ip(p, *routes, checksums);
-        p.next = nullptr; // `routes` ends here
+        why = fastpath::parse_ip(p, own ? *own : *without_locals, checksums);
+        p.next = nullptr; // `own` ends here
     }
 };
 

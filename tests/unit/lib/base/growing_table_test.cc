@@ -44,7 +44,7 @@ TEST(GrowingTable, HoldsWhatAMapHoldsWhateverIsPutInAndTakenOut) {
         all.push_back({i});
     std::set<std::uint32_t> there;
     table t;
-    for (int step = 0; step < 200'000; ++step) {
+    for (int step = 0; step < 100'000; ++step) {
         // It grows and shrinks in turn, so that arrays of all sizes are moved.
         const auto at = static_cast<std::uint32_t>(random() % all.size());
         const bool grows = step / 20'000 % 2 == 0;

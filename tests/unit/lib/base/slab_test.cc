@@ -142,7 +142,11 @@ TEST(HugeMemory, ThatWasReservedIsTouchedAlready) {
     const long faults = page_faults();
     void* const memory = huge_memory::take(size, huge_memory::pages::huge);
     std::memset(memory, 1, size);
+#if !defined(ESPLANE_ASAN) && !defined(__SANITIZE_THREAD__) // they have page faults of their own
     EXPECT_LE(page_faults() - faults, 4);
+#else
+    (void)faults;
+#endif
     EXPECT_EQ(unused - huge_memory::now().unused, size);
     huge_memory::give_back(memory, size);
     EXPECT_EQ(huge_memory::now().unused, unused);

@@ -94,7 +94,7 @@ TEST_P(ReplayWindowOfSize, TakesARunAsItTakesItsNumbersOneByOne) {
     plain_window plain(window.size());
     std::mt19937_64 random(GetParam());
     traffic numbers(GetParam(), window.size());
-    for (int i = 0; i < 20'000; ++i) {
+    for (int i = 0; i < 2'000; ++i) {
         const std::uint64_t late = numbers.next(plain.highest());
         const replay_verdict expected = plain.check(late);
         ASSERT_EQ(window.commit(late), expected) << "packet " << i << ", number " << late;
