@@ -141,9 +141,10 @@ result<void> policy_keeper::put_over(entry& e, ipsec::policy& p, moment now) {
     return {};
 }
 
-/// As an earlier daemon had it, but for its position: they come in order.
+/// As an earlier daemon had it.  Its position, too: the log has it, and the next daemon goes by it.
 result<void> policy_keeper::restore(ipsec::policy p, moment now) {
     if (spd_.find(key_of(p)) != nullptr || spd_.find_index(p.index) != nullptr) return fail(EEXIST);
+    spd_.go_on_from(p.position);
     p.position = spd_.next_position();
     if (auto r = backend_.add_policy(p); !r) return r;
     entry& e = spd_.insert(p, false);

@@ -23,6 +23,10 @@ class arrivals {
   public:
     /// Of the next that comes.
     [[nodiscard]] std::uint64_t next_serial() const noexcept { return last_ + 1; }
+    /// From now on none below `serial` is given.
+    void go_on_from(std::uint64_t serial) noexcept {
+        if (serial > last_) last_ = serial - 1;
+    }
     Entry& put(std::unique_ptr<Entry> e) {
         e->serial = ++last_;
         return *all_.emplace_back(arrival{last_, std::move(e)}).there;

@@ -53,6 +53,8 @@ class spd {
     [[nodiscard]] std::uint32_t choose_index(policy_direction dir, std::uint32_t wanted) const;
     /// The position the next policy that is put in or replaced gets.
     [[nodiscard]] std::uint64_t next_position() const noexcept { return arrivals_.next_serial(); }
+    /// That is at least `position` then.
+    void go_on_from(std::uint64_t position) noexcept { arrivals_.go_on_from(position); }
 
     /// Puts in a policy whose name is not there yet; index and position are chosen already.
     ///
