@@ -133,7 +133,7 @@ void user_backend::begin_from(const ipsec::sa_id& id, const control::sa_usage& n
     ipsec::sa now = r->describe();
     now.replay.sent = n.replay.sent;
     now.replay.received = n.replay.received;
-    now.replay.bitmap.assign(now.replay.bitmap.size(), ~0u);
+    now.replay.bitmap.assign((now.replay_window + 31) / 32, ~0u); // the client may have given none
     now.current.packets = n.current.packets;
     now.current.bytes = n.current.bytes;
     now.current.use_time = n.current.use_time;

@@ -118,16 +118,24 @@ TEST_F(StateAhead, WhatIsProgrammedMeanwhileIsThere) {
     ipsec::sa changed = some_sa(1);
     changed.limits.hard_packets = 77;
     ASSERT_TRUE(old_->control.update_sa(changed.clone(), {}, now));
+    ipsec::sa bare = some_sa(12); // as clients mostly give one: without a replay state
+    bare.replay = {};
+    ASSERT_TRUE(old_->control.add_sa(bare.clone(), {}, now));
     ASSERT_TRUE(old_->control.add_policy(some_policy(1), {}, now));
+    packets(12, 4000);
     packets(11, 4000);
     packets(1, 3000);
     take_over();
-    EXPECT_EQ(next_->back.sas, old_sas);
+    EXPECT_EQ(next_->back.sas, old_sas + 1);
     EXPECT_EQ(next_->back.policies, 1u);
     EXPECT_EQ(next_->back.lost, 0u);
     EXPECT_EQ(found(2), nullptr);
     ASSERT_NE(found(11), nullptr);
     EXPECT_EQ(found(11)->replay.received, 8000u);
+    ASSERT_NE(found(12), nullptr);
+    EXPECT_EQ(found(12)->replay.received, 8000u);
+    EXPECT_EQ(found(12)->replay.bitmap, (std::vector<std::uint32_t>{~0u, ~0u}))
+        << "nothing comes again";
     ASSERT_NE(found(3), nullptr);
     EXPECT_EQ(found(3)->reqid, 33u);
     ASSERT_NE(found(1), nullptr);
@@ -137,7 +145,7 @@ TEST_F(StateAhead, WhatIsProgrammedMeanwhileIsThere) {
     std::vector<std::uint32_t> order;
     while (const ipsec::sa* s = next_->control.next_sa(c))
         order.push_back(s->id.spi.host());
-    EXPECT_EQ(order, (std::vector<std::uint32_t>{3, 11, 4, 1})) << "newest first";
+    EXPECT_EQ(order, (std::vector<std::uint32_t>{12, 3, 11, 4, 1})) << "newest first";
 }
 
 TEST_F(StateAhead, AFlushMeanwhileLeavesNothing) {
@@ -170,9 +178,13 @@ TEST_F(StateAhead, PoliciesAreThereEarlyAndFollowTheOldDaemons) {
     EXPECT_EQ(policies_of(*next_), policies_of(*old_));
     EXPECT_EQ(next_->back.policies, 4u);
     EXPECT_EQ(next_->control.get_policy({.sel = some_policy(1).sel})->priority, 77u);
+    ASSERT_TRUE(next_->control.add_policy(some_policy(7), {}, now));
+    ASSERT_TRUE(next_->control.expire_policy({.sel = some_policy(4).sel}, false, {}));
+    const std::vector<std::uint32_t> order = policies_of(*next_);
     next_->state->leave();
-    const daemon_site third(directory_);
-    EXPECT_EQ(third.back.policies, 4u) << "and they come back later";
+    daemon_site third(directory_);
+    EXPECT_EQ(third.back.policies, 5u) << "and they come back later";
+    EXPECT_EQ(policies_of(third), order);
 }
 
 TEST_F(StateAhead, APolicyThatChangesWhereItIsEndsThePreparation) {

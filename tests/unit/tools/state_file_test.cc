@@ -9,6 +9,7 @@
 
 #include "tests/unit/tools/daemon_site.h"
 #include "tests/unit/tools/temporary_directory.h"
+#include "tools/live_numbers.h"
 #include "tools/sealing.h"
 
 namespace esplane::tools {
@@ -84,6 +85,71 @@ TEST_F(StateFile, KeepsWhatAnEarlierDaemonHadBroughtBack) {
     { site two(directory_); }
     site three(directory_);
     EXPECT_EQ(three.back.sas, 1u);
+}
+
+TEST_F(StateFile, PoliciesKeepTheirOrderOverManyRestarts) {
+    const auto add = [](site& to, std::uint8_t n) {
+        ASSERT_TRUE(to.control.add_policy(some_policy(n), {}, now));
+    };
+    {
+        site one(directory_);
+        for (int i = 0; i < 20; ++i) {
+            add(one, 1);
+            ASSERT_TRUE(one.control.delete_policy({.sel = some_policy(1).sel}, {}));
+        }
+        add(one, 1);
+        add(one, 2);
+    }
+    {
+        site two(directory_);
+        add(two, 3);
+        ASSERT_TRUE(two.control.expire_policy({.sel = some_policy(1).sel}, false, {}));
+    }
+    site three(directory_);
+    std::vector<wire::be32> order;
+    control::cursor c;
+    while (const ipsec::policy* p = three.control.next_policy(c))
+        order.push_back(p->sel.source.as_v4());
+    EXPECT_EQ(order, (std::vector<wire::be32>{some_policy(3).sel.source.as_v4(),
+                                              some_policy(2).sel.source.as_v4(),
+                                              some_policy(1).sel.source.as_v4()}))
+        << "newest first";
+}
+
+/// Looks for the live numbers of an SA whenever the log has heard of something.
+class live_look final : public ipsec::listener {
+  public:
+    live_look(int live, const fastpath::lasting_name& name, const ipsec::sa_id& id)
+        : live_(live)
+        , name_(name)
+        , id_(id) {}
+    void on_event(const ipsec::event& /*e*/) override {
+        const auto all = read_numbers(live_, name_);
+        seen.push_back(all && all->of.contains(id_));
+    }
+    std::vector<bool> seen;
+
+  private:
+    int live_;
+    fastpath::lasting_name name_;
+    ipsec::sa_id id_;
+};
+
+TEST_F(StateFile, TheLogSaysThatAnSaIsGoneBeforeItsNumbersAre) {
+    site one(directory_);
+    const std::string file = read_all(log());
+    const auto session =
+        control::read_journal({reinterpret_cast<const std::uint8_t*>(file.data()), file.size()},
+                              [](const control::journal_session&) { return nullptr; })
+            ->last;
+    live_look look(one.state->live_descriptor(), session.name, some_sa(1).id);
+    one.control.subscribe(&look);
+    ASSERT_TRUE(one.control.add_sa(some_sa(1), {}, now));
+    ASSERT_TRUE(one.control.delete_sa(some_sa(1).id, {}));
+    ASSERT_TRUE(one.control.add_sa(some_sa(1), {}, now));
+    one.control.flush_sas(0, {});
+    EXPECT_EQ(look.seen, std::vector<bool>(4, true)) << "without, an outbound one begins anew";
+    one.control.unsubscribe(&look);
 }
 
 TEST_F(StateFile, HasNoSasWithoutTheirNumbersAndNeverTheSameNonces) {
