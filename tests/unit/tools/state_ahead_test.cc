@@ -161,6 +161,7 @@ TEST_F(StateAhead, AFlushMeanwhileLeavesNothing) {
 }
 
 TEST_F(StateAhead, PoliciesAreThereEarlyAndFollowTheOldDaemons) {
+    change_much();
     for (std::uint8_t n = 1; n <= 4; ++n)
         ASSERT_TRUE(old_->control.add_policy(some_policy(n), {}, now));
     prepare();
