@@ -199,7 +199,7 @@ class user_backend final : public control::backend {
     control::backend_listener* listener_ = nullptr;
     std::function<void()> encap_changed_;
     bool in_batch_ = false;
-    bool may_be_unseen_ = false; ///< a policy that was added since show_entered()
+    bool may_be_unseen_ = false; ///< a policy that came in since show_entered()
     std::uint32_t esp_mark_ = 0;
     std::vector<std::uint32_t> cpus_; ///< by worker
     std::uint64_t serial_ = 0;

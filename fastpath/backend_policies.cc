@@ -410,6 +410,7 @@ result<void> user_backend::update_policy(const ipsec::policy& p) {
         return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
     auto next = make_policy(p);
     enter(*next, p.sel);
+    may_be_unseen_ = true;
     policies_.replace(before, next.get());
     succeed(std::shared_ptr<policy_record>(before), *next.release());
     settle();

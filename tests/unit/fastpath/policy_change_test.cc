@@ -60,16 +60,16 @@ class PolicyChange : public testing::Test {
         const policy_entry* const found = find();
         return found == nullptr ? 0 : static_cast<std::uint32_t>(found->rank >> 32);
     }
-    /// Searches in a thread while `change` is called again and again; returns how often it found
-    /// nothing.
-    std::uint64_t misses_while(const std::function<void()>& change) {
+    /// Searches in a thread while `change` is called again and again; returns how often it found a
+    /// policy of the priority `never`; 0: none.
+    std::uint64_t misses_while(const std::function<void()>& change, std::uint32_t never = 0) {
         std::atomic<bool> stop{false};
         std::uint64_t misses = 0;
         std::thread worker([&] {
             reader self;
             while (!stop.load(std::memory_order_relaxed)) {
                 for (int n = 0; n < 16; ++n)
-                    misses += find() == nullptr ? 1 : 0;
+                    misses += found_priority() == never ? 1 : 0;
                 self.quiescent();
             }
         });
@@ -112,6 +112,28 @@ TEST_F(PolicyChange, APolicyThatIsAddedRelievesTheOneThatIsDeleted) {
                   mine_ = add(before.sel, before.priority == 10 ? 1 : 10);
                   backend_.delete_policy(before.index);
               }),
+              0u);
+}
+
+/// A search that began before the update must not come to what that relieves once the other, which
+/// hid it, is gone.
+TEST_F(PolicyChange, APolicyThatIsUpdatedRelievesAnotherThatIsDeletedInTheBatch) {
+    for (unsigned beside = 0; beside < 200; ++beside) // a long way through the chain
+        add(covering("10.1.0.0", "20.1.0.0", 18), 3);
+    const ipsec::selector wider = covering("10.1.128.0", "20.1.0.0", 17);
+    ipsec::policy other = add(wider, 5);
+    EXPECT_EQ(misses_while(
+                  [&] {
+                      backend_.begin_batch();
+                      update(1);
+                      backend_.delete_policy(other.index);
+                      backend_.end_batch();
+                      const ipsec::policy last = add(wider, 20);
+                      other = add(wider, 5);
+                      backend_.delete_policy(last.index); // once all searches know `other`
+                      update(10);
+                  },
+                  10),
               0u);
 }
 
