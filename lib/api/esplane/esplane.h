@@ -306,8 +306,8 @@ static inline void esplane_spi_request_init(struct esplane_spi_request* r) {
 enum esplane_event_kind {
     ESPLANE_SA_ADDED = 1,
     ESPLANE_SA_UPDATED = 2,
-    ESPLANE_SA_DELETED = 3,
-    ESPLANE_SA_FLUSHED = 4,
+    ESPLANE_SA_DELETED = 3,   /* it is gone, or about to be */
+    ESPLANE_SA_FLUSHED = 4,   /* so are they */
     ESPLANE_SA_EXPIRED = 5,   /* a limit was reached; hard: it is gone, or about to be */
     ESPLANE_SA_FIRST_USE = 6, /* its first packet */
     ESPLANE_POLICY_ADDED = 7,
