@@ -11,9 +11,9 @@
 
 #include <dlfcn.h>
 #include <gtest/gtest.h>
-#include <intel-ipsec-mb.h>
 
 #include "lib/crypto/gcm.h"
+#include "lib/crypto/library.h"
 #include "tests/unit/crypto/openssl_esp.h"
 
 namespace esplane::test {
