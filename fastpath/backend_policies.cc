@@ -383,7 +383,8 @@ void user_backend::succeed(const std::shared_ptr<policy_record>& before, policy_
 }
 
 /// A worker that searched where a policy was added before it came in has to find what that one is
-/// to relieve.  Of a worker that is stuck there is no waiting: what is deleted is out of force.
+/// to relieve, until it goes or counts for less.  Of a worker that is stuck there is no waiting:
+/// what is deleted is out of force.
 void user_backend::show_entered() {
     if (!std::exchange(may_be_unseen_, false)) return;
     shared_.graveyard().add([] {});
@@ -409,6 +410,7 @@ result<void> user_backend::update_policy(const ipsec::policy& p) {
     if (p.templates.size() > 1)
         return fail(EOPNOTSUPP, "only one template is carried", "XFRMA_TMPL");
     auto next = make_policy(p);
+    if (precedes(before->run(), next->run())) show_entered();
     enter(*next, p.sel);
     may_be_unseen_ = true;
     policies_.replace(before, next.get());

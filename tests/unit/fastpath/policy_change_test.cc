@@ -137,6 +137,23 @@ TEST_F(PolicyChange, APolicyThatIsUpdatedRelievesAnotherThatIsDeletedInTheBatch)
               0u);
 }
 
+/// A search that began before the other was there must not come to what is worse now.
+TEST_F(PolicyChange, APolicyThatIsAddedRelievesOneThatIsMadeWorse) {
+    for (unsigned beside = 0; beside < 200; ++beside)
+        add(covering("10.1.0.0", "20.1.0.0", 18), 3);
+    const ipsec::selector wider = covering("10.1.128.0", "20.1.0.0", 17);
+    update(1);
+    EXPECT_EQ(misses_while(
+                  [&] {
+                      const ipsec::policy other = add(wider, 5);
+                      update(20);
+                      update(1);
+                      backend_.delete_policy(other.index);
+                  },
+                  20),
+              0u);
+}
+
 TEST_F(PolicyChange, WhileAWorkerIsStuckTheLatestVersionIsInForce) {
     reader stuck;
     update(1);
