@@ -138,6 +138,7 @@ await() {
 # bytes; at the bridge's end to g1, or at DEVICE.
 # AppArmor lets tcpdump write to files that end in .pcap.
 capture_start() {
+    : >"$SANDBOX/tcpdump.log" # of the capture before: it would answer at once
     ip netns exec "${3:-mid}" tcpdump -i "${2:-to-g1}" -n -s 128 -B 131072 -Z root -w "$1" 2>"$SANDBOX/tcpdump.log" &
     CAPTURE_PID=$!
     CAPTURE_FILE=$1
