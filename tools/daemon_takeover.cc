@@ -58,8 +58,10 @@ result<state_descriptors> daemon::hand_over(const std::string& state, bool for_g
                             "over: make room, or stop it and start the new one");
     const state_descriptors given{state_->log_descriptor(), state_->live_descriptor(),
                                   state_->place_token()};
-    if (!for_good) state_->lend(fastpath::now());
-    if (!for_good) return given;
+    if (!for_good) {
+        state_->lend(fastpath::now());
+        return given;
+    }
     constexpr std::chrono::seconds patience(1);
     workers_stopped_ = engine_->stop_within(patience);
     if (!workers_stopped_) log("a worker hangs: it ends with this process");

@@ -31,18 +31,7 @@ void walk_fields(Template& t, F& f) {
 template <typename Policy, typename F>
 requires std::is_same_v<std::remove_const_t<Policy>, policy>
 void walk_fields(Policy& p, F& f) {
-    f(p.sel.source);
-    f(p.sel.destination);
-    f(p.sel.source_prefix);
-    f(p.sel.destination_prefix);
-    f(p.sel.source_port);
-    f(p.sel.source_port_mask);
-    f(p.sel.destination_port);
-    f(p.sel.destination_port_mask);
-    f(p.sel.protocol);
-    f(p.sel.fam);
-    f(p.sel.ifindex);
-    f(p.sel.user);
+    packing::walk_selector(p.sel, f);
     f(p.if_id);
     f(p.mark);
     f(p.security);
@@ -52,10 +41,7 @@ void walk_fields(Policy& p, F& f) {
     f(p.share);
     f(p.templates);
     f(p.limits);
-    f(p.current.bytes);
-    f(p.current.packets);
-    f(p.current.add_time);
-    f(p.current.use_time);
+    packing::walk_counts(p.current, f);
     f(p.dying);
 }
 

@@ -14,18 +14,7 @@ static_assert(sizeof(sa) == 632, "pack what is new, and test it");
 template <typename Sa, typename F>
 void for_each_field(Sa& s, F& f) {
     f(s.source);
-    f(s.sel.source);
-    f(s.sel.destination);
-    f(s.sel.source_prefix);
-    f(s.sel.destination_prefix);
-    f(s.sel.source_port);
-    f(s.sel.source_port_mask);
-    f(s.sel.destination_port);
-    f(s.sel.destination_port_mask);
-    f(s.sel.protocol);
-    f(s.sel.fam);
-    f(s.sel.ifindex);
-    f(s.sel.user);
+    packing::walk_selector(s.sel, f);
     f(s.run_mode);
     f(s.reqid);
     f(s.if_id);
@@ -51,10 +40,7 @@ void for_each_field(Sa& s, F& f) {
     f(s.replay_threshold);
     f(s.replay_timer);
     f(s.limits);
-    f(s.current.bytes);
-    f(s.current.packets);
-    f(s.current.add_time);
-    f(s.current.use_time);
+    packing::walk_counts(s.current, f);
     f(s.last_used);
     f(s.statistics.replay_window);
     f(s.statistics.replay);

@@ -67,6 +67,32 @@ class if_there {
     F f_;
 };
 
+/// Calls `f` for each field, as fields of what has the selector.
+template <typename Selector, typename F>
+void walk_selector(Selector& s, F& f) {
+    f(s.source);
+    f(s.destination);
+    f(s.source_prefix);
+    f(s.destination_prefix);
+    f(s.source_port);
+    f(s.source_port_mask);
+    f(s.destination_port);
+    f(s.destination_port_mask);
+    f(s.protocol);
+    f(s.fam);
+    f(s.ifindex);
+    f(s.user);
+}
+
+/// The same of lifetime_current.
+template <typename Counts, typename F>
+void walk_counts(Counts& c, F& f) {
+    f(c.bytes);
+    f(c.packets);
+    f(c.add_time);
+    f(c.use_time);
+}
+
 /// What is a description itself has a walk_fields(value, f) beside it.
 template <typename T>
 concept described = requires(const T& value, field_map& f) {
